@@ -1,0 +1,25 @@
+package catalog
+
+// Identities. Each is a type of its own so that the compiler refuses mixtures;
+// all are given out by the master and never reused.
+type (
+	// NodeID names one data directory for its whole life. 0 is nobody.
+	NodeID uint64
+	// ReplicaID names one copy of a group on one node. It is the Raft peer id. 0 is nobody.
+	ReplicaID uint64
+	// GroupID names a Raft group. A tablet's id is its group's id.
+	GroupID uint64
+	// TableID names a table. It is the first component of every document's key.
+	TableID uint32
+)
+
+// MasterGroup is the Raft group that holds the catalog.
+const MasterGroup GroupID = 1
+
+// SystemKeyspace and RedisTable name the table behind the Redis port; it is
+// created with the cluster and always has the id RedisTableID.
+const (
+	SystemKeyspace         = "system"
+	RedisTable             = "redis"
+	RedisTableID   TableID = 1
+)

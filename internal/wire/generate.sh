@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Regenerates the Go code of every .proto. Needs protoc, protoc-gen-go v1.36.12
+# and protoc-gen-go-vtproto v0.6.1-0.20250313105119-ba97887b0a25 on PATH.
+set -euo pipefail
+cd "$(git rev-parse --show-toplevel)"
+protoc -I . --go_out=. --go_opt=module=github.com/braiddb/braid \
+  --go-vtproto_out=. --go-vtproto_opt=module=github.com/braiddb/braid \
+  --go-vtproto_opt=features=marshal+unmarshal_unsafe+unmarshal+size \
+  internal/catalog/*.proto internal/wire/*.proto
