@@ -117,12 +117,12 @@ const (
 	OpLIndex OpCode = 1102 // i[0] -> bytes or nil
 	OpLPos   OpCode = 1103 // a[0]; i[0] rank, i[1] count (-1: not given, answer one), i[2] maxlen -> int or nil, or array of int
 
-	OpTSGet    OpCode = 1120 // i[0] -> bytes or nil
-	OpTSRange  OpCode = 1121 // i[0] low, i[1] high, FlagMinOpen, FlagMaxOpen, FlagReverse; i[2] limit (0 none) -> array int timestamp, bytes value, ...
-	OpTSCard   OpCode = 1122 // -> int
-	OpTSLastN  OpCode = 1123 // i[0] n -> as OpTSRange, ascending
-	OpRowGet   OpCode = 1140 // cells name the columns wanted (none: all) -> row or nil
-	OpRowScan  OpCode = 1141 // rows of the tablet with key >= k (k empty: from Op.Hash) ; a[0] exclusive end key or empty; i[0] limit; conditions filter -> array of rows, each KIND_ROW with Bytes = its key; a last item KIND_BYTES holds the key to go on from, absent at the end
+	OpTSGet   OpCode = 1120 // i[0] -> bytes or nil
+	OpTSRange OpCode = 1121 // i[0] low, i[1] high, FlagMinOpen, FlagMaxOpen, FlagReverse; i[2] limit (0 none) -> array int timestamp, bytes value, ...
+	OpTSCard  OpCode = 1122 // -> int
+	OpTSLastN OpCode = 1123 // i[0] n -> as OpTSRange, ascending
+	OpRowGet  OpCode = 1140 // cells name the columns wanted (none: all) -> row or nil
+	OpRowScan OpCode = 1141 // rows of the tablet with key >= k (k empty: from Op.Hash) ; a[0] exclusive end key or empty; i[0] limit; conditions filter -> array of rows, each KIND_ROW with Bytes = its key; a last item KIND_BYTES holds the key to go on from, absent at the end
 )
 
 // Flags of an Op.
