@@ -1,0 +1,222 @@
+// Package bench puts load on a running cluster through the public client and
+// reports what it saw: operations per second, latency quantiles, errors.
+//
+// Closed loop (the default): each of N clients sends its next operation when
+// the last is answered. Open loop (Rate > 0): operations are due at fixed
+// times whatever the cluster does, and latency counts from when an operation was
+// due, so a stall is not hidden by the clients that wait for it.
+package bench
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+)
+
+// KV is the system under load: single-key writes and reads.
+type KV interface {
+	Put(ctx context.Context, key, value []byte) error
+	Get(ctx context.Context, key []byte) error
+}
+
+// Options say what load to make. The zero value of a field takes the default in brackets.
+type Options struct {
+	Workload   string        // put, get or mix (half and half) [put]
+	Clients    int           // concurrent clients [64]
+	ValueBytes int           // [128]
+	Keys       int           // size of the key space [100000]
+	Duration   time.Duration // measured time [10s]
+	Warmup     time.Duration // time before it, not counted [1s]
+	Rate       float64       // operations a second over all clients; 0 is a closed loop
+	Seed       uint64
+	Progress   func(done time.Duration, ops int64) // called about once a second
+}
+
+func (o Options) withDefaults() Options {
+	if o.Workload == "" {
+		o.Workload = "put"
+	}
+	if o.Clients == 0 {
+		o.Clients = 64
+	}
+	if o.ValueBytes == 0 {
+		o.ValueBytes = 128
+	}
+	if o.Keys == 0 {
+		o.Keys = 100_000
+	}
+	if o.Duration == 0 {
+		o.Duration = 10 * time.Second
+	}
+	if o.Warmup == 0 {
+		o.Warmup = time.Second
+	}
+	return o
+}
+
+// Validate says what is wrong with the options.
+func (o Options) Validate() error {
+	switch o.Workload {
+	case "", "put", "get", "mix":
+	default:
+		return fmt.Errorf("unknown workload %q: put, get or mix", o.Workload)
+	}
+	if o.Clients < 0 || o.Clients > 100_000 || o.ValueBytes < 0 || o.ValueBytes > 64<<20 || o.Keys < 0 || o.Rate < 0 {
+		return fmt.Errorf("clients (at most 100000), value bytes (at most 64 MiB), keys and rate must not be negative")
+	}
+	return nil
+}
+
+// Result is what was seen in the measured time. Latencies are in milliseconds.
+type Result struct {
+	Workload   string  `json:"workload"`
+	Clients    int     `json:"clients"`
+	ValueBytes int     `json:"value_bytes"`
+	Operations int64   `json:"operations"`
+	Errors     int64   `json:"errors"`
+	FirstError string  `json:"first_error,omitempty"`
+	PerSecond  float64 `json:"ops_per_second"`
+	P50        float64 `json:"p50_ms"`
+	P99        float64 `json:"p99_ms"`
+	P999       float64 `json:"p999_ms"`
+	Max        float64 `json:"max_ms"`
+}
+
+// worker is one client's own counts, merged at the end.
+type worker struct {
+	latency *hdrhistogram.Histogram
+	errors  int64
+	first   error
+}
+
+// Run puts the load on kv until the duration is over or ctx ends.
+func Run(ctx context.Context, kv KV, o Options) (Result, error) {
+	if err := o.Validate(); err != nil {
+		return Result{}, err
+	}
+	o = o.withDefaults()
+	ctx, cancel := context.WithTimeout(ctx, o.Warmup+o.Duration)
+	defer cancel()
+	begin := time.Now()
+	from := begin.Add(o.Warmup)
+	value := make([]byte, o.ValueBytes)
+	for i := range value {
+		value[i] = 'a' + byte(i%26)
+	}
+	workers := make([]worker, o.Clients)
+	var ops atomic.Int64
+	var wg sync.WaitGroup
+	for i := range workers {
+		workers[i].latency = hdrhistogram.New(1, int64(2*time.Minute/time.Microsecond), 3)
+		wg.Go(func() { workers[i].run(ctx, kv, o, uint64(i), begin, from, value, &ops) })
+	}
+	stopProgress := o.report(ctx, begin, &ops)
+	wg.Wait()
+	measured := time.Since(from)
+	stopProgress()
+	return o.sum(workers, measured), nil
+}
+
+func (w *worker) run(ctx context.Context, kv KV, o Options, id uint64, begin, from time.Time, value []byte, ops *atomic.Int64) {
+	rng := rand.New(rand.NewPCG(o.Seed, id))
+	var interval time.Duration
+	if o.Rate > 0 {
+		interval = time.Duration(float64(o.Clients) / o.Rate * float64(time.Second))
+	}
+	for n := int64(0); ctx.Err() == nil; n++ {
+		due := time.Now()
+		if interval > 0 {
+			due = begin.Add(time.Duration(n)*interval + time.Duration(id)*interval/time.Duration(o.Clients))
+			if !waitUntil(ctx, due) {
+				return
+			}
+		}
+		err := w.one(ctx, kv, o, rng, value)
+		if ctx.Err() != nil {
+			return
+		}
+		ops.Add(1)
+		if due.Before(from) {
+			continue
+		}
+		if err != nil {
+			if w.errors++; w.first == nil {
+				w.first = err
+			}
+			continue
+		}
+		w.latency.RecordValue(max(1, time.Since(due).Microseconds()))
+	}
+}
+
+func (w *worker) one(ctx context.Context, kv KV, o Options, rng *rand.Rand, value []byte) error {
+	key := strconv.AppendInt([]byte("key"), int64(rng.IntN(o.Keys)), 10)
+	if o.Workload == "get" || (o.Workload == "mix" && rng.IntN(2) == 0) {
+		return kv.Get(ctx, key)
+	}
+	return kv.Put(ctx, key, value)
+}
+
+func waitUntil(ctx context.Context, t time.Time) bool {
+	d := time.Until(t)
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// report calls Progress about once a second until the returned function is called.
+func (o Options) report(ctx context.Context, begin time.Time, ops *atomic.Int64) (stop func()) {
+	if o.Progress == nil {
+		return func() {}
+	}
+	ended, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				o.Progress(time.Since(begin), ops.Load())
+			case <-ctx.Done():
+				return
+			case <-ended:
+				return
+			}
+		}
+	}()
+	return func() { close(ended); <-stopped }
+}
+
+func (o Options) sum(workers []worker, measured time.Duration) Result {
+	all := hdrhistogram.New(1, int64(2*time.Minute/time.Microsecond), 3)
+	r := Result{Workload: o.Workload, Clients: o.Clients, ValueBytes: o.ValueBytes}
+	for _, w := range workers {
+		all.Merge(w.latency)
+		r.Errors += w.errors
+		if w.first != nil && r.FirstError == "" {
+			r.FirstError = w.first.Error()
+		}
+	}
+	r.Operations = all.TotalCount()
+	if measured > 0 {
+		r.PerSecond = float64(r.Operations) / measured.Seconds()
+	}
+	ms := func(q float64) float64 { return float64(all.ValueAtQuantile(q)) / 1e3 }
+	r.P50, r.P99, r.P999, r.Max = ms(50), ms(99), ms(99.9), float64(all.Max())/1e3
+	return r
+}
