@@ -162,7 +162,7 @@ func (c *structCollector) collect(out chan<- prometheus.Metric, v reflect.Value,
 		}
 		name := prefix + "_" + snake(field.Name)
 		var value float64
-		switch f := v.Field(i); {
+		switch f := loaded(v.Field(i)); {
 		case f.Kind() == reflect.Struct:
 			c.collect(out, f, name)
 			continue
@@ -178,6 +178,16 @@ func (c *structCollector) collect(out chan<- prometheus.Metric, v reflect.Value,
 		desc := prometheus.NewDesc(name, field.Name+" of "+c.room+".", nil, nil)
 		out <- prometheus.MustNewConstMetric(desc, prometheus.UntypedValue, value)
 	}
+}
+
+// loaded gives the value inside a sync/atomic number, else f itself.
+func loaded(f reflect.Value) reflect.Value {
+	if f.Kind() == reflect.Struct && f.CanAddr() {
+		if load := f.Addr().MethodByName("Load"); load.IsValid() && load.Type().NumIn() == 0 && load.Type().NumOut() == 1 {
+			return load.Call(nil)[0]
+		}
+	}
+	return f
 }
 
 // snake turns FieldName into field_name and keeps runs of capitals together.

@@ -19,6 +19,7 @@ type testMetrics struct {
 	FsyncsRPC int64
 	Inner     struct{ LoadAvg float64 }
 	Name      string
+	Waits     atomic.Uint64
 	hidden    uint64
 }
 
@@ -28,8 +29,9 @@ func TestConsole(t *testing.T) {
 		t.Fatal(err)
 	}
 	var ready atomic.Bool
-	m := testMetrics{Commands: 3, FsyncsRPC: -4, hidden: 9}
+	m := &testMetrics{Commands: 3, FsyncsRPC: -4, hidden: 9}
 	m.Inner.LoadAvg = 0.5
+	m.Waits.Store(11)
 	s := Serve(l, Options{
 		Ready: func() error {
 			if !ready.Load() {
@@ -40,7 +42,7 @@ func TestConsole(t *testing.T) {
 		Status: func() Status {
 			return Status{ClusterID: "c1", Node: 2, Problems: []string{"<script>"}, Nodes: []NodeStatus{{ID: 2, State: "alive"}}}
 		},
-		Metrics: map[string]func() any{"room": func() any { return &m }},
+		Metrics: map[string]func() any{"room": func() any { return m }},
 	})
 	defer s.Close()
 	get := func(path string) (int, string) {
@@ -75,7 +77,7 @@ func TestConsole(t *testing.T) {
 	if err != nil {
 		t.Fatalf("/metrics does not parse: %v", err)
 	}
-	for name, want := range map[string]float64{"braid_room_commands": 3, "braid_room_fsyncs_rpc": -4, "braid_room_inner_load_avg": 0.5} {
+	for name, want := range map[string]float64{"braid_room_commands": 3, "braid_room_fsyncs_rpc": -4, "braid_room_inner_load_avg": 0.5, "braid_room_waits": 11} {
 		f := families[name]
 		if f == nil || f.Metric[0].Untyped.GetValue() != want {
 			t.Errorf("%s = %v, want %v", name, f, want)
