@@ -1,0 +1,182 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Standard ports.
+const (
+	NodePort    = 7100
+	ClientPort  = 7200
+	RedisPort   = 6379
+	ConsolePort = 7000
+)
+
+// Config is everything that a user may decide about a node. Durations and sizes
+// have the defaults in brackets; the zero value of a field takes its default.
+type Config struct {
+	// Data is the node's data directory.
+	Data string
+	// Listen is the address, without a port, that all listeners bind to [127.0.0.1].
+	Listen string
+	// Advertise is the address, without a port, that others reach the node at [Listen].
+	Advertise string
+	// Ports; 0 takes the standard one, -1 any free one.
+	NodePort, ClientPort, RedisPort, ConsolePort int
+	// Join lists the node addresses of the cluster to form or to join; empty
+	// makes a cluster of one. An address without a port has the standard one.
+	Join []string
+	// Location is region/zone/rack; replicas are spread over what differs.
+	Location string
+	// Memory bounds caches, memtables and queues together, in bytes [a quarter of the machine].
+	Memory int64
+	// Insecure allows listening on addresses that are not loopback.
+	Insecure bool
+
+	RedisPassword string
+	// RedisMaxClients bounds connections to the Redis port [10000].
+	RedisMaxClients int
+	// RedisTablets is how many tablets the Redis table of a new cluster has [3].
+	RedisTablets int
+	// Park bounds how long a request waits for a leader before TRYAGAIN [4s].
+	Park time.Duration
+
+	// Lease is how long a promise between two nodes holds [2s]; the same on all nodes.
+	Lease time.Duration
+	// Beat is how often promises are renewed [200ms].
+	Beat time.Duration
+	// ElectionDelay is the most that a voter waits, after a leader's promise has lapsed, before it stands [300ms].
+	ElectionDelay time.Duration
+	// MaxSkew is how far a peer's clock may be ahead before its times are refused [500ms].
+	MaxSkew time.Duration
+	// DeadAfter is how long a node may be silent before its replicas are made anew elsewhere [15m].
+	DeadAfter time.Duration
+	// JournalBytes bounds the journal on disk [512 MiB].
+	JournalBytes int64
+	// HistoryRetention is how long old versions can be read [1m].
+	HistoryRetention time.Duration
+
+	// Version is what the node says of its build.
+	Version string
+}
+
+func (c Config) withDefaults() Config {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	if c.Listen == "" {
+		c.Listen = "127.0.0.1"
+	}
+	if c.Advertise == "" {
+		c.Advertise = c.Listen
+	}
+	port := func(p *int, standard int) {
+		if *p == 0 {
+			*p = standard
+		} else if *p < 0 {
+			*p = 0
+		}
+	}
+	port(&c.NodePort, NodePort)
+	port(&c.ClientPort, ClientPort)
+	port(&c.RedisPort, RedisPort)
+	port(&c.ConsolePort, ConsolePort)
+	if c.Memory == 0 {
+		c.Memory = 1 << 30
+	}
+	if c.RedisMaxClients == 0 {
+		c.RedisMaxClients = 10_000
+	}
+	if c.RedisTablets == 0 {
+		c.RedisTablets = 3
+	}
+	if c.JournalBytes == 0 {
+		c.JournalBytes = 512 << 20
+	}
+	def(&c.Park, 4*time.Second)
+	def(&c.Lease, 2*time.Second)
+	def(&c.Beat, 200*time.Millisecond)
+	def(&c.ElectionDelay, 300*time.Millisecond)
+	def(&c.MaxSkew, 500*time.Millisecond)
+	def(&c.DeadAfter, 15*time.Minute)
+	def(&c.HistoryRetention, time.Minute)
+	return c
+}
+
+// ErrInsecure says that a listener would be open to the network without
+// authentication of nodes.
+var ErrInsecure = errors.New("listening on an address that is not loopback without TLS: pass --insecure if the network is trusted")
+
+// Validate says what is wrong with the configuration and what to do.
+func (c Config) Validate() error {
+	if c.Data == "" {
+		return errors.New("no data directory: pass --data DIR")
+	}
+	c = c.withDefaults()
+	if !c.Insecure && !isLoopback(c.Listen) {
+		return fmt.Errorf("--listen %s: %w", c.Listen, ErrInsecure)
+	}
+	for _, p := range []int{c.NodePort, c.ClientPort, c.RedisPort, c.ConsolePort} {
+		if p < 0 || p > 65535 {
+			return fmt.Errorf("port %d is not between 1 and 65535", p)
+		}
+	}
+	seen := map[string]bool{}
+	for _, a := range c.joinAddrs() {
+		if _, _, err := net.SplitHostPort(a); err != nil {
+			return fmt.Errorf("--join %s: %w", a, err)
+		}
+		if seen[a] {
+			return fmt.Errorf("--join names %s twice", a)
+		}
+		seen[a] = true
+	}
+	if c.Memory < 64<<20 {
+		return fmt.Errorf("--memory of %d MiB is below the least, 64 MiB", c.Memory>>20)
+	}
+	if c.RedisTablets < 1 || c.RedisTablets > 1024 {
+		return fmt.Errorf("--redis-tablets %d is not between 1 and 1024", c.RedisTablets)
+	}
+	if c.JournalBytes < 64<<20 {
+		return fmt.Errorf("--journal-size of %d MiB is below the least, 64 MiB", c.JournalBytes>>20)
+	}
+	if c.Beat <= 0 || c.Lease < 3*c.Beat {
+		return fmt.Errorf("--lease %s must be at least three times --beat %s", c.Lease, c.Beat)
+	}
+	if strings.Count(c.Location, "/") > 2 {
+		return fmt.Errorf("--location %q is not region/zone/rack", c.Location)
+	}
+	return nil
+}
+
+// joinAddrs is the join list with ports, sorted, so that its order does not matter.
+func (c Config) joinAddrs() []string {
+	var out []string
+	for _, a := range c.Join {
+		if a = strings.TrimSpace(a); a == "" {
+			continue
+		}
+		if _, _, err := net.SplitHostPort(a); err != nil {
+			a = net.JoinHostPort(strings.Trim(a, "[]"), strconv.Itoa(NodePort))
+		}
+		out = append(out, a)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func isLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(strings.Trim(host, "[]"))
+	return ip != nil && ip.IsLoopback()
+}
