@@ -703,13 +703,18 @@ func (x *Replica) GetRole() Role {
 }
 
 type Tablet struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"` // also its Raft group id; 1 is the master's group
-	Table         uint32                 `protobuf:"varint,2,opt,name=table,proto3" json:"table,omitempty"`
-	HashStart     uint64                 `protobuf:"varint,3,opt,name=hash_start,json=hashStart,proto3" json:"hash_start,omitempty"` // inclusive
-	HashEnd       uint64                 `protobuf:"varint,4,opt,name=hash_end,json=hashEnd,proto3" json:"hash_end,omitempty"`       // exclusive; 0 means the end of the hash space
-	Replicas      []*Replica             `protobuf:"bytes,5,rep,name=replicas,proto3" json:"replicas,omitempty"`
-	Version       uint64                 `protobuf:"varint,6,opt,name=version,proto3" json:"version,omitempty"` // of this descriptor, grows with every change
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Id        uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"` // also its Raft group id; 1 is the master's group
+	Table     uint32                 `protobuf:"varint,2,opt,name=table,proto3" json:"table,omitempty"`
+	HashStart uint64                 `protobuf:"varint,3,opt,name=hash_start,json=hashStart,proto3" json:"hash_start,omitempty"` // inclusive
+	HashEnd   uint64                 `protobuf:"varint,4,opt,name=hash_end,json=hashEnd,proto3" json:"hash_end,omitempty"`       // exclusive; 0 means the end of the hash space
+	Replicas  []*Replica             `protobuf:"bytes,5,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	Version   uint64                 `protobuf:"varint,6,opt,name=version,proto3" json:"version,omitempty"` // of this descriptor, grows with every change
+	// A group changes by one replica at a time. What is planned stands here until
+	// the group's own configuration shows it done.
+	Adding        *Replica `protobuf:"bytes,7,opt,name=adding,proto3" json:"adding,omitempty"`                               // not in the configuration yet
+	Removing      uint64   `protobuf:"varint,8,opt,name=removing,proto3" json:"removing,omitempty"`                          // replica id; removed once no addition is under way
+	ConfigIndex   uint64   `protobuf:"varint,9,opt,name=config_index,json=configIndex,proto3" json:"config_index,omitempty"` // applied index of the group that replicas were read at; 0: as they were chosen
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -786,6 +791,27 @@ func (x *Tablet) GetVersion() uint64 {
 	return 0
 }
 
+func (x *Tablet) GetAdding() *Replica {
+	if x != nil {
+		return x.Adding
+	}
+	return nil
+}
+
+func (x *Tablet) GetRemoving() uint64 {
+	if x != nil {
+		return x.Removing
+	}
+	return 0
+}
+
+func (x *Tablet) GetConfigIndex() uint64 {
+	if x != nil {
+		return x.ConfigIndex
+	}
+	return 0
+}
+
 type Node struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`                                  // never reused: a wiped directory gets a new one
@@ -797,6 +823,7 @@ type Node struct {
 	Location      string                 `protobuf:"bytes,7,opt,name=location,proto3" json:"location,omitempty"` // region/zone/rack
 	State         NodeState              `protobuf:"varint,8,opt,name=state,proto3,enum=braid.catalog.NodeState" json:"state,omitempty"`
 	Version       string                 `protobuf:"bytes,9,opt,name=version,proto3" json:"version,omitempty"`
+	DirectoryId   []byte                 `protobuf:"bytes,10,opt,name=directory_id,json=directoryId,proto3" json:"directory_id,omitempty"` // 16 random bytes made with the data directory
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -894,6 +921,13 @@ func (x *Node) GetVersion() string {
 	return ""
 }
 
+func (x *Node) GetDirectoryId() []byte {
+	if x != nil {
+		return x.DirectoryId
+	}
+	return nil
+}
+
 // Snapshot of the whole catalog, at one version.
 type Catalog struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -908,8 +942,14 @@ type Catalog struct {
 	NextTabletId   uint64                 `protobuf:"varint,9,opt,name=next_tablet_id,json=nextTabletId,proto3" json:"next_tablet_id,omitempty"`
 	NextReplicaId  uint64                 `protobuf:"varint,10,opt,name=next_replica_id,json=nextReplicaId,proto3" json:"next_replica_id,omitempty"`
 	NextNodeId     uint64                 `protobuf:"varint,11,opt,name=next_node_id,json=nextNodeId,proto3" json:"next_node_id,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// What adding, removing, config_index and version of a Tablet say, of the
+	// master's own group.
+	MasterAdding      *Replica `protobuf:"bytes,12,opt,name=master_adding,json=masterAdding,proto3" json:"master_adding,omitempty"`
+	MasterRemoving    uint64   `protobuf:"varint,13,opt,name=master_removing,json=masterRemoving,proto3" json:"master_removing,omitempty"`
+	MasterConfigIndex uint64   `protobuf:"varint,14,opt,name=master_config_index,json=masterConfigIndex,proto3" json:"master_config_index,omitempty"`
+	MasterDescriptor  uint64   `protobuf:"varint,15,opt,name=master_descriptor,json=masterDescriptor,proto3" json:"master_descriptor,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Catalog) Reset() {
@@ -1019,6 +1059,34 @@ func (x *Catalog) GetNextNodeId() uint64 {
 	return 0
 }
 
+func (x *Catalog) GetMasterAdding() *Replica {
+	if x != nil {
+		return x.MasterAdding
+	}
+	return nil
+}
+
+func (x *Catalog) GetMasterRemoving() uint64 {
+	if x != nil {
+		return x.MasterRemoving
+	}
+	return 0
+}
+
+func (x *Catalog) GetMasterConfigIndex() uint64 {
+	if x != nil {
+		return x.MasterConfigIndex
+	}
+	return 0
+}
+
+func (x *Catalog) GetMasterDescriptor() uint64 {
+	if x != nil {
+		return x.MasterDescriptor
+	}
+	return 0
+}
+
 var File_internal_catalog_catalog_proto protoreflect.FileDescriptor
 
 const file_internal_catalog_catalog_proto_rawDesc = "" +
@@ -1052,7 +1120,7 @@ const file_internal_catalog_catalog_proto_rawDesc = "" +
 	"\aReplica\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\x04R\x04node\x12'\n" +
-	"\x04role\x18\x03 \x01(\x0e2\x13.braid.catalog.RoleR\x04role\"\xb6\x01\n" +
+	"\x04role\x18\x03 \x01(\x0e2\x13.braid.catalog.RoleR\x04role\"\xa5\x02\n" +
 	"\x06Tablet\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05table\x18\x02 \x01(\rR\x05table\x12\x1d\n" +
@@ -1060,7 +1128,10 @@ const file_internal_catalog_catalog_proto_rawDesc = "" +
 	"hash_start\x18\x03 \x01(\x04R\thashStart\x12\x19\n" +
 	"\bhash_end\x18\x04 \x01(\x04R\ahashEnd\x122\n" +
 	"\breplicas\x18\x05 \x03(\v2\x16.braid.catalog.ReplicaR\breplicas\x12\x18\n" +
-	"\aversion\x18\x06 \x01(\x04R\aversion\"\x9c\x02\n" +
+	"\aversion\x18\x06 \x01(\x04R\aversion\x12.\n" +
+	"\x06adding\x18\a \x01(\v2\x16.braid.catalog.ReplicaR\x06adding\x12\x1a\n" +
+	"\bremoving\x18\b \x01(\x04R\bremoving\x12!\n" +
+	"\fconfig_index\x18\t \x01(\x04R\vconfigIndex\"\xbf\x02\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x19\n" +
@@ -1072,7 +1143,9 @@ const file_internal_catalog_catalog_proto_rawDesc = "" +
 	"\fconsole_addr\x18\x06 \x01(\tR\vconsoleAddr\x12\x1a\n" +
 	"\blocation\x18\a \x01(\tR\blocation\x12.\n" +
 	"\x05state\x18\b \x01(\x0e2\x18.braid.catalog.NodeStateR\x05state\x12\x18\n" +
-	"\aversion\x18\t \x01(\tR\aversion\"\xd8\x03\n" +
+	"\aversion\x18\t \x01(\tR\aversion\x12!\n" +
+	"\fdirectory_id\x18\n" +
+	" \x01(\fR\vdirectoryId\"\x9b\x05\n" +
 	"\aCatalog\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x18\n" +
@@ -1087,7 +1160,11 @@ const file_internal_catalog_catalog_proto_rawDesc = "" +
 	"\x0fnext_replica_id\x18\n" +
 	" \x01(\x04R\rnextReplicaId\x12 \n" +
 	"\fnext_node_id\x18\v \x01(\x04R\n" +
-	"nextNodeId*>\n" +
+	"nextNodeId\x12;\n" +
+	"\rmaster_adding\x18\f \x01(\v2\x16.braid.catalog.ReplicaR\fmasterAdding\x12'\n" +
+	"\x0fmaster_removing\x18\r \x01(\x04R\x0emasterRemoving\x12.\n" +
+	"\x13master_config_index\x18\x0e \x01(\x04R\x11masterConfigIndex\x12+\n" +
+	"\x11master_descriptor\x18\x0f \x01(\x04R\x10masterDescriptor*>\n" +
 	"\x04Hash\x12\x14\n" +
 	"\x10HASH_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -1166,17 +1243,19 @@ var file_internal_catalog_catalog_proto_depIdxs = []int32{
 	3,  // 5: braid.catalog.Table.state:type_name -> braid.catalog.TableState
 	4,  // 6: braid.catalog.Replica.role:type_name -> braid.catalog.Role
 	10, // 7: braid.catalog.Tablet.replicas:type_name -> braid.catalog.Replica
-	5,  // 8: braid.catalog.Node.state:type_name -> braid.catalog.NodeState
-	8,  // 9: braid.catalog.Catalog.keyspaces:type_name -> braid.catalog.Keyspace
-	9,  // 10: braid.catalog.Catalog.tables:type_name -> braid.catalog.Table
-	11, // 11: braid.catalog.Catalog.tablets:type_name -> braid.catalog.Tablet
-	12, // 12: braid.catalog.Catalog.nodes:type_name -> braid.catalog.Node
-	10, // 13: braid.catalog.Catalog.master_replicas:type_name -> braid.catalog.Replica
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	10, // 8: braid.catalog.Tablet.adding:type_name -> braid.catalog.Replica
+	5,  // 9: braid.catalog.Node.state:type_name -> braid.catalog.NodeState
+	8,  // 10: braid.catalog.Catalog.keyspaces:type_name -> braid.catalog.Keyspace
+	9,  // 11: braid.catalog.Catalog.tables:type_name -> braid.catalog.Table
+	11, // 12: braid.catalog.Catalog.tablets:type_name -> braid.catalog.Tablet
+	12, // 13: braid.catalog.Catalog.nodes:type_name -> braid.catalog.Node
+	10, // 14: braid.catalog.Catalog.master_replicas:type_name -> braid.catalog.Replica
+	10, // 15: braid.catalog.Catalog.master_adding:type_name -> braid.catalog.Replica
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_internal_catalog_catalog_proto_init() }

@@ -7,6 +7,7 @@ package catalog
 import (
 	fmt "fmt"
 	protohelpers "github.com/planetscale/vtprotobuf/protohelpers"
+	proto "google.golang.org/protobuf/proto"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	io "io"
 	unsafe "unsafe"
@@ -19,6 +20,630 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+func (m *Column) CloneVT() *Column {
+	if m == nil {
+		return (*Column)(nil)
+	}
+	r := new(Column)
+	r.Id = m.Id
+	r.Name = m.Name
+	r.Type = m.Type
+	r.Kind = m.Kind
+	r.Descending = m.Descending
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *Column) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *Schema) CloneVT() *Schema {
+	if m == nil {
+		return (*Schema)(nil)
+	}
+	r := new(Schema)
+	r.Version = m.Version
+	r.NextColumnId = m.NextColumnId
+	r.DefaultTtlMs = m.DefaultTtlMs
+	if rhs := m.Columns; rhs != nil {
+		tmpContainer := make([]*Column, len(rhs))
+		for k, v := range rhs {
+			tmpContainer[k] = v.CloneVT()
+		}
+		r.Columns = tmpContainer
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *Schema) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *Keyspace) CloneVT() *Keyspace {
+	if m == nil {
+		return (*Keyspace)(nil)
+	}
+	r := new(Keyspace)
+	r.Name = m.Name
+	r.ReplicationFactor = m.ReplicationFactor
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *Keyspace) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *Table) CloneVT() *Table {
+	if m == nil {
+		return (*Table)(nil)
+	}
+	r := new(Table)
+	r.Id = m.Id
+	r.Keyspace = m.Keyspace
+	r.Name = m.Name
+	r.Hash = m.Hash
+	r.Schema = m.Schema.CloneVT()
+	r.State = m.State
+	r.ReplicationFactor = m.ReplicationFactor
+	r.HistoryRetentionMs = m.HistoryRetentionMs
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *Table) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *Replica) CloneVT() *Replica {
+	if m == nil {
+		return (*Replica)(nil)
+	}
+	r := new(Replica)
+	r.Id = m.Id
+	r.Node = m.Node
+	r.Role = m.Role
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *Replica) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *Tablet) CloneVT() *Tablet {
+	if m == nil {
+		return (*Tablet)(nil)
+	}
+	r := new(Tablet)
+	r.Id = m.Id
+	r.Table = m.Table
+	r.HashStart = m.HashStart
+	r.HashEnd = m.HashEnd
+	r.Version = m.Version
+	r.Adding = m.Adding.CloneVT()
+	r.Removing = m.Removing
+	r.ConfigIndex = m.ConfigIndex
+	if rhs := m.Replicas; rhs != nil {
+		tmpContainer := make([]*Replica, len(rhs))
+		for k, v := range rhs {
+			tmpContainer[k] = v.CloneVT()
+		}
+		r.Replicas = tmpContainer
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *Tablet) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *Node) CloneVT() *Node {
+	if m == nil {
+		return (*Node)(nil)
+	}
+	r := new(Node)
+	r.Id = m.Id
+	r.Incarnation = m.Incarnation
+	r.RpcAddr = m.RpcAddr
+	r.ClientAddr = m.ClientAddr
+	r.RedisAddr = m.RedisAddr
+	r.ConsoleAddr = m.ConsoleAddr
+	r.Location = m.Location
+	r.State = m.State
+	r.Version = m.Version
+	if rhs := m.DirectoryId; rhs != nil {
+		tmpBytes := make([]byte, len(rhs))
+		copy(tmpBytes, rhs)
+		r.DirectoryId = tmpBytes
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *Node) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (m *Catalog) CloneVT() *Catalog {
+	if m == nil {
+		return (*Catalog)(nil)
+	}
+	r := new(Catalog)
+	r.ClusterId = m.ClusterId
+	r.Version = m.Version
+	r.NextTableId = m.NextTableId
+	r.NextTabletId = m.NextTabletId
+	r.NextReplicaId = m.NextReplicaId
+	r.NextNodeId = m.NextNodeId
+	r.MasterAdding = m.MasterAdding.CloneVT()
+	r.MasterRemoving = m.MasterRemoving
+	r.MasterConfigIndex = m.MasterConfigIndex
+	r.MasterDescriptor = m.MasterDescriptor
+	if rhs := m.Keyspaces; rhs != nil {
+		tmpContainer := make([]*Keyspace, len(rhs))
+		for k, v := range rhs {
+			tmpContainer[k] = v.CloneVT()
+		}
+		r.Keyspaces = tmpContainer
+	}
+	if rhs := m.Tables; rhs != nil {
+		tmpContainer := make([]*Table, len(rhs))
+		for k, v := range rhs {
+			tmpContainer[k] = v.CloneVT()
+		}
+		r.Tables = tmpContainer
+	}
+	if rhs := m.Tablets; rhs != nil {
+		tmpContainer := make([]*Tablet, len(rhs))
+		for k, v := range rhs {
+			tmpContainer[k] = v.CloneVT()
+		}
+		r.Tablets = tmpContainer
+	}
+	if rhs := m.Nodes; rhs != nil {
+		tmpContainer := make([]*Node, len(rhs))
+		for k, v := range rhs {
+			tmpContainer[k] = v.CloneVT()
+		}
+		r.Nodes = tmpContainer
+	}
+	if rhs := m.MasterReplicas; rhs != nil {
+		tmpContainer := make([]*Replica, len(rhs))
+		for k, v := range rhs {
+			tmpContainer[k] = v.CloneVT()
+		}
+		r.MasterReplicas = tmpContainer
+	}
+	if len(m.unknownFields) > 0 {
+		r.unknownFields = make([]byte, len(m.unknownFields))
+		copy(r.unknownFields, m.unknownFields)
+	}
+	return r
+}
+
+func (m *Catalog) CloneMessageVT() proto.Message {
+	return m.CloneVT()
+}
+
+func (this *Column) EqualVT(that *Column) bool {
+	if this == that {
+		return true
+	} else if this == nil || that == nil {
+		return false
+	}
+	if this.Id != that.Id {
+		return false
+	}
+	if this.Name != that.Name {
+		return false
+	}
+	if this.Type != that.Type {
+		return false
+	}
+	if this.Kind != that.Kind {
+		return false
+	}
+	if this.Descending != that.Descending {
+		return false
+	}
+	return string(this.unknownFields) == string(that.unknownFields)
+}
+
+func (this *Column) EqualMessageVT(thatMsg proto.Message) bool {
+	that, ok := thatMsg.(*Column)
+	if !ok {
+		return false
+	}
+	return this.EqualVT(that)
+}
+func (this *Schema) EqualVT(that *Schema) bool {
+	if this == that {
+		return true
+	} else if this == nil || that == nil {
+		return false
+	}
+	if this.Version != that.Version {
+		return false
+	}
+	if len(this.Columns) != len(that.Columns) {
+		return false
+	}
+	for i, vx := range this.Columns {
+		vy := that.Columns[i]
+		if p, q := vx, vy; p != q {
+			if p == nil {
+				p = &Column{}
+			}
+			if q == nil {
+				q = &Column{}
+			}
+			if !p.EqualVT(q) {
+				return false
+			}
+		}
+	}
+	if this.NextColumnId != that.NextColumnId {
+		return false
+	}
+	if this.DefaultTtlMs != that.DefaultTtlMs {
+		return false
+	}
+	return string(this.unknownFields) == string(that.unknownFields)
+}
+
+func (this *Schema) EqualMessageVT(thatMsg proto.Message) bool {
+	that, ok := thatMsg.(*Schema)
+	if !ok {
+		return false
+	}
+	return this.EqualVT(that)
+}
+func (this *Keyspace) EqualVT(that *Keyspace) bool {
+	if this == that {
+		return true
+	} else if this == nil || that == nil {
+		return false
+	}
+	if this.Name != that.Name {
+		return false
+	}
+	if this.ReplicationFactor != that.ReplicationFactor {
+		return false
+	}
+	return string(this.unknownFields) == string(that.unknownFields)
+}
+
+func (this *Keyspace) EqualMessageVT(thatMsg proto.Message) bool {
+	that, ok := thatMsg.(*Keyspace)
+	if !ok {
+		return false
+	}
+	return this.EqualVT(that)
+}
+func (this *Table) EqualVT(that *Table) bool {
+	if this == that {
+		return true
+	} else if this == nil || that == nil {
+		return false
+	}
+	if this.Id != that.Id {
+		return false
+	}
+	if this.Keyspace != that.Keyspace {
+		return false
+	}
+	if this.Name != that.Name {
+		return false
+	}
+	if this.Hash != that.Hash {
+		return false
+	}
+	if !this.Schema.EqualVT(that.Schema) {
+		return false
+	}
+	if this.State != that.State {
+		return false
+	}
+	if this.ReplicationFactor != that.ReplicationFactor {
+		return false
+	}
+	if this.HistoryRetentionMs != that.HistoryRetentionMs {
+		return false
+	}
+	return string(this.unknownFields) == string(that.unknownFields)
+}
+
+func (this *Table) EqualMessageVT(thatMsg proto.Message) bool {
+	that, ok := thatMsg.(*Table)
+	if !ok {
+		return false
+	}
+	return this.EqualVT(that)
+}
+func (this *Replica) EqualVT(that *Replica) bool {
+	if this == that {
+		return true
+	} else if this == nil || that == nil {
+		return false
+	}
+	if this.Id != that.Id {
+		return false
+	}
+	if this.Node != that.Node {
+		return false
+	}
+	if this.Role != that.Role {
+		return false
+	}
+	return string(this.unknownFields) == string(that.unknownFields)
+}
+
+func (this *Replica) EqualMessageVT(thatMsg proto.Message) bool {
+	that, ok := thatMsg.(*Replica)
+	if !ok {
+		return false
+	}
+	return this.EqualVT(that)
+}
+func (this *Tablet) EqualVT(that *Tablet) bool {
+	if this == that {
+		return true
+	} else if this == nil || that == nil {
+		return false
+	}
+	if this.Id != that.Id {
+		return false
+	}
+	if this.Table != that.Table {
+		return false
+	}
+	if this.HashStart != that.HashStart {
+		return false
+	}
+	if this.HashEnd != that.HashEnd {
+		return false
+	}
+	if len(this.Replicas) != len(that.Replicas) {
+		return false
+	}
+	for i, vx := range this.Replicas {
+		vy := that.Replicas[i]
+		if p, q := vx, vy; p != q {
+			if p == nil {
+				p = &Replica{}
+			}
+			if q == nil {
+				q = &Replica{}
+			}
+			if !p.EqualVT(q) {
+				return false
+			}
+		}
+	}
+	if this.Version != that.Version {
+		return false
+	}
+	if !this.Adding.EqualVT(that.Adding) {
+		return false
+	}
+	if this.Removing != that.Removing {
+		return false
+	}
+	if this.ConfigIndex != that.ConfigIndex {
+		return false
+	}
+	return string(this.unknownFields) == string(that.unknownFields)
+}
+
+func (this *Tablet) EqualMessageVT(thatMsg proto.Message) bool {
+	that, ok := thatMsg.(*Tablet)
+	if !ok {
+		return false
+	}
+	return this.EqualVT(that)
+}
+func (this *Node) EqualVT(that *Node) bool {
+	if this == that {
+		return true
+	} else if this == nil || that == nil {
+		return false
+	}
+	if this.Id != that.Id {
+		return false
+	}
+	if this.Incarnation != that.Incarnation {
+		return false
+	}
+	if this.RpcAddr != that.RpcAddr {
+		return false
+	}
+	if this.ClientAddr != that.ClientAddr {
+		return false
+	}
+	if this.RedisAddr != that.RedisAddr {
+		return false
+	}
+	if this.ConsoleAddr != that.ConsoleAddr {
+		return false
+	}
+	if this.Location != that.Location {
+		return false
+	}
+	if this.State != that.State {
+		return false
+	}
+	if this.Version != that.Version {
+		return false
+	}
+	if string(this.DirectoryId) != string(that.DirectoryId) {
+		return false
+	}
+	return string(this.unknownFields) == string(that.unknownFields)
+}
+
+func (this *Node) EqualMessageVT(thatMsg proto.Message) bool {
+	that, ok := thatMsg.(*Node)
+	if !ok {
+		return false
+	}
+	return this.EqualVT(that)
+}
+func (this *Catalog) EqualVT(that *Catalog) bool {
+	if this == that {
+		return true
+	} else if this == nil || that == nil {
+		return false
+	}
+	if this.ClusterId != that.ClusterId {
+		return false
+	}
+	if this.Version != that.Version {
+		return false
+	}
+	if len(this.Keyspaces) != len(that.Keyspaces) {
+		return false
+	}
+	for i, vx := range this.Keyspaces {
+		vy := that.Keyspaces[i]
+		if p, q := vx, vy; p != q {
+			if p == nil {
+				p = &Keyspace{}
+			}
+			if q == nil {
+				q = &Keyspace{}
+			}
+			if !p.EqualVT(q) {
+				return false
+			}
+		}
+	}
+	if len(this.Tables) != len(that.Tables) {
+		return false
+	}
+	for i, vx := range this.Tables {
+		vy := that.Tables[i]
+		if p, q := vx, vy; p != q {
+			if p == nil {
+				p = &Table{}
+			}
+			if q == nil {
+				q = &Table{}
+			}
+			if !p.EqualVT(q) {
+				return false
+			}
+		}
+	}
+	if len(this.Tablets) != len(that.Tablets) {
+		return false
+	}
+	for i, vx := range this.Tablets {
+		vy := that.Tablets[i]
+		if p, q := vx, vy; p != q {
+			if p == nil {
+				p = &Tablet{}
+			}
+			if q == nil {
+				q = &Tablet{}
+			}
+			if !p.EqualVT(q) {
+				return false
+			}
+		}
+	}
+	if len(this.Nodes) != len(that.Nodes) {
+		return false
+	}
+	for i, vx := range this.Nodes {
+		vy := that.Nodes[i]
+		if p, q := vx, vy; p != q {
+			if p == nil {
+				p = &Node{}
+			}
+			if q == nil {
+				q = &Node{}
+			}
+			if !p.EqualVT(q) {
+				return false
+			}
+		}
+	}
+	if len(this.MasterReplicas) != len(that.MasterReplicas) {
+		return false
+	}
+	for i, vx := range this.MasterReplicas {
+		vy := that.MasterReplicas[i]
+		if p, q := vx, vy; p != q {
+			if p == nil {
+				p = &Replica{}
+			}
+			if q == nil {
+				q = &Replica{}
+			}
+			if !p.EqualVT(q) {
+				return false
+			}
+		}
+	}
+	if this.NextTableId != that.NextTableId {
+		return false
+	}
+	if this.NextTabletId != that.NextTabletId {
+		return false
+	}
+	if this.NextReplicaId != that.NextReplicaId {
+		return false
+	}
+	if this.NextNodeId != that.NextNodeId {
+		return false
+	}
+	if !this.MasterAdding.EqualVT(that.MasterAdding) {
+		return false
+	}
+	if this.MasterRemoving != that.MasterRemoving {
+		return false
+	}
+	if this.MasterConfigIndex != that.MasterConfigIndex {
+		return false
+	}
+	if this.MasterDescriptor != that.MasterDescriptor {
+		return false
+	}
+	return string(this.unknownFields) == string(that.unknownFields)
+}
+
+func (this *Catalog) EqualMessageVT(thatMsg proto.Message) bool {
+	that, ok := thatMsg.(*Catalog)
+	if !ok {
+		return false
+	}
+	return this.EqualVT(that)
+}
 func (m *Column) MarshalVT() (dAtA []byte, err error) {
 	if m == nil {
 		return nil, nil
@@ -349,6 +974,26 @@ func (m *Tablet) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.ConfigIndex != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.ConfigIndex))
+		i--
+		dAtA[i] = 0x48
+	}
+	if m.Removing != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Removing))
+		i--
+		dAtA[i] = 0x40
+	}
+	if m.Adding != nil {
+		size, err := m.Adding.MarshalToSizedBufferVT(dAtA[:i])
+		if err != nil {
+			return 0, err
+		}
+		i -= size
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(size))
+		i--
+		dAtA[i] = 0x3a
+	}
 	if m.Version != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Version))
 		i--
@@ -418,6 +1063,13 @@ func (m *Node) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	if m.unknownFields != nil {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
+	}
+	if len(m.DirectoryId) > 0 {
+		i -= len(m.DirectoryId)
+		copy(dAtA[i:], m.DirectoryId)
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(len(m.DirectoryId)))
+		i--
+		dAtA[i] = 0x52
 	}
 	if len(m.Version) > 0 {
 		i -= len(m.Version)
@@ -508,6 +1160,31 @@ func (m *Catalog) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	if m.unknownFields != nil {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
+	}
+	if m.MasterDescriptor != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.MasterDescriptor))
+		i--
+		dAtA[i] = 0x78
+	}
+	if m.MasterConfigIndex != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.MasterConfigIndex))
+		i--
+		dAtA[i] = 0x70
+	}
+	if m.MasterRemoving != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.MasterRemoving))
+		i--
+		dAtA[i] = 0x68
+	}
+	if m.MasterAdding != nil {
+		size, err := m.MasterAdding.MarshalToSizedBufferVT(dAtA[:i])
+		if err != nil {
+			return 0, err
+		}
+		i -= size
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(size))
+		i--
+		dAtA[i] = 0x62
 	}
 	if m.NextNodeId != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.NextNodeId))
@@ -755,6 +1432,16 @@ func (m *Tablet) SizeVT() (n int) {
 	if m.Version != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.Version))
 	}
+	if m.Adding != nil {
+		l = m.Adding.SizeVT()
+		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
+	}
+	if m.Removing != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.Removing))
+	}
+	if m.ConfigIndex != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.ConfigIndex))
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -795,6 +1482,10 @@ func (m *Node) SizeVT() (n int) {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.State))
 	}
 	l = len(m.Version)
+	if l > 0 {
+		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
+	}
+	l = len(m.DirectoryId)
 	if l > 0 {
 		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
 	}
@@ -856,6 +1547,19 @@ func (m *Catalog) SizeVT() (n int) {
 	}
 	if m.NextNodeId != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.NextNodeId))
+	}
+	if m.MasterAdding != nil {
+		l = m.MasterAdding.SizeVT()
+		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
+	}
+	if m.MasterRemoving != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.MasterRemoving))
+	}
+	if m.MasterConfigIndex != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.MasterConfigIndex))
+	}
+	if m.MasterDescriptor != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.MasterDescriptor))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -1777,6 +2481,80 @@ func (m *Tablet) UnmarshalVT(dAtA []byte) error {
 					break
 				}
 			}
+		case 7:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Adding", wireType)
+			}
+			var msglen int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				msglen |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			if msglen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + msglen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			if m.Adding == nil {
+				m.Adding = &Replica{}
+			}
+			if err := m.Adding.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+				return err
+			}
+			iNdEx = postIndex
+		case 8:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Removing", wireType)
+			}
+			m.Removing = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.Removing |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 9:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field ConfigIndex", wireType)
+			}
+			m.ConfigIndex = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.ConfigIndex |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -2076,6 +2854,40 @@ func (m *Node) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			m.Version = string(dAtA[iNdEx:postIndex])
+			iNdEx = postIndex
+		case 10:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field DirectoryId", wireType)
+			}
+			var byteLen int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				byteLen |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			if byteLen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + byteLen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			m.DirectoryId = append(m.DirectoryId[:0], dAtA[iNdEx:postIndex]...)
+			if m.DirectoryId == nil {
+				m.DirectoryId = []byte{}
+			}
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
@@ -2421,6 +3233,99 @@ func (m *Catalog) UnmarshalVT(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.NextNodeId |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 12:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field MasterAdding", wireType)
+			}
+			var msglen int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				msglen |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			if msglen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + msglen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			if m.MasterAdding == nil {
+				m.MasterAdding = &Replica{}
+			}
+			if err := m.MasterAdding.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+				return err
+			}
+			iNdEx = postIndex
+		case 13:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field MasterRemoving", wireType)
+			}
+			m.MasterRemoving = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.MasterRemoving |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 14:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field MasterConfigIndex", wireType)
+			}
+			m.MasterConfigIndex = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.MasterConfigIndex |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 15:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field MasterDescriptor", wireType)
+			}
+			m.MasterDescriptor = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.MasterDescriptor |= uint64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}
@@ -3379,6 +4284,80 @@ func (m *Tablet) UnmarshalVTUnsafe(dAtA []byte) error {
 					break
 				}
 			}
+		case 7:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Adding", wireType)
+			}
+			var msglen int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				msglen |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			if msglen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + msglen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			if m.Adding == nil {
+				m.Adding = &Replica{}
+			}
+			if err := m.Adding.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+				return err
+			}
+			iNdEx = postIndex
+		case 8:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Removing", wireType)
+			}
+			m.Removing = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.Removing |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 9:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field ConfigIndex", wireType)
+			}
+			m.ConfigIndex = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.ConfigIndex |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -3702,6 +4681,37 @@ func (m *Node) UnmarshalVTUnsafe(dAtA []byte) error {
 				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
 			}
 			m.Version = stringValue
+			iNdEx = postIndex
+		case 10:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field DirectoryId", wireType)
+			}
+			var byteLen int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				byteLen |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			if byteLen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + byteLen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			m.DirectoryId = dAtA[iNdEx:postIndex]
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
@@ -4051,6 +5061,99 @@ func (m *Catalog) UnmarshalVTUnsafe(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.NextNodeId |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 12:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field MasterAdding", wireType)
+			}
+			var msglen int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				msglen |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			if msglen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + msglen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			if m.MasterAdding == nil {
+				m.MasterAdding = &Replica{}
+			}
+			if err := m.MasterAdding.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+				return err
+			}
+			iNdEx = postIndex
+		case 13:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field MasterRemoving", wireType)
+			}
+			m.MasterRemoving = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.MasterRemoving |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 14:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field MasterConfigIndex", wireType)
+			}
+			m.MasterConfigIndex = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.MasterConfigIndex |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 15:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field MasterDescriptor", wireType)
+			}
+			m.MasterDescriptor = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.MasterDescriptor |= uint64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}

@@ -6,4 +6,9 @@ cd "$(git rev-parse --show-toplevel)"
 protoc -I . --go_out=. --go_opt=module=github.com/braiddb/braid \
   --go-vtproto_out=. --go-vtproto_opt=module=github.com/braiddb/braid \
   --go-vtproto_opt=features=marshal+unmarshal_unsafe+unmarshal+size \
-  internal/catalog/*.proto internal/wire/*.proto
+  internal/wire/*.proto
+# Descriptors and the master's state are copied and compared as well.
+protoc -I . --go_out=. --go_opt=module=github.com/braiddb/braid \
+  --go-vtproto_out=. --go-vtproto_opt=module=github.com/braiddb/braid \
+  --go-vtproto_opt=features=marshal+unmarshal_unsafe+unmarshal+size+clone+equal \
+  internal/catalog/*.proto internal/master/*.proto

@@ -24,6 +24,76 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type BootstrapMessage_Kind int32
+
+const (
+	BootstrapMessage_KIND_UNSPECIFIED BootstrapMessage_Kind = 0
+	BootstrapMessage_KIND_HELLO       BootstrapMessage_Kind = 1 // here I am; answer with WELCOME, DECIDED or MEMBER
+	BootstrapMessage_KIND_WELCOME     BootstrapMessage_Kind = 2 // and here am I
+	BootstrapMessage_KIND_PREPARE     BootstrapMessage_Kind = 3 // promise to accept nothing below this ballot
+	BootstrapMessage_KIND_PROMISE     BootstrapMessage_Kind = 4 // promised; carries what was accepted so far
+	BootstrapMessage_KIND_ACCEPT      BootstrapMessage_Kind = 5 // accept this founding under this ballot
+	BootstrapMessage_KIND_ACCEPTED    BootstrapMessage_Kind = 6
+	BootstrapMessage_KIND_REFUSE      BootstrapMessage_Kind = 7 // a higher ballot (in it) was promised
+	BootstrapMessage_KIND_DECIDED     BootstrapMessage_Kind = 8 // a majority accepted this founding
+	BootstrapMessage_KIND_MEMBER      BootstrapMessage_Kind = 9 // the sender belongs to a cluster: ask it to join
+)
+
+// Enum value maps for BootstrapMessage_Kind.
+var (
+	BootstrapMessage_Kind_name = map[int32]string{
+		0: "KIND_UNSPECIFIED",
+		1: "KIND_HELLO",
+		2: "KIND_WELCOME",
+		3: "KIND_PREPARE",
+		4: "KIND_PROMISE",
+		5: "KIND_ACCEPT",
+		6: "KIND_ACCEPTED",
+		7: "KIND_REFUSE",
+		8: "KIND_DECIDED",
+		9: "KIND_MEMBER",
+	}
+	BootstrapMessage_Kind_value = map[string]int32{
+		"KIND_UNSPECIFIED": 0,
+		"KIND_HELLO":       1,
+		"KIND_WELCOME":     2,
+		"KIND_PREPARE":     3,
+		"KIND_PROMISE":     4,
+		"KIND_ACCEPT":      5,
+		"KIND_ACCEPTED":    6,
+		"KIND_REFUSE":      7,
+		"KIND_DECIDED":     8,
+		"KIND_MEMBER":      9,
+	}
+)
+
+func (x BootstrapMessage_Kind) Enum() *BootstrapMessage_Kind {
+	p := new(BootstrapMessage_Kind)
+	*p = x
+	return p
+}
+
+func (x BootstrapMessage_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (BootstrapMessage_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_internal_wire_master_proto_enumTypes[0].Descriptor()
+}
+
+func (BootstrapMessage_Kind) Type() protoreflect.EnumType {
+	return &file_internal_wire_master_proto_enumTypes[0]
+}
+
+func (x BootstrapMessage_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use BootstrapMessage_Kind.Descriptor instead.
+func (BootstrapMessage_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_internal_wire_master_proto_rawDescGZIP(), []int{2, 0}
+}
+
 type Move_Kind int32
 
 const (
@@ -72,11 +142,11 @@ func (x Move_Kind) String() string {
 }
 
 func (Move_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_internal_wire_master_proto_enumTypes[0].Descriptor()
+	return file_internal_wire_master_proto_enumTypes[1].Descriptor()
 }
 
 func (Move_Kind) Type() protoreflect.EnumType {
-	return &file_internal_wire_master_proto_enumTypes[0]
+	return &file_internal_wire_master_proto_enumTypes[1]
 }
 
 func (x Move_Kind) Number() protoreflect.EnumNumber {
@@ -85,7 +155,7 @@ func (x Move_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Move_Kind.Descriptor instead.
 func (Move_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_internal_wire_master_proto_rawDescGZIP(), []int{7, 0}
+	return file_internal_wire_master_proto_rawDescGZIP(), []int{10, 0}
 }
 
 type CatalogRequest_Action int32
@@ -130,11 +200,11 @@ func (x CatalogRequest_Action) String() string {
 }
 
 func (CatalogRequest_Action) Descriptor() protoreflect.EnumDescriptor {
-	return file_internal_wire_master_proto_enumTypes[1].Descriptor()
+	return file_internal_wire_master_proto_enumTypes[2].Descriptor()
 }
 
 func (CatalogRequest_Action) Type() protoreflect.EnumType {
-	return &file_internal_wire_master_proto_enumTypes[1]
+	return &file_internal_wire_master_proto_enumTypes[2]
 }
 
 func (x CatalogRequest_Action) Number() protoreflect.EnumNumber {
@@ -143,7 +213,7 @@ func (x CatalogRequest_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CatalogRequest_Action.Descriptor instead.
 func (CatalogRequest_Action) EnumDescriptor() ([]byte, []int) {
-	return file_internal_wire_master_proto_rawDescGZIP(), []int{11, 0}
+	return file_internal_wire_master_proto_rawDescGZIP(), []int{14, 0}
 }
 
 // Hello is how nodes that are started with the same join list find out who
@@ -324,6 +394,264 @@ func (x *HelloResponse) GetNodes() []*catalog.Node {
 	return nil
 }
 
+// BootstrapMessage is what nodes that are started with the same join list say
+// to each other until they are a cluster (internal/master/bootstrap.go). It is
+// one-way: an answer is a message of its own, to the sender's address.
+type BootstrapMessage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          BootstrapMessage_Kind  `protobuf:"varint,1,opt,name=kind,proto3,enum=braid.wire.BootstrapMessage_Kind" json:"kind,omitempty"`
+	From          string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"` // address of the sender, as it stands in the join list
+	Node          *catalog.Node          `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"` // the sender, id 0 until it has one
+	Join          []string               `protobuf:"bytes,4,rep,name=join,proto3" json:"join,omitempty"` // the sender's list, sorted
+	Ballot        *Ballot                `protobuf:"bytes,5,opt,name=ballot,proto3" json:"ballot,omitempty"`
+	Accepted      *Ballot                `protobuf:"bytes,6,opt,name=accepted,proto3" json:"accepted,omitempty"` // PROMISE: ballot of founding
+	Founding      *catalog.Catalog       `protobuf:"bytes,7,opt,name=founding,proto3" json:"founding,omitempty"`
+	ClusterId     string                 `protobuf:"bytes,8,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`     // MEMBER
+	LeaderNode    uint64                 `protobuf:"varint,9,opt,name=leader_node,json=leaderNode,proto3" json:"leader_node,omitempty"` // MEMBER: the master's leader, 0 if unknown
+	Nodes         []*catalog.Node        `protobuf:"bytes,10,rep,name=nodes,proto3" json:"nodes,omitempty"`                             // MEMBER
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BootstrapMessage) Reset() {
+	*x = BootstrapMessage{}
+	mi := &file_internal_wire_master_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BootstrapMessage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BootstrapMessage) ProtoMessage() {}
+
+func (x *BootstrapMessage) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_wire_master_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BootstrapMessage.ProtoReflect.Descriptor instead.
+func (*BootstrapMessage) Descriptor() ([]byte, []int) {
+	return file_internal_wire_master_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *BootstrapMessage) GetKind() BootstrapMessage_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return BootstrapMessage_KIND_UNSPECIFIED
+}
+
+func (x *BootstrapMessage) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *BootstrapMessage) GetNode() *catalog.Node {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *BootstrapMessage) GetJoin() []string {
+	if x != nil {
+		return x.Join
+	}
+	return nil
+}
+
+func (x *BootstrapMessage) GetBallot() *Ballot {
+	if x != nil {
+		return x.Ballot
+	}
+	return nil
+}
+
+func (x *BootstrapMessage) GetAccepted() *Ballot {
+	if x != nil {
+		return x.Accepted
+	}
+	return nil
+}
+
+func (x *BootstrapMessage) GetFounding() *catalog.Catalog {
+	if x != nil {
+		return x.Founding
+	}
+	return nil
+}
+
+func (x *BootstrapMessage) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *BootstrapMessage) GetLeaderNode() uint64 {
+	if x != nil {
+		return x.LeaderNode
+	}
+	return 0
+}
+
+func (x *BootstrapMessage) GetNodes() []*catalog.Node {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+// Ballot orders proposals: by round, then by the proposer's address.
+type Ballot struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Round         uint64                 `protobuf:"varint,1,opt,name=round,proto3" json:"round,omitempty"`
+	Proposer      string                 `protobuf:"bytes,2,opt,name=proposer,proto3" json:"proposer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ballot) Reset() {
+	*x = Ballot{}
+	mi := &file_internal_wire_master_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ballot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ballot) ProtoMessage() {}
+
+func (x *Ballot) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_wire_master_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ballot.ProtoReflect.Descriptor instead.
+func (*Ballot) Descriptor() ([]byte, []int) {
+	return file_internal_wire_master_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Ballot) GetRound() uint64 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
+}
+
+func (x *Ballot) GetProposer() string {
+	if x != nil {
+		return x.Proposer
+	}
+	return ""
+}
+
+// BootstrapState is what a node that is forming a cluster remembers across
+// restarts, and must have on disk before it sends what follows from it.
+type BootstrapState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
+	Join          []string               `protobuf:"bytes,2,rep,name=join,proto3" json:"join,omitempty"` // sorted
+	Promised      *Ballot                `protobuf:"bytes,3,opt,name=promised,proto3" json:"promised,omitempty"`
+	Accepted      *Ballot                `protobuf:"bytes,4,opt,name=accepted,proto3" json:"accepted,omitempty"`
+	Founding      *catalog.Catalog       `protobuf:"bytes,5,opt,name=founding,proto3" json:"founding,omitempty"` // accepted under that ballot
+	Decided       bool                   `protobuf:"varint,6,opt,name=decided,proto3" json:"decided,omitempty"`  // founding is the cluster
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BootstrapState) Reset() {
+	*x = BootstrapState{}
+	mi := &file_internal_wire_master_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BootstrapState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BootstrapState) ProtoMessage() {}
+
+func (x *BootstrapState) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_wire_master_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BootstrapState.ProtoReflect.Descriptor instead.
+func (*BootstrapState) Descriptor() ([]byte, []int) {
+	return file_internal_wire_master_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *BootstrapState) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *BootstrapState) GetJoin() []string {
+	if x != nil {
+		return x.Join
+	}
+	return nil
+}
+
+func (x *BootstrapState) GetPromised() *Ballot {
+	if x != nil {
+		return x.Promised
+	}
+	return nil
+}
+
+func (x *BootstrapState) GetAccepted() *Ballot {
+	if x != nil {
+		return x.Accepted
+	}
+	return nil
+}
+
+func (x *BootstrapState) GetFounding() *catalog.Catalog {
+	if x != nil {
+		return x.Founding
+	}
+	return nil
+}
+
+func (x *BootstrapState) GetDecided() bool {
+	if x != nil {
+		return x.Decided
+	}
+	return false
+}
+
 type JoinRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          *catalog.Node          `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"` // id 0 asks for one
@@ -335,7 +663,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_internal_wire_master_proto_msgTypes[2]
+	mi := &file_internal_wire_master_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -347,7 +675,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_master_proto_msgTypes[2]
+	mi := &file_internal_wire_master_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -360,7 +688,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_master_proto_rawDescGZIP(), []int{2}
+	return file_internal_wire_master_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *JoinRequest) GetNode() *catalog.Node {
@@ -395,7 +723,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_internal_wire_master_proto_msgTypes[3]
+	mi := &file_internal_wire_master_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -407,7 +735,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_master_proto_msgTypes[3]
+	mi := &file_internal_wire_master_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -420,7 +748,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_master_proto_rawDescGZIP(), []int{3}
+	return file_internal_wire_master_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *JoinResponse) GetError() *Error {
@@ -463,7 +791,7 @@ type ReplicaReport struct {
 
 func (x *ReplicaReport) Reset() {
 	*x = ReplicaReport{}
-	mi := &file_internal_wire_master_proto_msgTypes[4]
+	mi := &file_internal_wire_master_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -475,7 +803,7 @@ func (x *ReplicaReport) String() string {
 func (*ReplicaReport) ProtoMessage() {}
 
 func (x *ReplicaReport) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_master_proto_msgTypes[4]
+	mi := &file_internal_wire_master_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -488,7 +816,7 @@ func (x *ReplicaReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaReport.ProtoReflect.Descriptor instead.
 func (*ReplicaReport) Descriptor() ([]byte, []int) {
-	return file_internal_wire_master_proto_rawDescGZIP(), []int{4}
+	return file_internal_wire_master_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ReplicaReport) GetGroup() uint64 {
@@ -581,7 +909,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_internal_wire_master_proto_msgTypes[5]
+	mi := &file_internal_wire_master_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -593,7 +921,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_master_proto_msgTypes[5]
+	mi := &file_internal_wire_master_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -606,7 +934,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_master_proto_rawDescGZIP(), []int{5}
+	return file_internal_wire_master_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *HeartbeatRequest) GetNode() *catalog.Node {
@@ -656,7 +984,7 @@ type HeartbeatResponse struct {
 
 func (x *HeartbeatResponse) Reset() {
 	*x = HeartbeatResponse{}
-	mi := &file_internal_wire_master_proto_msgTypes[6]
+	mi := &file_internal_wire_master_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -668,7 +996,7 @@ func (x *HeartbeatResponse) String() string {
 func (*HeartbeatResponse) ProtoMessage() {}
 
 func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_master_proto_msgTypes[6]
+	mi := &file_internal_wire_master_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -681,7 +1009,7 @@ func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_master_proto_rawDescGZIP(), []int{6}
+	return file_internal_wire_master_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *HeartbeatResponse) GetError() *Error {
@@ -727,7 +1055,7 @@ type Move struct {
 
 func (x *Move) Reset() {
 	*x = Move{}
-	mi := &file_internal_wire_master_proto_msgTypes[7]
+	mi := &file_internal_wire_master_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -739,7 +1067,7 @@ func (x *Move) String() string {
 func (*Move) ProtoMessage() {}
 
 func (x *Move) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_master_proto_msgTypes[7]
+	mi := &file_internal_wire_master_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -752,7 +1080,7 @@ func (x *Move) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Move.ProtoReflect.Descriptor instead.
 func (*Move) Descriptor() ([]byte, []int) {
-	return file_internal_wire_master_proto_rawDescGZIP(), []int{7}
+	return file_internal_wire_master_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Move) GetKind() Move_Kind {
@@ -801,7 +1129,7 @@ type LocationsRequest struct {
 
 func (x *LocationsRequest) Reset() {
 	*x = LocationsRequest{}
-	mi := &file_internal_wire_master_proto_msgTypes[8]
+	mi := &file_internal_wire_master_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -813,7 +1141,7 @@ func (x *LocationsRequest) String() string {
 func (*LocationsRequest) ProtoMessage() {}
 
 func (x *LocationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_master_proto_msgTypes[8]
+	mi := &file_internal_wire_master_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -826,7 +1154,7 @@ func (x *LocationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocationsRequest.ProtoReflect.Descriptor instead.
 func (*LocationsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_master_proto_rawDescGZIP(), []int{8}
+	return file_internal_wire_master_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LocationsRequest) GetKeyspace() string {
@@ -861,7 +1189,7 @@ type TabletLocation struct {
 
 func (x *TabletLocation) Reset() {
 	*x = TabletLocation{}
-	mi := &file_internal_wire_master_proto_msgTypes[9]
+	mi := &file_internal_wire_master_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -873,7 +1201,7 @@ func (x *TabletLocation) String() string {
 func (*TabletLocation) ProtoMessage() {}
 
 func (x *TabletLocation) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_master_proto_msgTypes[9]
+	mi := &file_internal_wire_master_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -886,7 +1214,7 @@ func (x *TabletLocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TabletLocation.ProtoReflect.Descriptor instead.
 func (*TabletLocation) Descriptor() ([]byte, []int) {
-	return file_internal_wire_master_proto_rawDescGZIP(), []int{9}
+	return file_internal_wire_master_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *TabletLocation) GetTablet() *catalog.Tablet {
@@ -923,7 +1251,7 @@ type LocationsResponse struct {
 
 func (x *LocationsResponse) Reset() {
 	*x = LocationsResponse{}
-	mi := &file_internal_wire_master_proto_msgTypes[10]
+	mi := &file_internal_wire_master_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -935,7 +1263,7 @@ func (x *LocationsResponse) String() string {
 func (*LocationsResponse) ProtoMessage() {}
 
 func (x *LocationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_master_proto_msgTypes[10]
+	mi := &file_internal_wire_master_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -948,7 +1276,7 @@ func (x *LocationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocationsResponse.ProtoReflect.Descriptor instead.
 func (*LocationsResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_master_proto_rawDescGZIP(), []int{10}
+	return file_internal_wire_master_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *LocationsResponse) GetError() *Error {
@@ -1002,7 +1330,7 @@ type CatalogRequest struct {
 
 func (x *CatalogRequest) Reset() {
 	*x = CatalogRequest{}
-	mi := &file_internal_wire_master_proto_msgTypes[11]
+	mi := &file_internal_wire_master_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1014,7 +1342,7 @@ func (x *CatalogRequest) String() string {
 func (*CatalogRequest) ProtoMessage() {}
 
 func (x *CatalogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_master_proto_msgTypes[11]
+	mi := &file_internal_wire_master_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1027,7 +1355,7 @@ func (x *CatalogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CatalogRequest.ProtoReflect.Descriptor instead.
 func (*CatalogRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_master_proto_rawDescGZIP(), []int{11}
+	return file_internal_wire_master_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CatalogRequest) GetAction() CatalogRequest_Action {
@@ -1098,7 +1426,7 @@ type Alteration struct {
 
 func (x *Alteration) Reset() {
 	*x = Alteration{}
-	mi := &file_internal_wire_master_proto_msgTypes[12]
+	mi := &file_internal_wire_master_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1110,7 +1438,7 @@ func (x *Alteration) String() string {
 func (*Alteration) ProtoMessage() {}
 
 func (x *Alteration) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_master_proto_msgTypes[12]
+	mi := &file_internal_wire_master_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1123,7 +1451,7 @@ func (x *Alteration) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alteration.ProtoReflect.Descriptor instead.
 func (*Alteration) Descriptor() ([]byte, []int) {
-	return file_internal_wire_master_proto_rawDescGZIP(), []int{12}
+	return file_internal_wire_master_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Alteration) GetAdd() *catalog.Column {
@@ -1167,7 +1495,7 @@ type CatalogResponse struct {
 
 func (x *CatalogResponse) Reset() {
 	*x = CatalogResponse{}
-	mi := &file_internal_wire_master_proto_msgTypes[13]
+	mi := &file_internal_wire_master_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1179,7 +1507,7 @@ func (x *CatalogResponse) String() string {
 func (*CatalogResponse) ProtoMessage() {}
 
 func (x *CatalogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_master_proto_msgTypes[13]
+	mi := &file_internal_wire_master_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1192,7 +1520,7 @@ func (x *CatalogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CatalogResponse.ProtoReflect.Descriptor instead.
 func (*CatalogResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_master_proto_rawDescGZIP(), []int{13}
+	return file_internal_wire_master_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CatalogResponse) GetError() *Error {
@@ -1253,7 +1581,43 @@ const file_internal_wire_master_proto_rawDesc = "" +
 	"\vleader_node\x18\x05 \x01(\x04R\n" +
 	"leaderNode\x12\x12\n" +
 	"\x04join\x18\x06 \x03(\tR\x04join\x12)\n" +
-	"\x05nodes\x18\a \x03(\v2\x13.braid.catalog.NodeR\x05nodes\"x\n" +
+	"\x05nodes\x18\a \x03(\v2\x13.braid.catalog.NodeR\x05nodes\"\xd2\x04\n" +
+	"\x10BootstrapMessage\x125\n" +
+	"\x04kind\x18\x01 \x01(\x0e2!.braid.wire.BootstrapMessage.KindR\x04kind\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12'\n" +
+	"\x04node\x18\x03 \x01(\v2\x13.braid.catalog.NodeR\x04node\x12\x12\n" +
+	"\x04join\x18\x04 \x03(\tR\x04join\x12*\n" +
+	"\x06ballot\x18\x05 \x01(\v2\x12.braid.wire.BallotR\x06ballot\x12.\n" +
+	"\baccepted\x18\x06 \x01(\v2\x12.braid.wire.BallotR\baccepted\x122\n" +
+	"\bfounding\x18\a \x01(\v2\x16.braid.catalog.CatalogR\bfounding\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\b \x01(\tR\tclusterId\x12\x1f\n" +
+	"\vleader_node\x18\t \x01(\x04R\n" +
+	"leaderNode\x12)\n" +
+	"\x05nodes\x18\n" +
+	" \x03(\v2\x13.braid.catalog.NodeR\x05nodes\"\xba\x01\n" +
+	"\x04Kind\x12\x14\n" +
+	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0e\n" +
+	"\n" +
+	"KIND_HELLO\x10\x01\x12\x10\n" +
+	"\fKIND_WELCOME\x10\x02\x12\x10\n" +
+	"\fKIND_PREPARE\x10\x03\x12\x10\n" +
+	"\fKIND_PROMISE\x10\x04\x12\x0f\n" +
+	"\vKIND_ACCEPT\x10\x05\x12\x11\n" +
+	"\rKIND_ACCEPTED\x10\x06\x12\x0f\n" +
+	"\vKIND_REFUSE\x10\a\x12\x10\n" +
+	"\fKIND_DECIDED\x10\b\x12\x0f\n" +
+	"\vKIND_MEMBER\x10\t\":\n" +
+	"\x06Ballot\x12\x14\n" +
+	"\x05round\x18\x01 \x01(\x04R\x05round\x12\x1a\n" +
+	"\bproposer\x18\x02 \x01(\tR\bproposer\"\xea\x01\n" +
+	"\x0eBootstrapState\x12\x16\n" +
+	"\x06format\x18\x01 \x01(\rR\x06format\x12\x12\n" +
+	"\x04join\x18\x02 \x03(\tR\x04join\x12.\n" +
+	"\bpromised\x18\x03 \x01(\v2\x12.braid.wire.BallotR\bpromised\x12.\n" +
+	"\baccepted\x18\x04 \x01(\v2\x12.braid.wire.BallotR\baccepted\x122\n" +
+	"\bfounding\x18\x05 \x01(\v2\x16.braid.catalog.CatalogR\bfounding\x12\x18\n" +
+	"\adecided\x18\x06 \x01(\bR\adecided\"x\n" +
 	"\vJoinRequest\x12'\n" +
 	"\x04node\x18\x01 \x01(\v2\x13.braid.catalog.NodeR\x04node\x12!\n" +
 	"\fdirectory_id\x18\x02 \x01(\fR\vdirectoryId\x12\x1d\n" +
@@ -1364,68 +1728,81 @@ func file_internal_wire_master_proto_rawDescGZIP() []byte {
 	return file_internal_wire_master_proto_rawDescData
 }
 
-var file_internal_wire_master_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_internal_wire_master_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_internal_wire_master_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_internal_wire_master_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_internal_wire_master_proto_goTypes = []any{
-	(Move_Kind)(0),             // 0: braid.wire.Move.Kind
-	(CatalogRequest_Action)(0), // 1: braid.wire.CatalogRequest.Action
-	(*HelloRequest)(nil),       // 2: braid.wire.HelloRequest
-	(*HelloResponse)(nil),      // 3: braid.wire.HelloResponse
-	(*JoinRequest)(nil),        // 4: braid.wire.JoinRequest
-	(*JoinResponse)(nil),       // 5: braid.wire.JoinResponse
-	(*ReplicaReport)(nil),      // 6: braid.wire.ReplicaReport
-	(*HeartbeatRequest)(nil),   // 7: braid.wire.HeartbeatRequest
-	(*HeartbeatResponse)(nil),  // 8: braid.wire.HeartbeatResponse
-	(*Move)(nil),               // 9: braid.wire.Move
-	(*LocationsRequest)(nil),   // 10: braid.wire.LocationsRequest
-	(*TabletLocation)(nil),     // 11: braid.wire.TabletLocation
-	(*LocationsResponse)(nil),  // 12: braid.wire.LocationsResponse
-	(*CatalogRequest)(nil),     // 13: braid.wire.CatalogRequest
-	(*Alteration)(nil),         // 14: braid.wire.Alteration
-	(*CatalogResponse)(nil),    // 15: braid.wire.CatalogResponse
-	(*Error)(nil),              // 16: braid.wire.Error
-	(*catalog.Node)(nil),       // 17: braid.catalog.Node
-	(*catalog.Replica)(nil),    // 18: braid.catalog.Replica
-	(*catalog.Catalog)(nil),    // 19: braid.catalog.Catalog
-	(*catalog.Tablet)(nil),     // 20: braid.catalog.Tablet
-	(*catalog.Table)(nil),      // 21: braid.catalog.Table
-	(*catalog.Keyspace)(nil),   // 22: braid.catalog.Keyspace
-	(*catalog.Column)(nil),     // 23: braid.catalog.Column
+	(BootstrapMessage_Kind)(0), // 0: braid.wire.BootstrapMessage.Kind
+	(Move_Kind)(0),             // 1: braid.wire.Move.Kind
+	(CatalogRequest_Action)(0), // 2: braid.wire.CatalogRequest.Action
+	(*HelloRequest)(nil),       // 3: braid.wire.HelloRequest
+	(*HelloResponse)(nil),      // 4: braid.wire.HelloResponse
+	(*BootstrapMessage)(nil),   // 5: braid.wire.BootstrapMessage
+	(*Ballot)(nil),             // 6: braid.wire.Ballot
+	(*BootstrapState)(nil),     // 7: braid.wire.BootstrapState
+	(*JoinRequest)(nil),        // 8: braid.wire.JoinRequest
+	(*JoinResponse)(nil),       // 9: braid.wire.JoinResponse
+	(*ReplicaReport)(nil),      // 10: braid.wire.ReplicaReport
+	(*HeartbeatRequest)(nil),   // 11: braid.wire.HeartbeatRequest
+	(*HeartbeatResponse)(nil),  // 12: braid.wire.HeartbeatResponse
+	(*Move)(nil),               // 13: braid.wire.Move
+	(*LocationsRequest)(nil),   // 14: braid.wire.LocationsRequest
+	(*TabletLocation)(nil),     // 15: braid.wire.TabletLocation
+	(*LocationsResponse)(nil),  // 16: braid.wire.LocationsResponse
+	(*CatalogRequest)(nil),     // 17: braid.wire.CatalogRequest
+	(*Alteration)(nil),         // 18: braid.wire.Alteration
+	(*CatalogResponse)(nil),    // 19: braid.wire.CatalogResponse
+	(*Error)(nil),              // 20: braid.wire.Error
+	(*catalog.Node)(nil),       // 21: braid.catalog.Node
+	(*catalog.Catalog)(nil),    // 22: braid.catalog.Catalog
+	(*catalog.Replica)(nil),    // 23: braid.catalog.Replica
+	(*catalog.Tablet)(nil),     // 24: braid.catalog.Tablet
+	(*catalog.Table)(nil),      // 25: braid.catalog.Table
+	(*catalog.Keyspace)(nil),   // 26: braid.catalog.Keyspace
+	(*catalog.Column)(nil),     // 27: braid.catalog.Column
 }
 var file_internal_wire_master_proto_depIdxs = []int32{
-	16, // 0: braid.wire.HelloResponse.error:type_name -> braid.wire.Error
-	17, // 1: braid.wire.HelloResponse.nodes:type_name -> braid.catalog.Node
-	17, // 2: braid.wire.JoinRequest.node:type_name -> braid.catalog.Node
-	16, // 3: braid.wire.JoinResponse.error:type_name -> braid.wire.Error
-	18, // 4: braid.wire.ReplicaReport.config:type_name -> braid.catalog.Replica
-	17, // 5: braid.wire.HeartbeatRequest.node:type_name -> braid.catalog.Node
-	6,  // 6: braid.wire.HeartbeatRequest.replicas:type_name -> braid.wire.ReplicaReport
-	16, // 7: braid.wire.HeartbeatResponse.error:type_name -> braid.wire.Error
-	19, // 8: braid.wire.HeartbeatResponse.catalog:type_name -> braid.catalog.Catalog
-	9,  // 9: braid.wire.HeartbeatResponse.moves:type_name -> braid.wire.Move
-	0,  // 10: braid.wire.Move.kind:type_name -> braid.wire.Move.Kind
-	18, // 11: braid.wire.Move.replica:type_name -> braid.catalog.Replica
-	20, // 12: braid.wire.Move.tablet:type_name -> braid.catalog.Tablet
-	21, // 13: braid.wire.Move.table:type_name -> braid.catalog.Table
-	20, // 14: braid.wire.TabletLocation.tablet:type_name -> braid.catalog.Tablet
-	16, // 15: braid.wire.LocationsResponse.error:type_name -> braid.wire.Error
-	21, // 16: braid.wire.LocationsResponse.table:type_name -> braid.catalog.Table
-	11, // 17: braid.wire.LocationsResponse.tablets:type_name -> braid.wire.TabletLocation
-	17, // 18: braid.wire.LocationsResponse.nodes:type_name -> braid.catalog.Node
-	1,  // 19: braid.wire.CatalogRequest.action:type_name -> braid.wire.CatalogRequest.Action
-	22, // 20: braid.wire.CatalogRequest.keyspace:type_name -> braid.catalog.Keyspace
-	21, // 21: braid.wire.CatalogRequest.table:type_name -> braid.catalog.Table
-	14, // 22: braid.wire.CatalogRequest.alterations:type_name -> braid.wire.Alteration
-	23, // 23: braid.wire.Alteration.add:type_name -> braid.catalog.Column
-	16, // 24: braid.wire.CatalogResponse.error:type_name -> braid.wire.Error
-	19, // 25: braid.wire.CatalogResponse.catalog:type_name -> braid.catalog.Catalog
-	21, // 26: braid.wire.CatalogResponse.table:type_name -> braid.catalog.Table
-	11, // 27: braid.wire.CatalogResponse.tablets:type_name -> braid.wire.TabletLocation
-	28, // [28:28] is the sub-list for method output_type
-	28, // [28:28] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	20, // 0: braid.wire.HelloResponse.error:type_name -> braid.wire.Error
+	21, // 1: braid.wire.HelloResponse.nodes:type_name -> braid.catalog.Node
+	0,  // 2: braid.wire.BootstrapMessage.kind:type_name -> braid.wire.BootstrapMessage.Kind
+	21, // 3: braid.wire.BootstrapMessage.node:type_name -> braid.catalog.Node
+	6,  // 4: braid.wire.BootstrapMessage.ballot:type_name -> braid.wire.Ballot
+	6,  // 5: braid.wire.BootstrapMessage.accepted:type_name -> braid.wire.Ballot
+	22, // 6: braid.wire.BootstrapMessage.founding:type_name -> braid.catalog.Catalog
+	21, // 7: braid.wire.BootstrapMessage.nodes:type_name -> braid.catalog.Node
+	6,  // 8: braid.wire.BootstrapState.promised:type_name -> braid.wire.Ballot
+	6,  // 9: braid.wire.BootstrapState.accepted:type_name -> braid.wire.Ballot
+	22, // 10: braid.wire.BootstrapState.founding:type_name -> braid.catalog.Catalog
+	21, // 11: braid.wire.JoinRequest.node:type_name -> braid.catalog.Node
+	20, // 12: braid.wire.JoinResponse.error:type_name -> braid.wire.Error
+	23, // 13: braid.wire.ReplicaReport.config:type_name -> braid.catalog.Replica
+	21, // 14: braid.wire.HeartbeatRequest.node:type_name -> braid.catalog.Node
+	10, // 15: braid.wire.HeartbeatRequest.replicas:type_name -> braid.wire.ReplicaReport
+	20, // 16: braid.wire.HeartbeatResponse.error:type_name -> braid.wire.Error
+	22, // 17: braid.wire.HeartbeatResponse.catalog:type_name -> braid.catalog.Catalog
+	13, // 18: braid.wire.HeartbeatResponse.moves:type_name -> braid.wire.Move
+	1,  // 19: braid.wire.Move.kind:type_name -> braid.wire.Move.Kind
+	23, // 20: braid.wire.Move.replica:type_name -> braid.catalog.Replica
+	24, // 21: braid.wire.Move.tablet:type_name -> braid.catalog.Tablet
+	25, // 22: braid.wire.Move.table:type_name -> braid.catalog.Table
+	24, // 23: braid.wire.TabletLocation.tablet:type_name -> braid.catalog.Tablet
+	20, // 24: braid.wire.LocationsResponse.error:type_name -> braid.wire.Error
+	25, // 25: braid.wire.LocationsResponse.table:type_name -> braid.catalog.Table
+	15, // 26: braid.wire.LocationsResponse.tablets:type_name -> braid.wire.TabletLocation
+	21, // 27: braid.wire.LocationsResponse.nodes:type_name -> braid.catalog.Node
+	2,  // 28: braid.wire.CatalogRequest.action:type_name -> braid.wire.CatalogRequest.Action
+	26, // 29: braid.wire.CatalogRequest.keyspace:type_name -> braid.catalog.Keyspace
+	25, // 30: braid.wire.CatalogRequest.table:type_name -> braid.catalog.Table
+	18, // 31: braid.wire.CatalogRequest.alterations:type_name -> braid.wire.Alteration
+	27, // 32: braid.wire.Alteration.add:type_name -> braid.catalog.Column
+	20, // 33: braid.wire.CatalogResponse.error:type_name -> braid.wire.Error
+	22, // 34: braid.wire.CatalogResponse.catalog:type_name -> braid.catalog.Catalog
+	25, // 35: braid.wire.CatalogResponse.table:type_name -> braid.catalog.Table
+	15, // 36: braid.wire.CatalogResponse.tablets:type_name -> braid.wire.TabletLocation
+	37, // [37:37] is the sub-list for method output_type
+	37, // [37:37] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_internal_wire_master_proto_init() }
@@ -1439,8 +1816,8 @@ func file_internal_wire_master_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_wire_master_proto_rawDesc), len(file_internal_wire_master_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   14,
+			NumEnums:      3,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
