@@ -1,0 +1,231 @@
+package docdb
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/braiddb/braid/internal/catalog"
+	"github.com/braiddb/braid/internal/hlc"
+)
+
+// The first byte of every key names its key space.
+const (
+	spaceNode        = 0x10 // the node's own records
+	spaceGroup       = 0x20 // state of a Raft group: applied index, remembered requests
+	spaceDocument    = 0x40 // documents
+	spaceProvisional = 0x50 // reserved: provisional records of transactions, keyed as documents are
+)
+
+// What stands after a DocKey. Root sorts before every child.
+const (
+	tailRoot = 0x01
+	tailSub  = 0x02
+)
+
+const (
+	docHeader  = 1 + 4 + 8  // space, table, hash
+	timeLen    = 8 + 4      // ^hybrid time, ^write id
+	suffixLong = 0xff       // the suffix's length stands in the four bytes before this one
+	rootSuffix = 1 + 12 + 1 // of a root's key: tail, time, length
+)
+
+// DocTime is the place of a version in the order of a tablet's writes. WriteID
+// orders the effects of one entry.
+type DocTime struct {
+	HT      hlc.Timestamp
+	WriteID uint32
+}
+
+// Compare is -1, 0 or 1 as t is before, at or after u.
+func (t DocTime) Compare(u DocTime) int {
+	switch {
+	case t.HT < u.HT, t.HT == u.HT && t.WriteID < u.WriteID:
+		return -1
+	case t == u:
+		return 0
+	}
+	return 1
+}
+
+// Span is a range of a table's hash space: a tablet. End is exclusive; 0 is the
+// end of the hash space.
+type Span struct {
+	Table      catalog.TableID
+	Start, End uint64
+}
+
+// contains reports whether a hash lies in the span.
+func (s Span) contains(hash uint64) bool {
+	return hash >= s.Start && (s.End == 0 || hash < s.End)
+}
+
+func appendDocHeader(dst []byte, table catalog.TableID, hash uint64) []byte {
+	dst = append(dst, spaceDocument)
+	dst = binary.BigEndian.AppendUint32(dst, uint32(table))
+	return binary.BigEndian.AppendUint64(dst, hash)
+}
+
+// appendDocKey appends the DocKey: what Split calls the prefix.
+func appendDocKey(dst []byte, table catalog.TableID, hash uint64, key []byte) []byte {
+	return AppendString(appendDocHeader(dst, table, hash), key)
+}
+
+// bound is the first possible key of a hash. The 00 at its end makes it a prefix
+// for Split and still sorts at or before every key of the hash.
+func bound(table catalog.TableID, hash uint64) []byte {
+	return append(appendDocHeader(nil, table, hash), 0)
+}
+
+// bounds are the span's lower (inclusive) and upper (exclusive) keys.
+func (s Span) bounds() (lower, upper []byte) {
+	lower = bound(s.Table, s.Start)
+	if s.End != 0 {
+		return lower, bound(s.Table, s.End)
+	}
+	if next := uint32(s.Table) + 1; next != 0 {
+		upper = append(binary.BigEndian.AppendUint32([]byte{spaceDocument}, next), 0)
+		return lower, upper
+	}
+	return lower, []byte{spaceDocument + 1, 0}
+}
+
+// appendTail appends what names a child within its document.
+func appendTail(dst, sub []byte) []byte {
+	return AppendString(append(dst, tailSub), sub)
+}
+
+var rootTail = []byte{tailRoot}
+
+func appendTime(dst []byte, t DocTime) []byte {
+	dst = binary.BigEndian.AppendUint64(dst, ^uint64(t.HT))
+	return binary.BigEndian.AppendUint32(dst, ^t.WriteID)
+}
+
+func decodeTime(p []byte) DocTime {
+	return DocTime{HT: hlc.Timestamp(^binary.BigEndian.Uint64(p)), WriteID: ^binary.BigEndian.Uint32(p[8:])}
+}
+
+// appendVersion finishes a key of which dst[docKey:] is the tail: time, then the
+// length of the suffix, so that Split needs to look at the last byte only.
+func appendVersion(dst []byte, docKeyLen int, t DocTime) []byte {
+	dst = appendTime(dst, t)
+	n := len(dst) - docKeyLen + 1
+	if n < suffixLong {
+		return append(dst, byte(n))
+	}
+	dst = binary.BigEndian.AppendUint32(dst, uint32(n+4))
+	return append(dst, suffixLong)
+}
+
+// split is the length of the key's prefix: the DocKey, or the whole key where
+// there is no version. A key that is only a prefix ends in 00.
+func split(key []byte) int {
+	n := len(key)
+	if n == 0 {
+		return 0
+	}
+	s := int(key[n-1])
+	if s == suffixLong {
+		if n < 5 {
+			return n
+		}
+		s = int(binary.BigEndian.Uint32(key[n-5:]))
+	}
+	if s > n {
+		return n
+	}
+	return n - s
+}
+
+// version is a document key taken apart.
+type version struct {
+	docKey []byte // prefix
+	tail   []byte // rootTail, or tailSub and the escaped subkey
+	time   DocTime
+}
+
+// parseVersion takes a key of the document space apart.
+func parseVersion(key []byte) (version, error) {
+	n := split(key)
+	trailer := 1
+	if len(key) > 0 && key[len(key)-1] == suffixLong {
+		trailer = 5
+	}
+	end := len(key) - trailer - timeLen
+	if n < docHeader+2 || end <= n {
+		return version{}, ErrEncoding
+	}
+	return version{docKey: key[:n:n], tail: key[n:end:end], time: decodeTime(key[end:])}, nil
+}
+
+// docKeyParts gives back what appendDocKey was given.
+func docKeyParts(docKey []byte) (hash uint64, key []byte, err error) {
+	if len(docKey) < docHeader+2 {
+		return 0, nil, ErrEncoding
+	}
+	key, rest, err := DecodeString(nil, docKey[docHeader:])
+	if err != nil || len(rest) != 0 {
+		return 0, nil, ErrEncoding
+	}
+	return binary.BigEndian.Uint64(docKey[5:]), key, nil
+}
+
+// subOf gives back the subkey of a child's tail, appended to dst.
+func subOf(dst, tail []byte) ([]byte, error) {
+	if len(tail) < 3 || tail[0] != tailSub {
+		return nil, ErrEncoding
+	}
+	sub, rest, err := DecodeString(dst, tail[1:])
+	if err != nil || len(rest) != 0 {
+		return nil, ErrEncoding
+	}
+	return sub, nil
+}
+
+// comparer orders keys bytewise. Because DocKeys are prefix-free, that is also
+// prefix first, then suffix, as Split demands.
+var comparer = &pebble.Comparer{
+	Name:                 "braid.docdb.1",
+	Compare:              bytes.Compare,
+	Equal:                bytes.Equal,
+	ComparePointSuffixes: bytes.Compare,
+	CompareRangeSuffixes: bytes.Compare,
+	AbbreviatedKey:       pebble.DefaultComparer.AbbreviatedKey,
+	FormatKey:            pebble.DefaultComparer.FormatKey,
+	Split:                split,
+	Separator:            separator,
+	Successor: func(dst, a []byte) []byte {
+		if len(a) == 0 {
+			return append(dst, 0)
+		}
+		return append(dst, a...)
+	},
+	// The end of a DocKey is 00 00; no DocKey lies between it and ... 00 01 00.
+	ImmediateSuccessor: func(dst, a []byte) []byte {
+		if len(a) == 0 {
+			return append(dst, 0)
+		}
+		dst = append(dst, a...)
+		dst[len(dst)-1]++
+		return append(dst, 0)
+	},
+}
+
+// separator shortens between two DocKeys only, and ends what it shortened in 00,
+// so that Split sees a prefix.
+func separator(dst, a, b []byte) []byte {
+	ap, bp := a[:split(a)], b[:split(b)]
+	n := len(dst)
+	if len(ap) > 0 && len(bp) > 0 {
+		dst = pebble.DefaultComparer.Separator(dst, ap, bp)
+		if len(dst)-n < len(ap) {
+			dst = append(dst, 0)
+			if bytes.Compare(dst[n:], a) >= 0 && bytes.Compare(dst[n:], b) < 0 {
+				return dst
+			}
+		}
+	}
+	return append(dst[:n], a...)
+}
