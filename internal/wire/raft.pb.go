@@ -34,6 +34,8 @@ type Envelope struct {
 	RemainingLeaseUs uint64                 `protobuf:"varint,6,opt,name=remaining_lease_us,json=remainingLeaseUs,proto3" json:"remaining_lease_us,omitempty"` // votes: what is left of a promise the voter has made (0 unless the old leader revoked it)
 	Revoked          bool                   `protobuf:"varint,7,opt,name=revoked,proto3" json:"revoked,omitempty"`                                             // transfer: the sender has stopped serving in this term
 	Raft             []byte                 `protobuf:"bytes,8,opt,name=raft,proto3" json:"raft,omitempty"`                                                    // raftpb.Message
+	Promise          uint64                 `protobuf:"varint,9,opt,name=promise,proto3" json:"promise,omitempty"`                                             // generation of the sender's promise to the receiver's node that covers this acknowledgement; 0: none
+	Removed          bool                   `protobuf:"varint,10,opt,name=removed,proto3" json:"removed,omitempty"`                                            // the sender leads, and its configuration no longer has the receiver
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -122,6 +124,20 @@ func (x *Envelope) GetRaft() []byte {
 		return x.Raft
 	}
 	return nil
+}
+
+func (x *Envelope) GetPromise() uint64 {
+	if x != nil {
+		return x.Promise
+	}
+	return 0
+}
+
+func (x *Envelope) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
+	}
+	return false
 }
 
 // RaftBatch is everything one node has to say to another at one moment.
@@ -215,6 +231,8 @@ type Beat struct {
 	PromiseUs       int64                  `protobuf:"varint,9,opt,name=promise_us,json=promiseUs,proto3" json:"promise_us,omitempty"`                     // requested, or granted
 	Groups          []*GroupBeat           `protobuf:"bytes,10,rep,name=groups,proto3" json:"groups,omitempty"`                                            // Raft heartbeats and their answers, batched
 	Releases        bool                   `protobuf:"varint,11,opt,name=releases,proto3" json:"releases,omitempty"`                                       // the sender gives up every promise made to it
+	Promise         uint64                 `protobuf:"varint,12,opt,name=promise,proto3" json:"promise,omitempty"`                                         // answer: generation of the promise granted; it moves on whenever the promise lapses
+	Skewed          bool                   `protobuf:"varint,13,opt,name=skewed,proto3" json:"skewed,omitempty"`                                           // answer: refused, the asker's clock is too far ahead
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -326,6 +344,20 @@ func (x *Beat) GetReleases() bool {
 	return false
 }
 
+func (x *Beat) GetPromise() uint64 {
+	if x != nil {
+		return x.Promise
+	}
+	return 0
+}
+
+func (x *Beat) GetSkewed() bool {
+	if x != nil {
+		return x.Skewed
+	}
+	return false
+}
+
 type GroupBeat struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Group         uint64                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
@@ -335,6 +367,7 @@ type GroupBeat struct {
 	Commit        uint64                 `protobuf:"varint,5,opt,name=commit,proto3" json:"commit,omitempty"`
 	Answer        bool                   `protobuf:"varint,6,opt,name=answer,proto3" json:"answer,omitempty"`
 	Quiesce       bool                   `protobuf:"varint,7,opt,name=quiesce,proto3" json:"quiesce,omitempty"` // leader: nothing is outstanding, stop expecting heartbeats
+	Promise       uint64                 `protobuf:"varint,8,opt,name=promise,proto3" json:"promise,omitempty"` // answer: as Envelope.promise
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -416,6 +449,13 @@ func (x *GroupBeat) GetQuiesce() bool {
 		return x.Quiesce
 	}
 	return false
+}
+
+func (x *GroupBeat) GetPromise() uint64 {
+	if x != nil {
+		return x.Promise
+	}
+	return 0
 }
 
 // TailQuery asks a peer what it knows a replica to have acknowledged; sent by a
@@ -766,7 +806,7 @@ var File_internal_wire_raft_proto protoreflect.FileDescriptor
 const file_internal_wire_raft_proto_rawDesc = "" +
 	"\n" +
 	"\x18internal/wire/raft.proto\x12\n" +
-	"braid.wire\x1a\x19internal/wire/table.proto\"\x8c\x02\n" +
+	"braid.wire\x1a\x19internal/wire/table.proto\"\xc0\x02\n" +
 	"\bEnvelope\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\x04R\x05group\x12!\n" +
 	"\ffrom_replica\x18\x02 \x01(\x04R\vfromReplica\x12\x1d\n" +
@@ -776,14 +816,17 @@ const file_internal_wire_raft_proto_rawDesc = "" +
 	"\x11hybrid_time_lease\x18\x05 \x01(\x04R\x0fhybridTimeLease\x12,\n" +
 	"\x12remaining_lease_us\x18\x06 \x01(\x04R\x10remainingLeaseUs\x12\x18\n" +
 	"\arevoked\x18\a \x01(\bR\arevoked\x12\x12\n" +
-	"\x04raft\x18\b \x01(\fR\x04raft\"\xb8\x01\n" +
+	"\x04raft\x18\b \x01(\fR\x04raft\x12\x18\n" +
+	"\apromise\x18\t \x01(\x04R\apromise\x12\x18\n" +
+	"\aremoved\x18\n" +
+	" \x01(\bR\aremoved\"\xb8\x01\n" +
 	"\tRaftBatch\x12\x1b\n" +
 	"\tfrom_node\x18\x01 \x01(\x04R\bfromNode\x12\x17\n" +
 	"\ato_node\x18\x02 \x01(\x04R\x06toNode\x12 \n" +
 	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x12\x1f\n" +
 	"\vhybrid_time\x18\x04 \x01(\x04R\n" +
 	"hybridTime\x122\n" +
-	"\tenvelopes\x18\x05 \x03(\v2\x14.braid.wire.EnvelopeR\tenvelopes\"\xf0\x02\n" +
+	"\tenvelopes\x18\x05 \x03(\v2\x14.braid.wire.EnvelopeR\tenvelopes\"\xa2\x03\n" +
 	"\x04Beat\x12\x1b\n" +
 	"\tfrom_node\x18\x01 \x01(\x04R\bfromNode\x12\x17\n" +
 	"\ato_node\x18\x02 \x01(\x04R\x06toNode\x12 \n" +
@@ -798,7 +841,9 @@ const file_internal_wire_raft_proto_rawDesc = "" +
 	"promise_us\x18\t \x01(\x03R\tpromiseUs\x12-\n" +
 	"\x06groups\x18\n" +
 	" \x03(\v2\x15.braid.wire.GroupBeatR\x06groups\x12\x1a\n" +
-	"\breleases\x18\v \x01(\bR\breleases\"\xc1\x01\n" +
+	"\breleases\x18\v \x01(\bR\breleases\x12\x18\n" +
+	"\apromise\x18\f \x01(\x04R\apromise\x12\x16\n" +
+	"\x06skewed\x18\r \x01(\bR\x06skewed\"\xdb\x01\n" +
 	"\tGroupBeat\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\x04R\x05group\x12!\n" +
 	"\ffrom_replica\x18\x02 \x01(\x04R\vfromReplica\x12\x1d\n" +
@@ -807,7 +852,8 @@ const file_internal_wire_raft_proto_rawDesc = "" +
 	"\x04term\x18\x04 \x01(\x04R\x04term\x12\x16\n" +
 	"\x06commit\x18\x05 \x01(\x04R\x06commit\x12\x16\n" +
 	"\x06answer\x18\x06 \x01(\bR\x06answer\x12\x18\n" +
-	"\aquiesce\x18\a \x01(\bR\aquiesce\"W\n" +
+	"\aquiesce\x18\a \x01(\bR\aquiesce\x12\x18\n" +
+	"\apromise\x18\b \x01(\x04R\apromise\"W\n" +
 	"\tTailQuery\x12\x1b\n" +
 	"\tfrom_node\x18\x01 \x01(\x04R\bfromNode\x12-\n" +
 	"\x06groups\x18\x02 \x03(\v2\x15.braid.wire.TailStateR\x06groups\"\xc2\x01\n" +
