@@ -27,6 +27,8 @@ type Config struct {
 	Listen string
 	// Advertise is the address, without a port, that others reach the node at [Listen].
 	Advertise string
+	// AdvertiseNode is Advertise for the nodes' own traffic alone [Advertise].
+	AdvertiseNode string
 	// Ports; 0 takes the standard one, -1 any free one.
 	NodePort, ClientPort, RedisPort, ConsolePort int
 	// Join lists the node addresses of the cluster to form or to join; empty
@@ -77,6 +79,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Advertise == "" {
 		c.Advertise = c.Listen
+	}
+	if c.AdvertiseNode == "" {
+		c.AdvertiseNode = c.Advertise
 	}
 	port := func(p *int, standard int) {
 		if *p == 0 {
