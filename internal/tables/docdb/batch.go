@@ -31,7 +31,7 @@ const (
 	recSet      = 2 // length, tail, length, value record. Takes a write id
 	recGap      = 3 // takes a write id and does nothing
 	recTruncate = 4 // start u64, end u64: no document in [start, end) any more. Takes a write id
-	recCollect  = 5 // length, tail, hybrid time u64, write id u32: a version nobody needs
+	recCollect  = 5 // length, tail, length, stamp: a version that nobody can see any more
 )
 
 type batchDoc struct {
@@ -165,13 +165,14 @@ func (b *WriteBatch) set(doc int, tail, value []byte) {
 	}
 }
 
-// collect notes that a version may be deleted on every replica.
-func (b *WriteBatch) collect(tail []byte, t DocTime) {
+// collect notes that a version of a place of the current document may be deleted
+// on every replica.
+func (b *WriteBatch) collect(tail, stamp []byte) {
 	b.buf = append(b.buf, recCollect)
 	b.buf = binary.AppendUvarint(b.buf, uint64(len(tail)))
 	b.buf = append(b.buf, tail...)
-	b.buf = binary.BigEndian.AppendUint64(b.buf, uint64(t.HT))
-	b.buf = binary.BigEndian.AppendUint32(b.buf, t.WriteID)
+	b.buf = binary.AppendUvarint(b.buf, uint64(len(stamp)))
+	b.buf = append(b.buf, stamp...)
 }
 
 // Truncate removes every document with a hash in [start, end) that was written

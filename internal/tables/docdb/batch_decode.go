@@ -1,10 +1,6 @@
 package docdb
 
-import (
-	"fmt"
-
-	"github.com/braiddb/braid/internal/hlc"
-)
+import "fmt"
 
 // FormatError says that bytes are of a format version that this program does not
 // know.
@@ -22,15 +18,14 @@ func (e *FormatError) Error() string {
 type batchRecord struct {
 	kind        byte
 	docKey      []byte // recDoc
-	tail, value []byte // recSet, recCollect
+	tail, value []byte // recSet
+	stamp       []byte // recCollect, with tail: the version
 	start, end  uint64 // recTruncate
-	time        DocTime
 }
 
 type batchReader struct {
-	r      reader
-	inDoc  bool
-	placed bool
+	r     reader
+	inDoc bool
 }
 
 func decodeBatch(p []byte) (*batchReader, error) {
@@ -66,8 +61,8 @@ func (d *batchReader) next() (r batchRecord, ok bool, err error) {
 		d.inDoc = false
 	case recCollect:
 		r.tail = d.r.take(d.r.uvarint())
-		r.time = DocTime{HT: hlc.Timestamp(d.r.uint64()), WriteID: d.r.uint32()}
-		valid = d.inDoc && validTail(r.tail)
+		r.stamp = d.r.take(d.r.uvarint())
+		valid = d.inDoc && validTail(r.tail) && validStamp(r.tail, r.stamp)
 	default:
 		valid = false
 	}
@@ -106,6 +101,14 @@ func validTail(p []byte) bool {
 		return p[0] == tailRoot
 	}
 	return len(p) > 1 && p[0] == tailSub && validString(p[1:])
+}
+
+// validStamp reports whether stamp ends a key whose tail is tail.
+func validStamp(tail, stamp []byte) bool {
+	var docKey [docHeader + 2]byte
+	key := append(append(docKey[:], tail...), stamp...)
+	v, err := parseVersion(key)
+	return err == nil && len(v.docKey) == len(docKey) && len(v.tail) == len(tail)
 }
 
 func validValue(tail, value []byte) bool {

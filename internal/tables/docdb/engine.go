@@ -1,17 +1,22 @@
 package docdb
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
-
-	"github.com/braiddb/braid/internal/catalog"
-	"github.com/braiddb/braid/internal/hlc"
 )
 
 // ErrCorrupt says that stored data does not decode.
@@ -19,11 +24,23 @@ var ErrCorrupt = errors.New("docdb: corrupt data")
 
 // EngineOptions configure an Engine. Zero values are good defaults.
 type EngineOptions struct {
-	CacheBytes    int64  // block cache; default 64 MiB
-	MemTableBytes uint64 // one memtable; up to three exist; default 16 MiB
-	Logger        *slog.Logger
-	Fatal         func(error) // a disk write failed: the node must end. It must not return; default panics
-	OnFlush       func()      // something was flushed: DurableGroupState may have moved
+	// CacheBytes is the size of the block cache. Default 64 MiB.
+	CacheBytes int64
+	// MemTableBytes is the size of one memtable; up to three exist. Default 16 MiB.
+	MemTableBytes uint64
+	// Compactions run at once at most. Default 1: they share the machine with the
+	// requests.
+	Compactions int
+	Logger      *slog.Logger
+	// Fatal is told once when a file cannot be written or synced: the node must
+	// end. If it returns, the goroutine that met the error ends there, and nothing
+	// becomes durable any more. Default: panic.
+	Fatal func(error)
+	// OnFlush is called after a flush: DurableGroupState may have moved. It runs
+	// under a lock of the store: it must return at once and not call the engine.
+	OnFlush func()
+
+	separateFrom int // values of this size and more leave the tree; tests lower it
 }
 
 func (o EngineOptions) withDefaults() EngineOptions {
@@ -32,6 +49,9 @@ func (o EngineOptions) withDefaults() EngineOptions {
 	}
 	if o.MemTableBytes == 0 {
 		o.MemTableBytes = 16 << 20
+	}
+	if o.Compactions == 0 {
+		o.Compactions = 1
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -42,65 +62,215 @@ func (o EngineOptions) withDefaults() EngineOptions {
 	if o.OnFlush == nil {
 		o.OnFlush = func() {}
 	}
+	if o.separateFrom == 0 {
+		o.separateFrom = 2 << 10
+	}
 	return o
 }
 
 // Engine holds the documents and the group states of all tablets of a node. It
-// is safe for concurrent use.
+// is safe for concurrent use. Nothing may be called after Close.
 type Engine struct {
-	o     EngineOptions
-	fs    vfs.FS
+	o  EngineOptions
+	fs vfs.FS
+	// dir holds FORMAT, db (Pebble's) and ingest (files on their way in).
 	dir   string
 	db    *pebble.DB
+	po    *pebble.Options
 	cache *pebble.Cache
+
+	iters   iterPool
+	views   sync.Pool // *View
+	batches sync.Pool // *ApplyBatch
+
+	// applying is held shared while a batch commits, and exclusively where a sweep
+	// deletes a range that it has just seen to be dead.
+	applying sync.RWMutex
+	ingests  atomic.Uint64 // names the files of ingests
+	failed   sync.Once     // Fatal
+
+	flushes, backgroundErrors atomic.Int64
+	collected                 atomic.Int64
 }
 
-// OpenEngine opens the engine in dir, or makes one there.
+const (
+	engineFormat = 1
+	formatFile   = "FORMAT"
+	formatPrefix = "braid docdb "
+)
+
+// OpenEngine opens the engine in dir, or makes one there. A directory of another
+// format version is refused with a *FormatError.
 func OpenEngine(fs vfs.FS, dir string, o EngineOptions) (*Engine, error) {
 	e := &Engine{o: o.withDefaults(), fs: fs, dir: dir}
+	if err := e.checkFormat(); err != nil {
+		return nil, err
+	}
+	if err := fs.RemoveAll(e.ingestDir()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("docdb: open %s: %w", dir, err)
+	}
 	e.cache = pebble.NewCache(e.o.CacheBytes)
-	defer e.cache.Unref()
-	po := &pebble.Options{
-		FS:                          fs,
-		Cache:                       e.cache,
-		Comparer:                    comparer,
-		DisableWAL:                  true,
-		FormatMajorVersion:          pebble.FormatValueSeparation,
-		MemTableSize:                e.o.MemTableBytes,
-		MemTableStopWritesThreshold: 3,
-		Logger:                      pebbleLogger{e},
-		EventListener:               &pebble.EventListener{FlushEnd: func(pebble.FlushInfo) { e.o.OnFlush() }},
-	}
-	po.Experimental.DisableIngestAsFlushable = func() bool { return true }
-	for i := range po.Levels {
-		po.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
-	}
-	db, err := pebble.Open(dir, po)
+	e.po = e.pebbleOptions()
+	db, err := pebble.Open(fs.PathJoin(dir, "db"), e.po)
 	if err != nil {
+		e.cache.Unref()
 		return nil, fmt.Errorf("docdb: open %s: %w", dir, err)
 	}
 	e.db = db
 	return e, nil
 }
 
+func (e *Engine) ingestDir() string { return e.fs.PathJoin(e.dir, "ingest") }
+
+// checkFormat reads the format file, or writes it in a directory that has none.
+func (e *Engine) checkFormat() error {
+	path := e.fs.PathJoin(e.dir, formatFile)
+	f, err := e.fs.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return e.writeFormat(path)
+	}
+	if err != nil {
+		return fmt.Errorf("docdb: open %s: %w", path, err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, 64))
+	if err != nil {
+		return fmt.Errorf("docdb: read %s: %w", path, err)
+	}
+	number, ok := strings.CutPrefix(strings.TrimSpace(string(text)), formatPrefix)
+	version, err := strconv.ParseUint(number, 10, 32)
+	if !ok || err != nil {
+		return fmt.Errorf("%w: %s does not name a format: %q", ErrCorrupt, path, text)
+	}
+	if version != engineFormat {
+		return &FormatError{What: e.dir, Have: version, Want: engineFormat}
+	}
+	return nil
+}
+
+func (e *Engine) writeFormat(path string) error {
+	if err := e.fs.MkdirAll(e.dir, 0o755); err != nil {
+		return fmt.Errorf("docdb: create %s: %w", e.dir, err)
+	}
+	temp := path + ".new"
+	f, err := e.fs.Create(temp, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return fmt.Errorf("docdb: create %s: %w", temp, err)
+	}
+	_, err = fmt.Fprintf(f, "%s%d\n", formatPrefix, engineFormat)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = e.fs.Rename(temp, path)
+	}
+	if err == nil {
+		err = e.syncDir(e.dir)
+	}
+	if err == nil {
+		err = e.syncDir(e.fs.PathDir(e.dir))
+	}
+	if err != nil {
+		return fmt.Errorf("docdb: write %s: %w", path, err)
+	}
+	return nil
+}
+
+func (e *Engine) syncDir(dir string) error {
+	d, err := e.fs.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func (e *Engine) pebbleOptions() *pebble.Options {
+	po := &pebble.Options{
+		FS:                         e.fs,
+		Cache:                      e.cache,
+		Comparer:                   comparer,
+		DisableWAL:                 true, // the journal is the log
+		FormatMajorVersion:         pebble.FormatValueSeparation,
+		MemTableSize:               e.o.MemTableBytes,
+		CompactionConcurrencyRange: func() (int, int) { return 1, e.o.Compactions },
+		MaxOpenFiles:               2000,
+		Logger:                     pebbleLogger{e},
+		BlockPropertyCollectors:    []func() pebble.BlockPropertyCollector{newGarbageCollector},
+		EventListener: &pebble.EventListener{
+			FlushEnd: func(info pebble.FlushInfo) {
+				if info.Err == nil {
+					e.flushes.Add(1)
+					e.o.OnFlush()
+				}
+			},
+			BackgroundError: e.backgroundError,
+		},
+		MemTableStopWritesThreshold: 3,
+		L0CompactionThreshold:       4,
+		L0StopWritesThreshold:       24,
+		LBaseMaxBytes:               64 << 20,
+	}
+	x := &po.Experimental
+	// With the log off, an ingest that waits in the memtables is not durable when
+	// it returns; this makes it flush them first instead.
+	x.DisableIngestAsFlushable = func() bool { return true }
+	// Large values are written once by the flush and not again by compactions.
+	x.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
+		return pebble.ValueSeparationPolicy{
+			Enabled:               true,
+			MinimumSize:           e.o.separateFrom,
+			MaxBlobReferenceDepth: 10,
+			RewriteMinimumAge:     5 * time.Minute,
+			TargetGarbageRatio:    0.3,
+		}
+	}
+	// Two keys of one prefix are two children as often as two versions of one:
+	// neither is to be kept apart from its value for that.
+	x.SpanPolicyFunc = func([]byte) (pebble.SpanPolicy, []byte, error) {
+		return pebble.SpanPolicy{DisableValueSeparationBySuffix: true}, nil, nil
+	}
+	for i := range po.Levels {
+		l := &po.Levels[i]
+		l.FilterPolicy = bloom.FilterPolicy(10)
+		l.FilterType = pebble.TableFilter
+		l.BlockSize = 16 << 10
+		l.IndexBlockSize = 64 << 10
+	}
+	return po
+}
+
+// backgroundError hears of a flush or compaction that failed. The store tries
+// again with new files. Want of space and damaged input leave the node running;
+// an error of the disk does not.
+func (e *Engine) backgroundError(err error) {
+	e.backgroundErrors.Add(1)
+	if errors.Is(err, syscall.ENOSPC) || pebble.IsCorruptionError(err) || errors.Is(err, pebble.ErrCancelledCompaction) {
+		e.o.Logger.Error("docdb: background work failed", "error", err)
+		return
+	}
+	e.fatal(fmt.Errorf("docdb: background work failed: %w", err))
+}
+
+// fatal ends the goroutine after it has told of the error.
+func (e *Engine) fatal(err error) {
+	e.failed.Do(func() { e.o.Fatal(err) })
+	runtime.Goexit()
+}
+
 // pebbleLogger passes the store's log on.
 type pebbleLogger struct{ e *Engine }
 
-func (l pebbleLogger) Infof(format string, args ...any) {
-	l.e.o.Logger.Debug(fmt.Sprintf(format, args...))
-}
+func (l pebbleLogger) Infof(format string, args ...any) {}
 
 func (l pebbleLogger) Errorf(format string, args ...any) {
 	l.e.o.Logger.Error(fmt.Sprintf(format, args...))
 }
 
 func (l pebbleLogger) Fatalf(format string, args ...any) {
-	l.e.o.Fatal(fmt.Errorf("docdb: "+format, args...))
+	l.e.fatal(fmt.Errorf("docdb: "+format, args...))
 }
 
-func (e *Engine) newIter() (*pebble.Iterator, error) { return e.db.NewIter(nil) }
-
-func (e *Engine) readFailed(err error) { e.o.Logger.Error("docdb: read failed", "error", err) }
+func (e *Engine) readFailed(err error) {
+	e.o.Logger.Error("docdb: read failed", "error", err)
+}
 
 // Flush makes everything applied so far durable.
 func (e *Engine) Flush() error { return e.db.Flush() }
@@ -111,165 +281,65 @@ func (e *Engine) AsyncFlush() error {
 	return err
 }
 
-// Close flushes and closes the engine. Views must be closed before.
+// Close flushes and closes the engine. Views and snapshots must be closed before.
 func (e *Engine) Close() error {
-	return errors.Join(e.db.Flush(), e.db.Close())
+	e.iters.changed(e)
+	err := e.db.Flush()
+	return errors.Join(err, e.crash())
 }
 
-func groupKey(dst []byte, group catalog.GroupID, key []byte) []byte {
-	dst = append(dst, spaceGroup)
-	dst = binary.BigEndian.AppendUint64(dst, uint64(group))
-	return append(append(dst, key...), 0)
+// crash closes the engine without flushing: what is not durable yet is lost, as
+// when the process ends.
+func (e *Engine) crash() error {
+	e.iters.changed(e)
+	err := e.db.Close()
+	e.cache.Unref()
+	return err
 }
 
-// GroupState reads a record of a group's state.
-func (e *Engine) GroupState(group catalog.GroupID, key []byte) ([]byte, bool, error) {
-	p, done, err := e.db.Get(groupKey(nil, group, key))
-	if errors.Is(err, pebble.ErrNotFound) {
-		return nil, false, nil
+// Metrics is what the engine did since it was opened.
+type Metrics struct {
+	BytesFlushed      int64 // written to disk by flushes
+	BytesCompacted    int64 // written to disk by compactions
+	BytesIngested     int64 // brought in by snapshots
+	BytesOnDisk       int64 // of the store's files
+	MemTableBytes     int64 // in memtables
+	Flushes           int64 // flushes done
+	Compactions       int64 // compactions done
+	CompactionDebt    int64 // bytes that compactions have still to move
+	L0Sublevels       int64 // files a read of one key may have to look into before the levels; writes stop at 24
+	CacheBytes        int64 // in the block cache
+	CacheHits         int64 // blocks found in the cache
+	CacheMisses       int64 // blocks read from files
+	FilterHits        int64 // files a Bloom filter kept a read out of
+	FilterMisses      int64 // files it did not
+	VersionsCollected int64 // old versions deleted by sweeps
+	BackgroundErrors  int64 // failed flushes and compactions
+}
+
+// Metrics reads the counters.
+func (e *Engine) Metrics() Metrics {
+	m := e.db.Metrics()
+	out := Metrics{
+		BytesOnDisk:       int64(m.DiskSpaceUsage()),
+		MemTableBytes:     int64(m.MemTable.Size),
+		Flushes:           e.flushes.Load(),
+		Compactions:       m.Compact.Count,
+		CompactionDebt:    int64(m.Compact.EstimatedDebt),
+		L0Sublevels:       int64(m.Levels[0].Sublevels),
+		CacheBytes:        m.BlockCache.Size,
+		CacheHits:         m.BlockCache.Hits,
+		CacheMisses:       m.BlockCache.Misses,
+		FilterHits:        m.Filter.Hits,
+		FilterMisses:      m.Filter.Misses,
+		VersionsCollected: e.collected.Load(),
+		BackgroundErrors:  e.backgroundErrors.Load(),
 	}
-	if err != nil {
-		return nil, false, err
+	for i := range m.Levels {
+		l := &m.Levels[i]
+		out.BytesFlushed += int64(l.TableBytesFlushed + l.BlobBytesFlushed)
+		out.BytesCompacted += int64(l.TableBytesCompacted + l.BlobBytesCompacted)
+		out.BytesIngested += int64(l.TableBytesIngested)
 	}
-	return clone(p), true, done.Close()
-}
-
-// DurableGroupState is GroupState as it would be after a crash now.
-func (e *Engine) DurableGroupState(group catalog.GroupID, key []byte) ([]byte, bool, error) {
-	it, err := e.db.NewIter(&pebble.IterOptions{OnlyReadGuaranteedDurable: true})
-	if err != nil {
-		return nil, false, err
-	}
-	defer it.Close()
-	if !it.SeekPrefixGE(groupKey(nil, group, key)) {
-		return nil, false, it.Error()
-	}
-	p, err := it.ValueAndErr()
-	return clone(p), err == nil, err
-}
-
-// ScanGroupState visits a group's records with from <= key < to in order; an
-// empty to is open. fn borrows what it is given and returns whether to go on.
-func (e *Engine) ScanGroupState(group catalog.GroupID, from, to []byte, fn func(key, value []byte) bool) error {
-	lower, upper := groupRange(group, from, to)
-	it, err := e.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
-	if err != nil {
-		return err
-	}
-	defer it.Close()
-	for ok := it.First(); ok; ok = it.Next() {
-		p, err := it.ValueAndErr()
-		if err != nil {
-			return err
-		}
-		key := it.Key()
-		if !fn(key[9:len(key)-1], p) {
-			return nil
-		}
-	}
-	return it.Error()
-}
-
-func groupRange(group catalog.GroupID, from, to []byte) (lower, upper []byte) {
-	lower = groupKey(nil, group, from)
-	if len(to) > 0 {
-		return lower, groupKey(nil, group, to)
-	}
-	if group == 1<<64-1 {
-		return lower, []byte{spaceGroup + 1, 0}
-	}
-	return lower, groupKey(nil, group+1, nil)
-}
-
-// ApplyBatch is the effects of Raft entries and the group state that belongs to
-// them. Commit makes them visible together, and a crash loses them together.
-type ApplyBatch struct {
-	e      *Engine
-	b      *pebble.Batch
-	docKey []byte
-	key    []byte
-}
-
-// NewBatch begins a batch. It must be committed or closed.
-func (e *Engine) NewBatch() *ApplyBatch { return &ApplyBatch{e: e, b: e.db.NewBatch()} }
-
-// Apply adds the effects of one encoded WriteBatch at its hybrid time. Write ids
-// count from first; what the batch takes is returned, so that the next write of
-// the entry can go on from there.
-func (a *ApplyBatch) Apply(table catalog.TableID, encoded []byte, ht hlc.Timestamp, first uint32) (taken uint32, err error) {
-	d, err := decodeBatch(encoded)
-	if err != nil {
-		return 0, err
-	}
-	a.docKey = a.docKey[:0]
-	for {
-		r, ok, err := d.next()
-		if err != nil || !ok {
-			return taken, err
-		}
-		t := DocTime{HT: ht, WriteID: first + taken}
-		switch r.kind {
-		case recDoc:
-			a.docKey = append(appendDocHeader(a.docKey[:0], table, 0)[:docHeader-8], r.docKey...)
-			continue
-		case recSet:
-			a.setVersion(r.tail, t)
-			if err := a.b.Set(a.key, r.value, nil); err != nil {
-				return taken, err
-			}
-		case recTruncate:
-			lower, upper := Span{Table: table, Start: r.start, End: r.end}.bounds()
-			if err := a.b.DeleteRange(lower, upper, nil); err != nil {
-				return taken, err
-			}
-		case recCollect:
-			a.setVersion(r.tail, r.time)
-			if err := a.b.Delete(a.key, nil); err != nil {
-				return taken, err
-			}
-			continue
-		}
-		taken++
-	}
-}
-
-func (a *ApplyBatch) setVersion(tail []byte, t DocTime) {
-	a.key = append(append(a.key[:0], a.docKey...), tail...)
-	a.key = appendVersion(a.key, len(a.docKey), t)
-}
-
-// PutGroupState writes a record of a group's state.
-func (a *ApplyBatch) PutGroupState(group catalog.GroupID, key, value []byte) error {
-	a.key = groupKey(a.key[:0], group, key)
-	return a.b.Set(a.key, value, nil)
-}
-
-// DeleteGroupState removes a record.
-func (a *ApplyBatch) DeleteGroupState(group catalog.GroupID, key []byte) error {
-	a.key = groupKey(a.key[:0], group, key)
-	return a.b.Delete(a.key, nil)
-}
-
-// DeleteGroupStateRange removes the records with from <= key < to; an empty to is
-// open.
-func (a *ApplyBatch) DeleteGroupStateRange(group catalog.GroupID, from, to []byte) error {
-	lower, upper := groupRange(group, from, to)
-	return a.b.DeleteRange(lower, upper, nil)
-}
-
-// Commit applies the batch. It does not sync: the journal recovers what a crash
-// takes. The batch is closed.
-func (a *ApplyBatch) Commit() error {
-	err := a.b.Commit(pebble.NoSync)
-	return errors.Join(err, a.Close())
-}
-
-// Close drops the batch if it was not committed.
-func (a *ApplyBatch) Close() error {
-	if a.b == nil {
-		return nil
-	}
-	b := a.b
-	a.b = nil
-	return b.Close()
+	return out
 }

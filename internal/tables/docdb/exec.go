@@ -1,10 +1,10 @@
 package docdb
 
 import (
-	"encoding/binary"
+	"bytes"
+	"slices"
 
 	"github.com/braiddb/braid/internal/catalog"
-	"github.com/braiddb/braid/internal/hlc"
 )
 
 // Exec executes typed operations on the documents of one tablet. It reads
@@ -14,14 +14,12 @@ import (
 //
 // Slices that reads give out are the caller's to keep.
 type Exec struct {
-	view   *View
-	batch  *WriteBatch
-	table  catalog.TableID
-	nowMs  int64
-	schema *catalog.Schema
-	// collect is the history cutoff that will hold where the batch is applied:
-	// what a write replaces at or below it is deleted with the write.
-	collect hlc.Timestamp
+	view    *View
+	batch   *WriteBatch
+	table   catalog.TableID
+	nowMs   int64
+	schema  *catalog.Schema
+	collect bool // see SetCollect
 
 	docs []*Doc // handles given out since Reset, then spare ones
 	used int
@@ -41,16 +39,16 @@ func NewExec(v *View, b *WriteBatch, table catalog.TableID, nowMs int64) *Exec {
 // Reset is NewExec into the same memory. Handles given out before are void.
 func (x *Exec) Reset(v *View, b *WriteBatch, table catalog.TableID, nowMs int64) {
 	x.view, x.batch, x.table, x.nowMs = v, b, table, nowMs
-	x.schema, x.collect, x.used = nil, 0, 0
+	x.schema, x.collect, x.used = nil, false, 0
 }
 
 // SetSchema gives the schema that row operations need.
 func (x *Exec) SetSchema(s *catalog.Schema) { x.schema = s }
 
-// SetCollect says which history cutoff holds where the batch is applied;
-// hlc.Max if its entry raises the cutoff to its own time. A write that has read
-// what it replaces then deletes it at once where the cutoff allows.
-func (x *Exec) SetCollect(cutoff hlc.Timestamp) { x.collect = cutoff }
+// SetCollect says that the entry which carries the batch raises the history
+// cutoff to its own time. No view can then see what the batch replaces, so a
+// write that has read it deletes it at once (G1 in doc.go).
+func (x *Exec) SetCollect(on bool) { x.collect = on }
 
 // NowMs is the time at which expiry is judged.
 func (x *Exec) NowMs() int64 { return x.nowMs }
@@ -86,9 +84,16 @@ type Doc struct {
 		known bool
 		found bool // a record, perhaps a tombstone or expired
 		root  Root
-		time  DocTime
+		stamp []byte // of the version, under SetCollect, until it is collected
 	}
+	seen []seenChild // children read below the batch, under SetCollect
 }
+
+// seenChild is the version of a child that a write may replace.
+type seenChild struct{ tail, stamp []byte }
+
+// seenMax bounds what a handle remembers; what is forgotten is left to the sweep.
+const seenMax = 64
 
 // Doc gives a handle on the document of a key. It reads nothing.
 func (x *Exec) Doc(hash uint64, key []byte) *Doc {
@@ -107,7 +112,8 @@ func (x *Exec) Doc(hash uint64, key []byte) *Doc {
 }
 
 func (d *Doc) forget() {
-	d.base.known, d.base.found, d.base.root, d.base.time = false, false, Root{}, DocTime{}
+	d.base.known, d.base.found, d.base.root, d.base.stamp = false, false, Root{}, nil
+	d.seen = d.seen[:0]
 }
 
 // Hash is the document's place in the hash space.
@@ -159,11 +165,14 @@ func (d *Doc) baseRoot() (Root, bool, error) {
 		}
 		if ok {
 			if d.base.root, err = decodeRoot(p, t); err != nil {
-				return Root{}, false, d.x.view.corrupt("root", d.key, err)
+				return Root{}, false, corruptRecord("root", d.key, err)
 			}
 			d.base.root.Value = clone(d.base.root.Value)
 		}
-		d.base.known, d.base.found, d.base.time = true, ok, t
+		d.base.known, d.base.found = true, ok
+		if ok && d.x.collect {
+			d.base.stamp = clone(d.x.view.stamp)
+		}
 	}
 	return d.base.root, d.base.found, nil
 }
@@ -186,14 +195,31 @@ func (d *Doc) PutRoot(r Root) {
 	}
 	d.x.val = appendRoot(d.x.val[:0], &r, back)
 	b.set(i, rootTail, d.x.val)
-	d.collectBase(rootTail, d.base.time, d.base.known && d.base.found)
+	d.collectRoot(r.Created)
 }
 
-// collectBase notes that the version at t, which the batch has just replaced,
-// can be deleted. Only a version that was read is known.
-func (d *Doc) collectBase(tail []byte, t DocTime, known bool) {
-	if known && d.x.collect == hlc.Max {
-		d.x.batch.collect(tail, t)
+// collectRoot deletes the root that the batch has just replaced, if it was read.
+// A root with children may only go when its life goes on: the last root of an
+// ended life is what tells a sweep of the children (G3).
+func (d *Doc) collectRoot(created DocTime) {
+	b := &d.base
+	if b.stamp == nil || b.root.Kind == RootNone {
+		return
+	}
+	if created == b.root.Created || b.root.Kind == RootString || b.root.Kind == RootRow {
+		d.x.batch.collect(rootTail, b.stamp)
+		b.stamp = nil
+	}
+}
+
+// collectChild is collectRoot for the child that the batch has just replaced.
+func (d *Doc) collectChild(tail []byte) {
+	for i := range d.seen {
+		if bytes.Equal(d.seen[i].tail, tail) {
+			d.x.batch.collect(tail, d.seen[i].stamp)
+			d.seen = slices.Delete(d.seen, i, i+1)
+			return
+		}
 	}
 }
 
@@ -202,6 +228,7 @@ func (d *Doc) collectBase(tail []byte, t DocTime, known bool) {
 func (d *Doc) Delete() {
 	b := d.x.batch
 	b.set(b.enter(d.batchKey()), rootTail, tombstone)
+	d.collectRoot(DocTime{})
 }
 
 var tombstone = []byte{valueTombstone}
@@ -236,14 +263,18 @@ func (d *Doc) newest(tail []byte) (p []byte, t DocTime, ok bool, err error) {
 	if d.x.view == nil || (d.x.batch != nil && d.x.batch.emptied) {
 		return nil, DocTime{}, false, nil
 	}
-	return d.x.view.newest(d.key, tail)
+	p, t, ok, err = d.x.view.newest(d.key, tail)
+	if ok && d.x.collect && len(d.seen) < seenMax {
+		d.seen = append(d.seen, seenChild{clone(tail), clone(d.x.view.stamp)})
+	}
+	return p, t, ok, err
 }
 
 // visible copies a child's value out unless it is dead.
 func (d *Doc) visible(p []byte) ([]byte, bool, error) {
 	value, expireAtMs, dead, err := decodeChild(p)
 	if err != nil {
-		return nil, false, d.x.view.corrupt("child", d.key, err)
+		return nil, false, corruptRecord("child", d.key, err)
 	}
 	if dead || expired(expireAtMs, d.x.nowMs) {
 		return nil, false, nil
@@ -258,14 +289,18 @@ func (d *Doc) PutSub(sub, value []byte) { d.PutSubTTL(sub, value, 0) }
 // PutSubTTL is PutSub with an expiry of the child's own; 0 is never.
 func (d *Doc) PutSubTTL(sub, value []byte, expireAtMs int64) {
 	d.x.val = appendChild(d.x.val[:0], value, expireAtMs)
-	b := d.x.batch
-	b.set(b.enter(d.batchKey()), d.x.subTail(sub), d.x.val)
+	d.setChild(d.x.subTail(sub), d.x.val)
 }
 
 // DeleteSub removes one child.
-func (d *Doc) DeleteSub(sub []byte) {
+func (d *Doc) DeleteSub(sub []byte) { d.setChild(d.x.subTail(sub), tombstone) }
+
+func (d *Doc) setChild(tail, record []byte) {
 	b := d.x.batch
-	b.set(b.enter(d.batchKey()), d.x.subTail(sub), tombstone)
+	b.set(b.enter(d.batchKey()), tail, record)
+	if len(d.seen) > 0 {
+		d.collectChild(tail)
+	}
 }
 
 func clone(p []byte) []byte {
@@ -274,5 +309,3 @@ func clone(p []byte) []byte {
 	}
 	return append(make([]byte, 0, len(p)), p...)
 }
-
-func hashOf(docKey []byte) uint64 { return binary.BigEndian.Uint64(docKey[docHeader-8:]) }

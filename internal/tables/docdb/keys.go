@@ -25,10 +25,19 @@ const (
 )
 
 const (
-	docHeader  = 1 + 4 + 8  // space, table, hash
-	timeLen    = 8 + 4      // ^hybrid time, ^write id
-	suffixLong = 0xff       // the suffix's length stands in the four bytes before this one
-	rootSuffix = 1 + 12 + 1 // of a root's key: tail, time, length
+	docHeader = 1 + 4 + 8 // space, table, hash
+	timeLen   = 8 + 4     // ^hybrid time, ^write id
+	expiryLen = 6         // milliseconds, where the trailer says so
+)
+
+// The trailer is a key's last byte: how long the suffix is, and what a sweep
+// must know of the value without reading it (Pebble shows no value to the
+// collectors of block properties). A key that is only a prefix ends in 00.
+const (
+	trailerLength = 0x3f // of the suffix with its trailer
+	trailerLong   = 0x3f // the length stands in the four bytes before
+	trailerDead   = 0x40 // the value is a tombstone
+	trailerExpiry = 0x80 // the time is followed by the value's expiry
 )
 
 // DocTime is the place of a version in the order of a tablet's writes. WriteID
@@ -107,27 +116,42 @@ func decodeTime(p []byte) DocTime {
 	return DocTime{HT: hlc.Timestamp(^binary.BigEndian.Uint64(p)), WriteID: ^binary.BigEndian.Uint32(p[8:])}
 }
 
-// appendVersion finishes a key of which dst[docKey:] is the tail: time, then the
-// length of the suffix, so that Split needs to look at the last byte only.
-func appendVersion(dst []byte, docKeyLen int, t DocTime) []byte {
+// hint is what a key tells of its value.
+type hint struct {
+	dead       bool
+	expireAtMs int64 // 0: never
+}
+
+// appendVersion finishes a key whose DocKey is dst[:docKeyLen] and whose tail is
+// the rest: time, expiry, trailer.
+func appendVersion(dst []byte, docKeyLen int, t DocTime, h hint) []byte {
 	dst = appendTime(dst, t)
+	var trailer byte
+	if h.dead {
+		trailer |= trailerDead
+	}
+	if h.expireAtMs > 0 {
+		trailer |= trailerExpiry
+		ms := min(uint64(h.expireAtMs), 1<<(8*expiryLen)-1)
+		dst = append(dst, byte(ms>>40), byte(ms>>32), byte(ms>>24), byte(ms>>16), byte(ms>>8), byte(ms))
+	}
 	n := len(dst) - docKeyLen + 1
-	if n < suffixLong {
-		return append(dst, byte(n))
+	if n < trailerLong {
+		return append(dst, trailer|byte(n))
 	}
 	dst = binary.BigEndian.AppendUint32(dst, uint32(n+4))
-	return append(dst, suffixLong)
+	return append(dst, trailer|trailerLong)
 }
 
 // split is the length of the key's prefix: the DocKey, or the whole key where
-// there is no version. A key that is only a prefix ends in 00.
+// there is no version.
 func split(key []byte) int {
 	n := len(key)
 	if n == 0 {
 		return 0
 	}
-	s := int(key[n-1])
-	if s == suffixLong {
+	s := int(key[n-1] & trailerLength)
+	if s == trailerLong {
 		if n < 5 {
 			return n
 		}
@@ -139,25 +163,42 @@ func split(key []byte) int {
 	return n - s
 }
 
-// version is a document key taken apart.
+// version is a document key taken apart. It aliases the key.
 type version struct {
 	docKey []byte // prefix
 	tail   []byte // rootTail, or tailSub and the escaped subkey
+	place  []byte // docKey and tail
+	stamp  []byte // what follows the place
 	time   DocTime
+	hint   hint
 }
 
 // parseVersion takes a key of the document space apart.
-func parseVersion(key []byte) (version, error) {
+func parseVersion(key []byte) (v version, err error) {
 	n := split(key)
-	trailer := 1
-	if len(key) > 0 && key[len(key)-1] == suffixLong {
-		trailer = 5
+	if n < docHeader+2 || n == len(key) {
+		return v, ErrEncoding
 	}
-	end := len(key) - trailer - timeLen
-	if n < docHeader+2 || end <= n {
-		return version{}, ErrEncoding
+	trailer := key[len(key)-1]
+	end := len(key) - 1
+	if trailer&trailerLength == trailerLong {
+		end -= 4
 	}
-	return version{docKey: key[:n:n], tail: key[n:end:end], time: decodeTime(key[end:])}, nil
+	v.hint.dead = trailer&trailerDead != 0
+	if trailer&trailerExpiry != 0 {
+		if end -= expiryLen; end <= n {
+			return v, ErrEncoding
+		}
+		for _, b := range key[end : end+expiryLen] {
+			v.hint.expireAtMs = v.hint.expireAtMs<<8 | int64(b)
+		}
+	}
+	if end -= timeLen; end <= n {
+		return v, ErrEncoding
+	}
+	v.docKey, v.tail, v.place, v.stamp = key[:n:n], key[n:end:end], key[:end:end], key[end:]
+	v.time = decodeTime(v.stamp)
+	return v, nil
 }
 
 // docKeyParts gives back what appendDocKey was given.

@@ -164,6 +164,21 @@ func decodeChild(p []byte) (value []byte, expireAtMs int64, dead bool, err error
 	return nil, 0, false, ErrEncoding
 }
 
+// hintOf is what a valid value record tells to its key.
+func hintOf(tail, value []byte) (h hint) {
+	if len(value) == 1 && value[0] == valueTombstone {
+		h.dead = true
+		return h
+	}
+	if tail[0] != tailRoot {
+		_, h.expireAtMs, _, _ = decodeChild(value)
+	} else if value[1]&rootExpiry != 0 {
+		r, _ := decodeRoot(value, DocTime{WriteID: maxWriteID})
+		h.expireAtMs = r.ExpireAtMs
+	}
+	return h
+}
+
 // expired reports whether what expires at expireAtMs is gone at nowMs.
 func expired(expireAtMs, nowMs int64) bool { return expireAtMs != 0 && expireAtMs <= nowMs }
 

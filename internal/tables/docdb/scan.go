@@ -42,7 +42,7 @@ func (d *Doc) ScanSub(from, to []byte, reverse bool, fn func(sub, value []byte) 
 			if sub, err = subOf(nil, tail); err == nil {
 				return fn(sub, value)
 			}
-			err = d.x.view.corrupt("subkey", d.key, err)
+			err = corruptRecord("subkey", d.key, err)
 		}
 		failed = err
 		return err == nil
@@ -163,7 +163,7 @@ func (x *Exec) scanDocs(fromHash uint64, fromKey []byte, endHash uint64, fn func
 				return fn(hash, key, &r)
 			}
 		}
-		failed = x.view.corrupt("document", docKey, err)
+		failed = corruptRecord("document", docKey, err)
 		return false
 	}
 	err := x.mergeRoots(lower, upper, emit)
@@ -260,7 +260,7 @@ func (d *Doc) CopyTo(dst *Doc) (bool, error) {
 		}
 		_, expireAtMs, dead, err := decodeChild(p)
 		if err != nil {
-			failed = d.x.view.corrupt("child", d.key, err)
+			failed = corruptRecord("child", d.key, err)
 			return false
 		}
 		if !dead && !expired(expireAtMs, d.x.nowMs) {
