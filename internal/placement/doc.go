@@ -1,0 +1,31 @@
+// Package placement decides where replicas and leaders belong: which nodes get
+// the replicas of a new group, and which single step each group takes next
+// towards its replication factor, its failure domains and an even load.
+//
+// It is pure. The same cluster gives the same steps, and what it wants is
+// derived anew from what is seen each time, so that nothing is lost when the
+// master's leader changes.
+//
+//	           PlanAdd, PlanReplace
+//	settled ──────────────────────────▶ adding ──AddLearner──▶ learner ──Promote──┐
+//	 │  ▲                                 │                       (when caught up) │
+//	 │  └──────────── PlanCancel ◀────────┘                                        │
+//	 │                                                                             ▼
+//	 └─────────────── PlanRemove ─────────────────────────▶ removing ──Remove──▶ settled
+//
+// Plans are recorded in the catalog before anybody acts on them; the other
+// steps go to the group's leader and are repeated until its configuration shows
+// them done.
+//
+// Invariants:
+//
+//	P1. A group has at most one change under way, and no step ever puts two of
+//	    its replicas on one node.
+//	P2. A replica is removed only when those that can be reached are a majority
+//	    of the voters that stay.
+//	P3. Where nothing fails any more, the steps come to an end: every plan made
+//	    for balance lowers (sharing of failure domains, unevenness within tables,
+//	    unevenness overall), compared in this order.
+//
+// It does not say when a node is dead; it is told.
+package placement
