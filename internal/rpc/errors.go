@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"context"
 	"errors"
 	"fmt"
 )
@@ -15,7 +16,7 @@ var (
 	ErrLost = errors.New("rpc: connection lost, outcome unknown")
 	// ErrDeadline says that the deadline passed before the answer came. A
 	// request that was sent may have taken effect.
-	ErrDeadline = errors.New("rpc: deadline passed before the answer came")
+	ErrDeadline = fmt.Errorf("rpc: deadline passed before the answer came: %w", context.DeadlineExceeded)
 	// ErrOverloaded says that a bounded queue towards the peer is full: nothing
 	// of this message was sent.
 	ErrOverloaded = errors.New("rpc: send queue full, nothing was sent")
@@ -76,3 +77,5 @@ func (r Refusal) String() string {
 	}
 	return fmt.Sprintf("reason %d", uint8(r))
 }
+
+func versions(h *hello) string { return fmt.Sprintf("%d..%d", h.versionMin, h.versionMax) }

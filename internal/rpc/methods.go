@@ -1,0 +1,156 @@
+package rpc
+
+import (
+	"fmt"
+
+	"github.com/braiddb/braid/internal/wire"
+)
+
+// Message is what every generated message is.
+type Message interface {
+	SizeVT() int
+	// MarshalToSizedBufferVT writes the message at the end of a buffer and
+	// returns its length.
+	MarshalToSizedBufferVT([]byte) (int, error)
+	UnmarshalVT([]byte) error
+	// UnmarshalVTUnsafe makes a message that aliases the buffer (R4).
+	UnmarshalVTUnsafe([]byte) error
+}
+
+// Method numbers what a listener serves. Numbers are for ever.
+type Method uint16
+
+// The methods; the table below says everything about each.
+const (
+	MethodRaftBatch     Method = 1
+	MethodBeat          Method = 2
+	MethodTailQuery     Method = 3
+	MethodSnapshotChunk Method = 4
+	MethodHello         Method = 5
+	MethodJoin          Method = 6
+	MethodHeartbeat     Method = 7
+	MethodLocations     Method = 8
+	MethodCatalog       Method = 9
+	MethodWrite         Method = 10
+	MethodRead          Method = 11
+)
+
+// Lane is one of the connections between two nodes. What must not wait behind
+// something else has a lane of its own.
+type Lane uint8
+
+const (
+	LaneBeat   Lane = 0 // promises between nodes: the failure detector
+	LaneRaft   Lane = 1 // replication
+	LaneClient Lane = 2 // requests of clients and to the master
+	LaneBulk   Lane = 3 // snapshots
+
+	lanes = 4
+)
+
+func (l Lane) String() string {
+	switch l {
+	case LaneBeat:
+		return "beat"
+	case LaneRaft:
+		return "raft"
+	case LaneClient:
+		return "client"
+	case LaneBulk:
+		return "bulk"
+	}
+	return fmt.Sprintf("lane %d", uint8(l))
+}
+
+// Role is what a peer is; a listener serves one role.
+type Role uint8
+
+const (
+	RoleNode   Role = 1 // another node of the cluster
+	RoleClient Role = 2 // anybody else
+)
+
+func (r Role) String() string {
+	switch r {
+	case RoleNode:
+		return "node"
+	case RoleClient:
+		return "client"
+	}
+	return fmt.Sprintf("role %d", uint8(r))
+}
+
+// methodInfo describes a method.
+type methodInfo struct {
+	name   string
+	lane   Lane
+	oneWay bool // sent, never answered
+	node   bool // served by the listener for nodes
+	client bool // served by the listener for clients
+	// open: served before it is known that both belong to one cluster, for
+	// those are how a node finds and joins its cluster.
+	open bool
+	req  func() Message
+	resp func() Message // nil if one-way
+}
+
+var methods = [...]methodInfo{
+	MethodRaftBatch: {name: "RaftBatch", lane: LaneRaft, oneWay: true, node: true,
+		req: func() Message { return new(wire.RaftBatch) }},
+	MethodBeat: {name: "Beat", lane: LaneBeat, oneWay: true, node: true,
+		req: func() Message { return new(wire.Beat) }},
+	MethodTailQuery: {name: "TailQuery", lane: LaneClient, node: true,
+		req: func() Message { return new(wire.TailQuery) }, resp: func() Message { return new(wire.TailAnswer) }},
+	MethodSnapshotChunk: {name: "SnapshotChunk", lane: LaneBulk, node: true,
+		req: func() Message { return new(wire.SnapshotChunk) }, resp: func() Message { return new(wire.SnapshotAck) }},
+	MethodHello: {name: "Hello", lane: LaneClient, node: true, client: true, open: true,
+		req: func() Message { return new(wire.HelloRequest) }, resp: func() Message { return new(wire.HelloResponse) }},
+	MethodJoin: {name: "Join", lane: LaneClient, node: true, open: true,
+		req: func() Message { return new(wire.JoinRequest) }, resp: func() Message { return new(wire.JoinResponse) }},
+	MethodHeartbeat: {name: "Heartbeat", lane: LaneClient, node: true,
+		req: func() Message { return new(wire.HeartbeatRequest) }, resp: func() Message { return new(wire.HeartbeatResponse) }},
+	MethodLocations: {name: "Locations", lane: LaneClient, node: true, client: true,
+		req: func() Message { return new(wire.LocationsRequest) }, resp: func() Message { return new(wire.LocationsResponse) }},
+	MethodCatalog: {name: "Catalog", lane: LaneClient, node: true, client: true,
+		req: func() Message { return new(wire.CatalogRequest) }, resp: func() Message { return new(wire.CatalogResponse) }},
+	MethodWrite: {name: "Write", lane: LaneClient, node: true, client: true,
+		req: func() Message { return new(wire.WriteRequest) }, resp: func() Message { return new(wire.WriteResponse) }},
+	MethodRead: {name: "Read", lane: LaneClient, node: true, client: true,
+		req: func() Message { return new(wire.ReadRequest) }, resp: func() Message { return new(wire.ReadResponse) }},
+}
+
+// info describes m, nil if there is no such method.
+func (m Method) info() *methodInfo {
+	if int(m) < len(methods) && methods[m].req != nil {
+		return &methods[m]
+	}
+	return nil
+}
+
+// mustInfo is info for methods that the program itself names.
+func (m Method) mustInfo() *methodInfo {
+	i := m.info()
+	if i == nil {
+		panic(fmt.Sprintf("BUG: no method %d", uint16(m)))
+	}
+	return i
+}
+
+func (m Method) String() string {
+	if i := m.info(); i != nil {
+		return i.name
+	}
+	return fmt.Sprintf("method %d", uint16(m))
+}
+
+// NewResponse makes an empty response of a method, nil if it has none.
+func (m Method) NewResponse() Message {
+	if i := m.info(); i != nil && i.resp != nil {
+		return i.resp()
+	}
+	return nil
+}
+
+func (i *methodInfo) servedTo(r Role) bool {
+	return (r == RoleNode && i.node) || (r == RoleClient && i.client)
+}
