@@ -4,8 +4,15 @@ package wire
 // reused, a node refuses one that it does not know. Below, k is Op.Key, a Op.Args,
 // i Op.Ints, f Op.Floats; "->" is the Result. Unless said otherwise a document of
 // another type gives KIND_ERROR/CODE_WRONG_TYPE and a missing one is the empty
-// value of its type. Times are milliseconds since the Unix epoch. Every
-// operation works on one document, atomically.
+// value of its type. Times are milliseconds since the Unix epoch; one that has
+// passed deletes. Every operation works on one document, atomically.
+//
+// A KIND_ERROR has had no effect and does not stop the rest of its batch, but for
+// CODE_CONDITION_FAILED. Its message is what today's Redis answers, word for word
+// and with its first word ("ERR ", "WRONGTYPE ", "BUSYKEY "), wherever Redis has
+// such an error. CODE_INVALID is a caller's mistake: arguments missing.
+// CODE_TOO_LARGE: keys, fields and members up to 1 MiB, values and answers up to
+// 64 MiB.
 type OpCode uint32
 
 // Write reports whether the operation may change its document.
@@ -18,7 +25,7 @@ const (
 	OpExpireAt OpCode = 2 // i[0] time; flags FlagNX|FlagXX|FlagGT|FlagLT -> int 1 set, 0 not
 	OpPersist  OpCode = 3 // -> int 1 if it had an expiry
 	OpRestore  OpCode = 4 // a[0] from OpDump, i[0] expiry (0 none), FlagReplace -> ok; CODE_ALREADY_EXISTS
-	OpCheck    OpCode = 5 // i[0] version from OpVersion; if it differs the whole batch is CODE_CONDITION_FAILED -> ok
+	OpCheck    OpCode = 5 // i[0] version from OpVersion; if it differs the whole batch is CODE_CONDITION_FAILED -> ok. Before what changes the document
 	OpRename   OpCode = 6 // a[0] destination key, same tablet, i[0] destination hash (as int64 bits); FlagNX -> int 1, or 0 under FlagNX; CODE_NO_SUCH_KEY
 	OpTruncate OpCode = 7 // the whole tablet, k is ignored -> ok
 	OpCopy     OpCode = 8 // as OpRename, but the source stays; FlagReplace -> int 1, 0 if it exists
@@ -26,7 +33,7 @@ const (
 	// Strings.
 	OpSet         OpCode = 20 // a[0] value, i[0] expiry (0 none); FlagNX|FlagXX|FlagGet|FlagKeepTTL -> ok, nil if NX/XX failed; FlagGet: old value or nil
 	OpGetDel      OpCode = 21 // -> bytes or nil
-	OpGetEx       OpCode = 22 // i[0] expiry; FlagPersist -> bytes or nil
+	OpGetEx       OpCode = 22 // i[0] expiry (absent or 0: unchanged); FlagPersist -> bytes or nil
 	OpSetRange    OpCode = 23 // i[0] offset, a[0] -> int length
 	OpAppend      OpCode = 24 // a[0] -> int length
 	OpIncrBy      OpCode = 25 // i[0] -> int; CODE_NOT_AN_INTEGER, CODE_OVERFLOW
@@ -42,7 +49,7 @@ const (
 	// Sets.
 	OpSAdd OpCode = 60 // a members -> int added
 	OpSRem OpCode = 61 // a members -> int removed
-	OpSPop OpCode = 62 // i[0] count, FlagSingle: answer one instead of an array; i[1] seed -> array of bytes, or bytes or nil
+	OpSPop OpCode = 62 // i[0] count, FlagSingle: answer one instead of an array; i[1] seed -> array of bytes, or bytes or nil. The seed must be random: whoever can guess it can guess what is drawn
 
 	// Sorted sets.
 	OpZAdd      OpCode = 80 // a members, f scores; FlagNX|FlagXX|FlagGT|FlagLT|FlagCH|FlagIncr -> int added (or changed); FlagIncr: double or nil
@@ -76,8 +83,8 @@ const (
 	OpType       OpCode = 1002 // -> bytes "string", "hash", "set", "zset", "list", "tseries", "none"
 	OpExpireTime OpCode = 1003 // -> int time of expiry, -1 none, -2 no document
 	OpDump       OpCode = 1004 // -> bytes (opaque, versioned, checksummed) or nil
-	OpVersion    OpCode = 1005 // -> int; equal versions mean an unchanged document; 0 missing
-	OpScanKeys   OpCode = 1006 // documents of the tablet from hash >= Op.Hash in order; i[0] count hint, a[0] glob or empty, a[1] type or empty; FlagCountOnly -> array: int next hash (as int64 bits; 0 = past this tablet's end), then keys (FlagCountOnly: int count)
+	OpVersion    OpCode = 1005 // -> int; equal versions mean an unchanged document; 0 missing; -1 written by the batch at hand
+	OpScanKeys   OpCode = 1006 // documents of the tablet from hash >= Op.Hash in order; i[0] count hint, a[0] glob or empty, a[1] type or empty; FlagCountOnly -> array: int next hash (as int64 bits; 0 = past this tablet's end), then keys (FlagCountOnly: int count). The hint (default 10) counts documents looked at, not found, and is cut at 65,536 (FlagCountOnly: 131,072)
 	OpObject     OpCode = 1007 // -> bytes encoding name, nil if missing
 
 	OpGet      OpCode = 1020 // -> bytes or nil
@@ -93,7 +100,7 @@ const (
 	OpHLen    OpCode = 1045 // -> int
 	OpHExists OpCode = 1046 // a[0] -> int
 	OpHStrLen OpCode = 1047 // a[0] -> int
-	OpHScan   OpCode = 1048 // i[0] cursor (uint64 bits), i[1] count hint, a[0] glob or empty -> array: int next cursor (0 end), then field, value, ...
+	OpHScan   OpCode = 1048 // i[0] cursor (uint64 bits), i[1] count hint, a[0] glob or empty -> array: int next cursor (0 end), then field, value, ... The hint is cut as OpScanKeys'
 	OpHRandom OpCode = 1049 // i[0] count (negative: with repeats), i[1] seed; FlagWithValues, FlagSingle -> array, or bytes or nil
 
 	OpSMembers  OpCode = 1060 // -> array
