@@ -111,6 +111,7 @@ func OpenEngine(fs vfs.FS, dir string, o EngineOptions) (*Engine, error) {
 	}
 	e.cache = pebble.NewCache(e.o.CacheBytes)
 	e.po = e.pebbleOptions()
+	e.po.EnsureDefaults() // the writers of ingested files need them too
 	db, err := pebble.Open(fs.PathJoin(dir, "db"), e.po)
 	if err != nil {
 		e.cache.Unref()
