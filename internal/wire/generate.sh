@@ -11,4 +11,7 @@ protoc -I . --go_out=. --go_opt=module=github.com/braiddb/braid \
 protoc -I . --go_out=. --go_opt=module=github.com/braiddb/braid \
   --go-vtproto_out=. --go-vtproto_opt=module=github.com/braiddb/braid \
   --go-vtproto_opt=features=marshal+unmarshal_unsafe+unmarshal+size+clone+equal \
-  internal/catalog/*.proto internal/master/*.proto
+  internal/catalog/*.proto internal/master/*.proto internal/node/*.proto
+# The generator names a local variable like our package: give that another name there.
+sed -i 's#^\twire "github.com/braiddb/braid/internal/wire"#\tmessages "github.com/braiddb/braid/internal/wire"#; s#\bwire\.\([A-Z]\)#messages.\1#g' internal/master/master_vtproto.pb.go
+gofmt -w internal/master/master_vtproto.pb.go
