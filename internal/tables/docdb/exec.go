@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/braiddb/braid/internal/catalog"
+	"github.com/braiddb/braid/internal/hlc"
 )
 
 // Exec executes typed operations on the documents of one tablet. It reads
@@ -45,10 +46,12 @@ func (x *Exec) Reset(v *View, b *WriteBatch, table catalog.TableID, nowMs int64)
 // SetSchema gives the schema that row operations need.
 func (x *Exec) SetSchema(s *catalog.Schema) { x.schema = s }
 
-// SetCollect says that the entry which carries the batch raises the history
-// cutoff to its own time. No view can then see what the batch replaces, so a
-// write that has read it deletes it at once (G1 in doc.go).
-func (x *Exec) SetCollect(on bool) { x.collect = on }
+// SetCollect says which history cutoff will hold where the batch is applied. With
+// hlc.Max its entry raises the cutoff to its own time: no view can then see what
+// the batch replaces, and a write that has read it deletes it at once (G2 in
+// doc.go). With any other cutoff what is replaced may still be seen, and is left
+// to the sweep.
+func (x *Exec) SetCollect(cutoff hlc.Timestamp) { x.collect = cutoff == hlc.Max }
 
 // NowMs is the time at which expiry is judged.
 func (x *Exec) NowMs() int64 { return x.nowMs }

@@ -91,6 +91,10 @@ var writeOps = [...]opSpec{
 
 	wire.OpTSAdd: {run: (*Exec).opTSAdd, args: 1, ints: 2},
 	wire.OpTSRem: {run: (*Exec).opTSRem, ints: 1},
+
+	wire.OpRowPut:    {run: (*Exec).opRowPut},
+	wire.OpRowUpdate: {run: (*Exec).opRowUpdate},
+	wire.OpRowDelete: {run: (*Exec).opRowDelete},
 }
 
 var readOps = [...]opSpec{
@@ -140,6 +144,9 @@ var readOps = [...]opSpec{
 	wire.OpTSRange - readBase: {run: (*Exec).opTSRange, ints: 3},
 	wire.OpTSCard - readBase:  {run: (*Exec).opTSCard},
 	wire.OpTSLastN - readBase: {run: (*Exec).opTSLastN, ints: 1},
+
+	wire.OpRowGet - readBase:  {run: (*Exec).opRowGet},
+	wire.OpRowScan - readBase: {run: (*Exec).opRowScan},
 }
 
 // specOf finds an operation.
