@@ -2,7 +2,6 @@ package docdb
 
 import (
 	"bytes"
-	"math"
 	"math/big"
 	"strconv"
 	"strings"
@@ -144,6 +143,3 @@ func addLongDouble(a, b *big.Float) ([]byte, bool) {
 	}
 	return text, true
 }
-
-// negativeZero tells -0 from 0.
-func negativeZero(f float64) bool { return f == 0 && math.Signbit(f) }

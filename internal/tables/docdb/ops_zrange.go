@@ -218,13 +218,13 @@ func zwalk(op *wire.Op, d *Doc, from, to []byte, reverse bool, skip, count int64
 	var entries []zentry
 	var bad error
 	size := 0
-	err := d.ScanSub(from, to, reverse, func(sub, value []byte) bool {
+	err := d.ScanSub(from, to, reverse, func(sub, _ []byte) bool {
 		if skip > 0 {
 			skip--
 			return true
 		}
 		var e zentry
-		if e, bad = decodeZScore(op, sub, value); bad != nil {
+		if e, bad = decodeZScore(op, sub); bad != nil {
 			return false
 		}
 		entries = append(entries, e)

@@ -10,11 +10,12 @@ import (
 // A sorted set has two families of children:
 //
 //	'm' | hash64(member) | member         ->  score, eight bytes big endian
-//	's' | score, ordered | member         ->  nothing; 01 where the score is -0
+//	's' | score, ordered | member         ->  nothing
 //
 // The first answers a score and ZSCAN, the second keeps the order: by score, then
-// bytewise by member. -0 and 0 are one place in the order, so the order's key
-// cannot tell them apart; the value does.
+// bytewise by member. -0 becomes 0 on its way in (as in Redis, while a sorted set
+// is small): the two are one place in the order, and its key cannot tell them
+// apart.
 const (
 	zsetMember = 'm'
 	zsetScore  = 's'
@@ -24,7 +25,6 @@ var (
 	zsetMembers = []byte{zsetMember}
 	zsetScores  = []byte{zsetScore}
 	zsetEnd     = []byte{zsetScore + 1}
-	minusZero   = []byte{1}
 )
 
 // zmember is a member's subkey in the member family.
@@ -44,16 +44,13 @@ type zentry struct {
 }
 
 // decodeZScore reads a child of the score family.
-func decodeZScore(op *wire.Op, sub, value []byte) (zentry, error) {
+func decodeZScore(op *wire.Op, sub []byte) (zentry, error) {
 	if len(sub) < 1+8 {
 		return zentry{}, damaged(op, "subkey %x", sub)
 	}
 	score, member, err := DecodeFloat64(sub[1:])
 	if err != nil || math.IsNaN(score) {
 		return zentry{}, damaged(op, "score in %x", sub)
-	}
-	if score == 0 && len(value) > 0 {
-		score = math.Copysign(0, -1)
 	}
 	return zentry{member, score}, nil
 }
@@ -81,13 +78,12 @@ func zfind(op *wire.Op, d *Doc, member []byte) (float64, bool, error) {
 func zput(d *Doc, e zentry) {
 	var sub keySpace
 	var value [8]byte
+	if e.score == 0 {
+		e.score = 0 // not -0
+	}
 	binary.BigEndian.PutUint64(value[:], math.Float64bits(e.score))
 	d.PutSub(sub.zmember(e.member), value[:])
-	if negativeZero(e.score) {
-		d.PutSub(sub.zscore(e.score, e.member), minusZero)
-	} else {
-		d.PutSub(sub.zscore(e.score, e.member), nil)
-	}
+	d.PutSub(sub.zscore(e.score, e.member), nil)
 }
 
 // zremove removes a member that has this score.
