@@ -21,7 +21,7 @@ type call struct {
 	one      [1]*Op // what ops points to when there is one
 	doneOne  func(*Result, error)
 	done     func(Reply, error)
-	readTime uint64 // reads: 0 lets the tablet choose
+	request  request
 	write    bool
 
 	id      uint64   // writes: the request id (I1)
@@ -48,9 +48,9 @@ type call struct {
 // that each believe the other to lead must not keep a request spinning.
 const redirectsMax = 3
 
-func (t *Table) newCall(deadline time.Time, readTime uint64) *call {
+func (t *Table) newCall(deadline time.Time, r request) *call {
 	now := t.client.opts.Clock.Now()
-	c := &call{table: t, readTime: readTime, park: now.Add(t.client.opts.Park), deadline: deadline}
+	c := &call{table: t, request: r, park: now.Add(t.client.opts.Park), deadline: deadline}
 	if deadline.IsZero() {
 		c.deadline = c.park
 	}
@@ -192,7 +192,7 @@ func (c *call) sendWrite(now, limit time.Time) {
 	cl.transport.StartWrite(c.node, &wire.WriteRequest{
 		Tablet:        uint64(c.tablet.id),
 		Table:         uint32(c.table.id),
-		SchemaVersion: c.routes.schemaVersion(),
+		SchemaVersion: c.schemaVersion(),
 		ClientId:      cl.id,
 		RequestId:     c.id,
 		FirstRunning:  first,
@@ -207,9 +207,9 @@ func (c *call) sendRead(now, limit time.Time) {
 	cl.transport.StartRead(c.node, &wire.ReadRequest{
 		Tablet:        uint64(c.tablet.id),
 		Table:         uint32(c.table.id),
-		SchemaVersion: c.routes.schemaVersion(),
+		SchemaVersion: c.schemaVersion(),
 		Ops:           c.ops,
-		ReadTime:      c.readTime,
+		ReadTime:      c.request.readTime,
 		HybridTime:    cl.hybridTime.Load(),
 		TimeoutMs:     remaining(now, limit),
 	}, limit, c.read)
@@ -253,6 +253,7 @@ func (c *call) answered(r Reply) {
 	if l := &c.tablet.leader; l.Load() != uint64(c.node) {
 		l.Store(uint64(c.node))
 	}
+	r.tabletEnd = c.tablet.end
 	c.finish(r, nil)
 }
 
@@ -333,15 +334,12 @@ func (c *call) redirected(hint NodeID) {
 	c.attempt()
 }
 
-// schemaChanged repeats what does not name columns under the new version; rows
-// have to be encoded anew by the caller.
+// schemaChanged repeats, under the new version, what was encoded under none;
+// rows have to be encoded anew by the caller.
 func (c *call) schemaChanged() {
-	for _, op := range c.ops {
-		if len(op.Cells) > 0 || len(op.Conditions) > 0 || wire.OpCode(op.Code) == wire.OpRowScan {
-			c.table.refresh()
-			c.finish(Reply{}, c.noEffect(c.last))
-			return
-		}
+	if c.request.schema != 0 {
+		c.finish(Reply{}, c.noEffect(c.last))
+		return
 	}
 	c.reroute()
 }
@@ -479,9 +477,9 @@ func (c *call) finish(r Reply, err error) {
 	}
 }
 
-func (r *routes) schemaVersion() uint32 {
-	if r.desc.Schema == nil {
-		return 0
+func (c *call) schemaVersion() uint32 {
+	if c.request.schema != 0 || c.routes.desc.Schema == nil {
+		return c.request.schema
 	}
-	return r.desc.Schema.Version
+	return c.routes.desc.Schema.Version
 }

@@ -265,12 +265,21 @@ func (c *Client) catalog(ctx context.Context, req *wire.CatalogRequest) (*wire.C
 			}
 		}
 		if !c.opts.Clock.Now().Before(give) || !c.sleep(ctx, c.backoff(round)) {
-			if maybe {
-				err = newError(wire.Code_CODE_UNKNOWN_OUTCOME, err, "%v", err)
-			}
-			return nil, fmt.Errorf("catalog: %w", err)
+			return nil, fmt.Errorf("catalog: %w", catalogError(err, maybe))
 		}
 	}
+}
+
+// catalogError is how a request to the master ends that got no answer in time.
+func catalogError(err error, maybe bool) error {
+	switch codeOf(err) {
+	case wire.Code_CODE_NOT_LEADER, wire.Code_CODE_NOT_READY:
+		err = newError(wire.Code_CODE_UNAVAILABLE, err, "no master leader found in time")
+	}
+	if maybe {
+		return newError(wire.Code_CODE_UNKNOWN_OUTCOME, err, "%v", err)
+	}
+	return err
 }
 
 // sleep waits for d; it reports false when the context or the client ended first.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/braiddb/braid/internal/catalog"
+	"github.com/braiddb/braid/internal/rpc"
 	"github.com/braiddb/braid/internal/wire"
 )
 
@@ -49,6 +50,8 @@ type Options struct {
 	// Clock and Rand are the real ones by default; the simulation hands in its own.
 	Clock Clock
 	Rand  *rand.Rand
+	// Network that Connect uses. Default rpc.TCP.
+	Network rpc.Network
 }
 
 func (o Options) withDefaults() Options {

@@ -237,6 +237,9 @@ func transportError(err error) error {
 // uncertain reports whether a request that ended with a transport's error may
 // have had an effect.
 func uncertain(err error) bool {
+	if c := codeOf(err); c != wire.Code_CODE_OK {
+		return c == wire.Code_CODE_UNKNOWN_OUTCOME || c == wire.Code_CODE_INTERNAL
+	}
 	return !errors.Is(err, rpc.ErrUnreachable) && !errors.Is(err, rpc.ErrOverloaded) &&
 		!errors.Is(err, rpc.ErrTooLarge) && !errors.Is(err, rpc.ErrNoMethod)
 }

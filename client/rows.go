@@ -2,22 +2,16 @@ package client
 
 import (
 	"context"
+	"errors"
 	"time"
+
+	"github.com/braiddb/braid/internal/catalog"
+	"github.com/braiddb/braid/internal/wire"
 )
 
 // Row is one row, or part of one, by column name. Values have the Go type of
 // their column (see ColumnType); nil is null.
 type Row map[string]any
-
-// RowOption conditions or modifies a write of a row.
-type RowOption func(*rowWrite)
-
-// rowWrite is what the options of a write add up to.
-type rowWrite struct {
-	flags      uint64
-	ttl        time.Duration
-	conditions []Condition
-}
 
 // Comparison of a column with a value.
 type Comparison uint32
@@ -32,31 +26,341 @@ const (
 	GreaterOrEqual
 )
 
-// Condition holds when column compares so with value. A null equals only null.
+// Condition holds when the column compares so with the value. A null equals
+// only null.
 type Condition struct {
 	Column  string
 	Compare Comparison
 	Value   any
 }
 
-// Query says which rows a scan gives.
-type Query struct {
-	// Key, if given, names all hashed columns: only the rows of that key are
-	// given, in the order of their ranged columns.
-	Key Row
-	// From and To bound the first ranged column under Key: from From, inclusive,
-	// to To, exclusive, in the column's order. Nil leaves an end open.
-	From, To any
-	// Where must hold for each row; it is decided where the row is.
-	Where []Condition
-	// Limit on the number of rows, 0 for none.
-	Limit int
-	// PageRows is how many rows are asked for at once. Default 256.
-	PageRows int
-	// ReadTime, if set, is the hybrid time to read at; else the first page chooses
-	// one, and all others read at the same.
-	ReadTime uint64
+// WriteOption conditions or modifies the write of a row.
+type WriteOption func(*rowWrite)
+
+type rowWrite struct {
+	options    RowOptions
+	conditions []Condition
 }
 
-// batchRows is what WriteRows needs of a mutation.
-var _ = context.Background
+// TTL makes the written columns expire after d; without it the table's default holds.
+func TTL(d time.Duration) WriteOption {
+	return func(w *rowWrite) { w.options.TTLMs = max(1, d.Milliseconds()) }
+}
+
+// IfAbsent writes only if there is no such row.
+func IfAbsent() WriteOption { return func(w *rowWrite) { w.options.NX = true } }
+
+// IfPresent writes only if there is such a row.
+func IfPresent() WriteOption { return func(w *rowWrite) { w.options.XX = true } }
+
+// If writes only if all conditions hold for the row as it is.
+func If(conditions ...Condition) WriteOption {
+	return func(w *rowWrite) { w.conditions = append(w.conditions, conditions...) }
+}
+
+// Mutation is one write of a row, for WriteRows.
+type Mutation struct {
+	code OpCode
+	row  Row
+	opts []WriteOption
+}
+
+// PutRow writes a whole row: columns that it does not name become null.
+func PutRow(row Row, opts ...WriteOption) Mutation { return Mutation{wire.OpRowPut, row, opts} }
+
+// UpdateRow writes the columns that row names, and leaves the others. The row
+// comes to be if it was not there.
+func UpdateRow(row Row, opts ...WriteOption) Mutation { return Mutation{wire.OpRowUpdate, row, opts} }
+
+// DeleteRow deletes the row with that key.
+func DeleteRow(key Row, opts ...WriteOption) Mutation { return Mutation{wire.OpRowDelete, key, opts} }
+
+// Put writes a whole row. It fails with ErrConditionFailed if an option kept it
+// from being written.
+func (t *Table) Put(ctx context.Context, row Row, opts ...WriteOption) error {
+	return t.writeRow(ctx, PutRow(row, opts...))
+}
+
+// Update writes the columns that row names, and leaves the others.
+func (t *Table) Update(ctx context.Context, row Row, opts ...WriteOption) error {
+	return t.writeRow(ctx, UpdateRow(row, opts...))
+}
+
+// Delete deletes the row with that key. That there is none is no error.
+func (t *Table) Delete(ctx context.Context, key Row, opts ...WriteOption) error {
+	return t.writeRow(ctx, DeleteRow(key, opts...))
+}
+
+func (t *Table) writeRow(ctx context.Context, m Mutation) error {
+	applied, err := t.WriteRows(ctx, m)
+	if err == nil && !applied[0] {
+		err = newError(wire.Code_CODE_CONDITION_FAILED, nil, "the row is not as the write requires")
+	}
+	return err
+}
+
+// WriteRows carries out several writes of rows of one tablet, atomically, each
+// seeing those before it; rows with the same hashed columns are always in one
+// tablet. It tells of each whether it was applied: one whose own condition does
+// not hold is left out, and does not keep the others from being written.
+func (t *Table) WriteRows(ctx context.Context, ms ...Mutation) ([]bool, error) {
+	reply, err := t.rows(ctx, 0, func(d *catalog.Table) ([]*Op, error) {
+		ops := make([]*Op, len(ms))
+		for i, m := range ms {
+			op, err := m.op(d)
+			if err != nil {
+				return nil, err
+			}
+			ops[i] = op
+		}
+		return ops, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	applied := make([]bool, len(ms))
+	for i, r := range reply.Results {
+		if err := resultError(r); err != nil {
+			if !errors.Is(err, ErrConditionFailed) {
+				return nil, err
+			}
+			continue
+		}
+		applied[i] = r.Kind != KindBool || r.Int != 0
+	}
+	return applied, nil
+}
+
+// Get reads the row with that key: the columns named, or all. It fails with
+// ErrNotFound if there is none.
+func (t *Table) Get(ctx context.Context, key Row, columns ...string) (Row, error) {
+	var desc *catalog.Table
+	reply, err := t.rows(ctx, 0, func(d *catalog.Table) ([]*Op, error) {
+		desc = d
+		k, hash, err := rowKey(d, key, true)
+		if err != nil {
+			return nil, err
+		}
+		cells, err := columnCells(d, columns)
+		if err != nil {
+			return nil, err
+		}
+		return []*Op{RowGet(hash, k, cells...)}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	r := reply.Results[0]
+	if err := resultError(r); err != nil {
+		return nil, err
+	}
+	if r.Kind == KindNil {
+		return nil, newError(wire.Code_CODE_NOT_FOUND, nil, "no row with that key")
+	}
+	row := Row{}
+	for _, c := range desc.Schema.Columns {
+		if isKey(c) && (len(columns) == 0 || contains(columns, c.Name)) {
+			if row[c.Name], err = wire.RowValue(c.Type, key[c.Name]); err != nil {
+				return nil, invalid(err)
+			}
+		}
+	}
+	return row, fillRow(row, desc, r.Cells, columns)
+}
+
+// schemaRounds bounds how often a request is encoded anew because the schema
+// changed under it.
+const schemaRounds = 5
+
+// rows encodes operations under the schema as known and carries them out; when
+// the leader has another one, it learns that and encodes them anew.
+func (t *Table) rows(ctx context.Context, readTime uint64, encode func(*catalog.Table) ([]*Op, error)) (Reply, error) {
+	for round := 0; ; round++ {
+		r, err := t.awaitRoutes(ctx)
+		if err != nil {
+			return Reply{}, err
+		}
+		if r.desc.Schema == nil || len(r.desc.Schema.Columns) == 0 || r.desc.Hash != catalog.Hash_HASH_MURMUR3 {
+			return Reply{}, newError(wire.Code_CODE_INVALID, nil, "table %s.%s has no rows", r.desc.Keyspace, r.desc.Name)
+		}
+		ops, err := encode(r.desc)
+		if err != nil {
+			return Reply{}, err
+		}
+		reply, err := t.await(ctx, ops, request{readTime: readTime, schema: r.desc.Schema.Version})
+		if !errors.Is(err, ErrSchemaMismatch) || round == schemaRounds {
+			return reply, err
+		}
+		if _, err := t.refreshed(ctx); err != nil {
+			return Reply{}, err
+		}
+		if t.routes.Load().desc.Schema.Version == r.desc.Schema.Version && !t.client.sleep(ctx, t.client.backoff(round)) {
+			return Reply{}, contextError(ctx.Err(), false)
+		}
+	}
+}
+
+// op encodes a mutation under a schema.
+func (m Mutation) op(d *catalog.Table) (*Op, error) {
+	w := rowWrite{}
+	for _, o := range m.opts {
+		o(&w)
+	}
+	key, hash, err := rowKey(d, m.row, true)
+	if err != nil {
+		return nil, err
+	}
+	if w.options.Conditions, err = conditionCells(d, w.conditions); err != nil {
+		return nil, err
+	}
+	var cells []*Cell
+	for _, c := range d.Schema.Columns {
+		v, named := m.row[c.Name]
+		if isKey(c) || !named {
+			continue
+		}
+		cell, err := valueCell(c, v)
+		if err != nil {
+			return nil, err
+		}
+		cells = append(cells, cell)
+	}
+	if m.code == wire.OpRowDelete && len(cells) > 0 {
+		return nil, newError(wire.Code_CODE_INVALID, nil, "a delete names columns that are not part of the key")
+	}
+	return rowOp(m.code, hash, key, cells, w.options), nil
+}
+
+func isKey(c *catalog.Column) bool { return c.Kind == Hashed || c.Kind == Ranged }
+
+func contains(names []string, name string) bool {
+	for _, n := range names {
+		if n == name {
+			return true
+		}
+	}
+	return false
+}
+
+// rowKey encodes the key columns of row, all of them or, if not whole, those in
+// front that it names. It refuses columns that the table does not have.
+func rowKey(d *catalog.Table, row Row, whole bool) (key []byte, hash uint64, err error) {
+	if err := knownColumns(d, row); err != nil {
+		return nil, 0, err
+	}
+	var values []any
+	for _, c := range d.Schema.Columns {
+		if !isKey(c) {
+			break
+		}
+		v, named := row[c.Name]
+		if !named && !whole {
+			break
+		}
+		if v == nil {
+			return nil, 0, newError(wire.Code_CODE_INVALID, nil, "column %q is part of the key and has no value", c.Name)
+		}
+		values = append(values, v)
+	}
+	if key, hash, err = wire.RowKey(d.Hash, d.Schema, values); err != nil {
+		return nil, 0, invalid(err)
+	}
+	return key, hash, nil
+}
+
+func knownColumns(d *catalog.Table, row Row) error {
+	for name := range row {
+		if column(d, name) == nil {
+			return noColumn(d, name)
+		}
+	}
+	return nil
+}
+
+func column(d *catalog.Table, name string) *catalog.Column {
+	for _, c := range d.Schema.Columns {
+		if c.Name == name {
+			return c
+		}
+	}
+	return nil
+}
+
+func noColumn(d *catalog.Table, name string) error {
+	return newError(wire.Code_CODE_NOT_FOUND, nil, "table %s.%s has no column %q", d.Keyspace, d.Name, name)
+}
+
+func invalid(err error) error { return newError(wire.Code_CODE_INVALID, err, "%v", err) }
+
+func valueCell(c *catalog.Column, v any) (*Cell, error) {
+	cell := &Cell{Column: c.Id}
+	if v == nil {
+		cell.IsNull = true
+		return cell, nil
+	}
+	var err error
+	if cell.Value, err = wire.AppendCellValue(nil, c.Type, v); err != nil {
+		return nil, newError(wire.Code_CODE_INVALID, err, "column %q: %v", c.Name, err)
+	}
+	return cell, nil
+}
+
+func conditionCells(d *catalog.Table, conditions []Condition) ([]*Cell, error) {
+	var cells []*Cell
+	for _, cond := range conditions {
+		c := column(d, cond.Column)
+		if c == nil {
+			return nil, noColumn(d, cond.Column)
+		}
+		cell, err := valueCell(c, cond.Value)
+		if err != nil {
+			return nil, err
+		}
+		cell.Compare = uint32(cond.Compare)
+		cells = append(cells, cell)
+	}
+	return cells, nil
+}
+
+// columnCells names columns to be read; key columns need not be, they come with
+// the key. No names at all mean all columns.
+func columnCells(d *catalog.Table, names []string) ([]*Cell, error) {
+	var cells []*Cell
+	for _, name := range names {
+		c := column(d, name)
+		if c == nil {
+			return nil, noColumn(d, name)
+		}
+		cells = append(cells, &Cell{Column: c.Id})
+	}
+	return cells, nil
+}
+
+// fillRow adds the columns of an answer to a row; those that it lacks are null.
+func fillRow(row Row, d *catalog.Table, cells []*Cell, names []string) error {
+	for _, c := range d.Schema.Columns {
+		if isKey(c) || (len(names) > 0 && !contains(names, c.Name)) {
+			continue
+		}
+		row[c.Name] = nil
+		for _, cell := range cells {
+			if cell.Column != c.Id || cell.IsNull {
+				continue
+			}
+			v, err := wire.CellValue(cell.Value)
+			if err != nil {
+				return newError(wire.Code_CODE_INTERNAL, err, "column %q: %v", c.Name, err)
+			}
+			row[c.Name] = v
+		}
+	}
+	return nil
+}
+
+// resultError makes an Error of a result that is one.
+func resultError(r *Result) error {
+	if r.Kind != KindError {
+		return nil
+	}
+	return &Error{Code: r.Code, Message: r.Message, Retriable: r.Code.Retriable()}
+}

@@ -33,6 +33,8 @@ type Reply struct {
 	// Copies is how many replicas were known to hold the write durably when it
 	// was answered; 0 for reads.
 	Copies uint32
+
+	tabletEnd uint64 // where the tablet that answered ends
 }
 
 // Do carries out one operation at the leader of its key's tablet. It finds the
@@ -40,7 +42,7 @@ type Reply struct {
 // answered, the context ends, or no leader was found within Options.Park. The
 // operation must not be changed until Do returns, nor afterwards if it failed.
 func (t *Table) Do(ctx context.Context, op *Op) (*Result, error) {
-	reply, err := t.await(ctx, []*Op{op}, 0)
+	reply, err := t.await(ctx, []*Op{op}, request{})
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +54,7 @@ func (t *Table) Do(ctx context.Context, op *Op) (*Result, error) {
 // Operations started by one goroutine for one key reach its tablet in order as
 // long as nothing fails.
 func (t *Table) Start(op *Op, deadline time.Time, done func(*Result, error)) {
-	c := t.newCall(deadline, 0)
+	c := t.newCall(deadline, request{})
 	c.one[0] = op
 	c.ops = c.one[:]
 	c.doneOne = done
@@ -62,7 +64,7 @@ func (t *Table) Start(op *Op, deadline time.Time, done func(*Result, error)) {
 // Batch carries out operations of one tablet atomically, each seeing those
 // before it. Operations of several tablets are refused with ErrCrossTablet.
 func (t *Table) Batch(ctx context.Context, ops []*Op) ([]*Result, error) {
-	reply, err := t.await(ctx, ops, 0)
+	reply, err := t.await(ctx, ops, request{})
 	return reply.Results, err
 }
 
@@ -78,14 +80,20 @@ func (t *Table) StartReply(ops []*Op, deadline time.Time, done func(Reply, error
 		done(Reply{}, nil)
 		return
 	}
-	c := t.newCall(deadline, 0)
+	c := t.newCall(deadline, request{})
 	c.ops = ops
 	c.done = done
 	c.start()
 }
 
+// request is what the rows of a table add to a call.
+type request struct {
+	readTime uint64 // reads: 0 lets the tablet choose
+	schema   uint32 // under which the operations were encoded; 0 is any
+}
+
 // await runs ops and waits for them or for the context.
-func (t *Table) await(ctx context.Context, ops []*Op, readTime uint64) (Reply, error) {
+func (t *Table) await(ctx context.Context, ops []*Op, r request) (Reply, error) {
 	if len(ops) == 0 {
 		return Reply{}, nil
 	}
@@ -93,7 +101,7 @@ func (t *Table) await(ctx context.Context, ops []*Op, readTime uint64) (Reply, e
 		return Reply{}, contextError(err, false)
 	}
 	deadline, _ := ctx.Deadline()
-	c := t.newCall(deadline, readTime)
+	c := t.newCall(deadline, r)
 	c.ops = ops
 	type answer struct {
 		reply Reply
