@@ -225,11 +225,13 @@ func subOf(dst, tail []byte) ([]byte, error) {
 	return sub, nil
 }
 
-// comparer orders keys bytewise. Because DocKeys are prefix-free, that is also
-// prefix first, then suffix, as Split demands.
+// comparer orders keys by prefix, then suffix, both bytewise. For keys of this
+// package that is bytewise as a whole, because no DocKey is a prefix of another;
+// taking the two apart keeps Pebble's contract for every string of bytes, so for
+// bounds, separators and what it may cut out of keys too.
 var comparer = &pebble.Comparer{
 	Name:                 "braid.docdb.1",
-	Compare:              bytes.Compare,
+	Compare:              compareKeys,
 	Equal:                bytes.Equal,
 	ComparePointSuffixes: bytes.Compare,
 	CompareRangeSuffixes: bytes.Compare,
@@ -243,15 +245,15 @@ var comparer = &pebble.Comparer{
 		}
 		return append(dst, a...)
 	},
-	// The end of a DocKey is 00 00; no DocKey lies between it and ... 00 01 00.
-	ImmediateSuccessor: func(dst, a []byte) []byte {
-		if len(a) == 0 {
-			return append(dst, 0)
-		}
-		dst = append(dst, a...)
-		dst[len(dst)-1]++
-		return append(dst, 0)
-	},
+	ImmediateSuccessor: func(dst, a []byte) []byte { return append(append(dst, a...), 0) },
+}
+
+func compareKeys(a, b []byte) int {
+	i, j := split(a), split(b)
+	if c := bytes.Compare(a[:i], b[:j]); c != 0 {
+		return c
+	}
+	return bytes.Compare(a[i:], b[j:])
 }
 
 // separator shortens between two DocKeys only, and ends what it shortened in 00,
@@ -263,7 +265,7 @@ func separator(dst, a, b []byte) []byte {
 		dst = pebble.DefaultComparer.Separator(dst, ap, bp)
 		if len(dst)-n < len(ap) {
 			dst = append(dst, 0)
-			if bytes.Compare(dst[n:], a) >= 0 && bytes.Compare(dst[n:], b) < 0 {
+			if compareKeys(dst[n:], a) >= 0 && compareKeys(dst[n:], b) < 0 {
 				return dst
 			}
 		}
