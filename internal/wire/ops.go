@@ -75,6 +75,17 @@ const (
 	OpRowDelete OpCode = 142 // conditions -> bool applied
 )
 
+// Walks reports whether a read may touch many records, so that it is not carried
+// out on a goroutine that others wait for.
+func (c OpCode) Walks() bool {
+	switch c {
+	case OpScanKeys, OpDump, OpHGetAll, OpHKeys, OpHVals, OpHScan, OpHRandom, OpSMembers, OpSScan, OpSRandom,
+		OpZRange, OpZRank, OpZCount, OpZScan, OpLRange, OpLPos, OpTSRange, OpTSLastN, OpRowScan:
+		return true
+	}
+	return false
+}
+
 const readCodes OpCode = 1000
 
 // Reads.
