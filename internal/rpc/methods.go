@@ -33,6 +33,7 @@ const (
 	MethodCatalog       Method = 9
 	MethodWrite         Method = 10
 	MethodRead          Method = 11
+	MethodBootstrap     Method = 12
 )
 
 // Lane is one of the connections between two nodes. What must not wait behind
@@ -107,6 +108,8 @@ var methods = [...]methodInfo{
 		req: func() Message { return new(wire.HelloRequest) }, resp: func() Message { return new(wire.HelloResponse) }},
 	MethodJoin: {name: "Join", lane: LaneClient, node: true, open: true,
 		req: func() Message { return new(wire.JoinRequest) }, resp: func() Message { return new(wire.JoinResponse) }},
+	MethodBootstrap: {name: "Bootstrap", lane: LaneClient, oneWay: true, node: true, open: true,
+		req: func() Message { return new(wire.BootstrapMessage) }},
 	MethodHeartbeat: {name: "Heartbeat", lane: LaneClient, node: true,
 		req: func() Message { return new(wire.HeartbeatRequest) }, resp: func() Message { return new(wire.HeartbeatResponse) }},
 	MethodLocations: {name: "Locations", lane: LaneClient, node: true, client: true,
