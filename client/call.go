@@ -2,6 +2,7 @@ package client
 
 import (
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -283,6 +284,9 @@ func (c *call) unanswered(err error) {
 // refused decides what follows a leader's, or a former leader's, refusal.
 func (c *call) refused(e *wire.Error) {
 	c.fail(fromWire(e))
+	if c.last.Message == "" {
+		c.last.Message = fmt.Sprintf("so says node %d", c.node)
+	}
 	switch e.Code {
 	case wire.Code_CODE_NOT_LEADER:
 		c.redirected(NodeID(e.LeaderNode))
