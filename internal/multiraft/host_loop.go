@@ -1,0 +1,332 @@
+package multiraft
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/braiddb/braid/internal/journal"
+	"github.com/braiddb/braid/internal/wire"
+)
+
+// loop is one goroutine around one core.
+type loop struct {
+	h       *Host
+	index   int
+	core    *core
+	mail    mailbox
+	applier *applier
+	journal appends
+
+	beatPending atomic.Int64  // when the beat was posted that the loop has yet to take; 0: none
+	armed       time.Duration // when the timer will fire; 0: it is not set
+	disarm      func() bool
+}
+
+func newLoop(h *Host, c *core) *loop {
+	l := &loop{h: h, index: len(h.loops), core: c}
+	l.mail.wake = make(chan struct{}, 1)
+	l.applier = &applier{l: l, wake: make(chan struct{}, 1)}
+	l.journal.l = l
+	return l
+}
+
+// mailbox holds what has happened until the loop takes it. Its bounds are those
+// of what posts: proposals by bytes, messages by raft's windows, the rest by
+// what is under way.
+type mailbox struct {
+	mu     sync.Mutex
+	events []event
+	closed bool
+	wake   chan struct{}
+}
+
+func (l *loop) post(e event) {
+	m := &l.mail
+	m.mu.Lock()
+	m.events = append(m.events, e)
+	first := len(m.events) == 1
+	m.mu.Unlock()
+	if first {
+		select {
+		case m.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// take waits for events. spare is an emptied slice to collect the next ones in.
+func (m *mailbox) take(spare []event) ([]event, bool) {
+	for {
+		m.mu.Lock()
+		events, closed := m.events, m.closed
+		if len(events) > 0 {
+			m.events = spare
+		}
+		m.mu.Unlock()
+		switch {
+		case closed:
+			return events, false
+		case len(events) > 0:
+			return events, true
+		}
+		<-m.wake
+	}
+}
+
+// run is the loop: take what happened, let the core step, carry out what it
+// asks. Messages leave before the append is handed over, so that followers
+// write while this node does.
+func (l *loop) run() {
+	defer l.h.wg.Done()
+	var spare []event
+	for {
+		events, ok := l.mail.take(spare)
+		if !ok || l.h.fatal.Load() {
+			l.stop(events)
+			return
+		}
+		fx := l.core.step(l.h.d.Mono(), events)
+		l.h.metrics.Turns.Add(1)
+		l.send(fx)
+		l.append(fx)
+		l.dispatch(fx)
+		l.setTimer(fx.timer)
+		l.tookBeat(events)
+		clear(events)
+		spare = events[:0]
+	}
+}
+
+func (l *loop) tookBeat(events []event) {
+	for i := range events {
+		if events[i].kind == evBeat {
+			l.beatPending.Store(0)
+		}
+	}
+}
+
+// send hands messages to the transport.
+func (l *loop) send(fx *effects) {
+	for _, b := range fx.batches {
+		l.h.metrics.BatchesSent.Add(1)
+		l.h.metrics.EnvelopesSent.Add(uint64(len(b.batch.Envelopes)))
+		l.h.d.Transport.SendBatch(b.to, b.batch)
+	}
+	for _, b := range fx.beats {
+		l.h.d.Transport.SendBeat(b.to, b.beat)
+	}
+}
+
+// append hands the turn's records to the journal.
+func (l *loop) append(fx *effects) {
+	if len(fx.records) > 0 {
+		l.h.metrics.JournalAppends.Add(1)
+		l.journal.add(fx.turn, fx.records)
+	}
+}
+
+// dispatch hands out everything that is neither message nor record.
+func (l *loop) dispatch(fx *effects) {
+	for _, t := range fx.applies {
+		l.applier.push(work{task: t})
+	}
+	for i := range fx.answers {
+		l.h.finish(fx.answers[i].p, fx.answers[i].r)
+	}
+	for _, t := range fx.snapshots {
+		l.stream(t)
+	}
+	for _, t := range fx.restores {
+		l.restore(t)
+	}
+	for _, s := range fx.discards {
+		if err := s.Close(); err != nil {
+			l.h.d.Logger.Warn("an incoming snapshot's spool does not close", "error", err)
+		}
+	}
+	for _, q := range fx.queries {
+		l.query(q)
+	}
+	for _, w := range fx.lowWaters {
+		l.h.d.Journal.SetLowWater(w.stream, w.pos)
+	}
+	for _, g := range fx.removed {
+		if l.h.d.Removed != nil {
+			l.h.d.Removed(g.id, g.replica)
+		}
+	}
+	for _, g := range fx.destroyed {
+		l.applier.push(work{destroy: g})
+	}
+}
+
+func (l *loop) query(q tailQuery) {
+	msg := &wire.TailQuery{FromNode: uint64(l.h.d.Node), Groups: []*wire.TailState{q.state}}
+	l.h.d.Transport.TailQuery(q.to, msg, func(a *wire.TailAnswer, err error) {
+		if err != nil {
+			return // asked again next beat
+		}
+		for _, s := range a.Groups {
+			l.post(event{kind: evTail, tail: &tailEvent{from: q.to, state: s}})
+		}
+	})
+}
+
+// setTimer makes the loop wake at the time its core asked for.
+func (l *loop) setTimer(at time.Duration) {
+	now := l.h.d.Mono()
+	if l.armed != 0 && l.armed <= now {
+		l.armed = 0 // it has fired
+	}
+	if at == 0 || l.armed != 0 && l.armed <= at {
+		return
+	}
+	if l.disarm != nil {
+		l.disarm()
+	}
+	l.armed = at
+	l.disarm = l.h.d.Timer.AfterFunc(max(at-now, 0), func() { l.post(event{kind: evTimer}) })
+}
+
+// stop ends the loop: what it still holds gets no promise of an outcome.
+func (l *loop) stop(events []event) {
+	if l.disarm != nil {
+		l.disarm()
+	}
+	if l.h.fatal.Load() {
+		return // after a fatal fault nothing is answered
+	}
+	for i := range events {
+		switch e := &events[i]; e.kind {
+		case evPropose:
+			l.h.finish(e.proposal, ProposalResult{Err: ErrStopped})
+		case evChange:
+			e.change.finish(ErrStopped)
+		case evAsked:
+			e.tail.reply(&wire.TailState{Group: e.tail.state.Group, Replica: e.tail.state.Replica})
+		}
+	}
+	for _, g := range l.core.order {
+		for _, p := range g.waiting {
+			l.h.finish(p, ProposalResult{Err: ErrStopped})
+		}
+		for _, e := range g.pending {
+			for _, p := range e.proposals {
+				l.h.finish(p, ProposalResult{HybridTime: e.time, Index: e.index, Err: ErrUnknownOutcome})
+			}
+		}
+		g.failChange(ErrStopped)
+		g.waiting, g.pending = nil, nil
+	}
+}
+
+// close ends the loop's goroutines, or, where none ran, its groups.
+func (l *loop) close(started bool) {
+	l.mail.mu.Lock()
+	l.mail.closed = true
+	events := l.mail.events
+	l.mail.mu.Unlock()
+	if !started {
+		l.stop(events)
+		return
+	}
+	select {
+	case l.mail.wake <- struct{}{}:
+	default:
+	}
+	l.applier.close()
+}
+
+// appends are the loop's appends on their way to the journal, in order. A full
+// disk refuses entries for a while: then the refused append and all after it
+// are written again, in order, and meanwhile nothing of them counts as durable.
+type appends struct {
+	l  *loop
+	mu struct {
+		sync.Mutex
+		jobs    []*appendJob
+		flying  int
+		blocked bool
+	}
+}
+
+type appendJob struct {
+	turn    uint64
+	recs    []journal.Record
+	durable bool
+	err     error
+}
+
+func (a *appends) add(turn uint64, recs []journal.Record) {
+	j := &appendJob{turn: turn, recs: recs}
+	a.mu.Lock()
+	a.mu.jobs = append(a.mu.jobs, j)
+	hold := a.mu.blocked
+	if !hold {
+		a.mu.flying++
+	}
+	a.mu.Unlock()
+	if !hold {
+		a.l.h.d.Journal.Append(recs, func(err error) { a.done(j, err) })
+	}
+}
+
+// done takes the journal's word for one append.
+func (a *appends) done(j *appendJob, err error) {
+	if a.l.h.fatal.Load() {
+		return
+	}
+	if err != nil && !errors.Is(err, journal.ErrNoSpace) {
+		a.l.h.fail(fmt.Errorf("multiraft: journal: %w", err))
+		return
+	}
+	a.mu.Lock()
+	a.mu.flying--
+	j.durable, j.err = err == nil, err
+	if err != nil {
+		a.mu.blocked = true
+	}
+	turn := uint64(0)
+	for !a.mu.blocked && len(a.mu.jobs) > 0 && a.mu.jobs[0].durable {
+		turn = a.mu.jobs[0].turn
+		a.mu.jobs[0] = nil
+		a.mu.jobs = a.mu.jobs[1:]
+	}
+	retry := a.mu.blocked && a.mu.flying == 0
+	a.mu.Unlock()
+	if turn != 0 {
+		a.l.post(event{kind: evDurable, turn: turn})
+	}
+	if retry {
+		a.l.h.d.Timer.AfterFunc(a.l.h.cfg.Beat, a.again)
+	}
+}
+
+// again writes everything anew from the first refused append on. Entries of
+// later appends may already be there: each stream's tail is voided first.
+func (a *appends) again() {
+	if a.l.h.fatal.Load() || a.l.h.ctx.Err() != nil {
+		return
+	}
+	a.mu.Lock()
+	jobs := append([]*appendJob(nil), a.mu.jobs...)
+	a.mu.blocked = false
+	a.mu.flying += len(jobs)
+	a.mu.Unlock()
+	voided := make(map[journal.StreamID]bool)
+	for _, j := range jobs {
+		j.durable, j.err = false, nil
+		var recs []journal.Record
+		for _, r := range j.recs {
+			if r.Kind == journal.KindEntry && !voided[r.Stream] {
+				voided[r.Stream] = true
+				recs = append(recs, journal.Record{Stream: r.Stream, Kind: journal.KindTruncate, Pos: r.Pos})
+			}
+			recs = append(recs, r)
+		}
+		a.l.h.d.Journal.Append(recs, func(err error) { a.done(j, err) })
+	}
+}
