@@ -3,6 +3,7 @@ package redis
 import (
 	"errors"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -263,7 +264,11 @@ func (c *conn) reject(k *call, err error) {
 	if k.cmd != nil {
 		k.cmd.stats.rejected.Add(1)
 	}
-	if c.txn.open {
+	if k.cmd != nil && k.cmd.name == "exec" {
+		c.settle()
+		c.leaveMulti()
+		err = replyError("EXECABORT Transaction discarded because of: " + strings.TrimPrefix(err.Error(), "ERR "))
+	} else if c.txn.open {
 		c.txn.dirty = true
 	}
 	k.reset()

@@ -31,7 +31,7 @@ func connectionCommands() []*command {
 		{name: "reset", arity: 1, flags: noscript | loading | stale | fast | noAuth | inMulti, group: g, since: "6.2.0", summary: "Resets the connection.", run: runReset},
 		{name: "select", arity: 2, flags: loading | stale | fast, group: g, since: "1.0.0", summary: "Changes the selected database.", run: func(c *conn, k *call) {
 			if n, ok := parseInt(k.args[1]); !ok {
-				c.w.error("ERR invalid DB index")
+				c.w.error(string(errNotInteger))
 			} else if n != 0 {
 				c.w.error("ERR DB index is out of range")
 			} else {

@@ -21,7 +21,7 @@ func tableCommands() []*command {
 			{name: "command|docs", arity: -2, flags: cf, group: g, since: "7.0.0", summary: "Returns documentary information about one, multiple or all commands.", run: runCommandDocs},
 			{name: "command|info", arity: -2, flags: cf, group: g, since: "2.8.13", summary: "Returns information about one, multiple or all commands.", run: runCommandInfo},
 			{name: "command|list", arity: -2, flags: cf, group: g, since: "7.0.0", summary: "Returns a list of command names.", run: runCommandList},
-			{name: "command|getkeys", arity: -3, flags: cf, group: g, since: "2.8.13", summary: "Extracts the key names from an arbitrary command.", run: runGetKeys},
+			{name: "command|getkeys", arity: -4, flags: cf, group: g, since: "2.8.13", summary: "Extracts the key names from an arbitrary command.", run: runGetKeys},
 			{name: "command|help", arity: 2, flags: cf, group: g, since: "5.0.0", summary: "Returns helpful text about the different subcommands.", run: runHelp("COMMAND",
 				"(no subcommand)", "    Return details about all commands.", "COUNT", "    Return the total number of commands in this server.",
 				"LIST", "    Return a list of all commands in this server.", "INFO [<command-name> ...]", "    Return details about multiple commands.",
@@ -57,7 +57,7 @@ func runCommandInfo(c *conn, k *call) {
 		if cmd := c.s.commands.named(name); cmd != nil {
 			c.w.commandInfo(cmd)
 		} else {
-			c.w.nullArray()
+			c.w.null()
 		}
 	}
 }

@@ -53,12 +53,12 @@ func zsetCommands() []*command {
 			build: func(k *call) error { return buildZRank(k, false) }},
 		{name: "zrevrank", arity: -3, flags: readonly | fast, keys: oneKey, group: g, since: "2.0.0", summary: "Returns the index of a member in a sorted set ordered by descending scores.",
 			build: func(k *call) error { return buildZRank(k, true) }},
-		{name: "zrange", arity: -4, flags: readonly, keys: oneKey, group: g, since: "1.2.0", summary: "Returns members in a sorted set within a range of indexes.", build: zrange(zrangeForm{general: true, span: rankSpan})},
-		{name: "zrevrange", arity: -4, flags: readonly, keys: oneKey, group: g, since: "1.2.0", summary: "Returns members in a sorted set within a range of indexes in reverse order.", build: zrange(zrangeForm{span: rankSpan, reverse: true, scores: true})},
-		{name: "zrangebyscore", arity: -4, flags: readonly, keys: oneKey, group: g, since: "1.0.5", summary: "Returns members in a sorted set within a range of scores.", build: zrange(zrangeForm{span: scoreSpan, scores: true, limit: true})},
-		{name: "zrevrangebyscore", arity: -4, flags: readonly, keys: oneKey, group: g, since: "2.2.0", summary: "Returns members in a sorted set within a range of scores in reverse order.", build: zrange(zrangeForm{span: scoreSpan, reverse: true, scores: true, limit: true})},
-		{name: "zrangebylex", arity: -4, flags: readonly, keys: oneKey, group: g, since: "2.8.9", summary: "Returns members in a sorted set within a lexicographical range.", build: zrange(zrangeForm{span: lexSpan, limit: true})},
-		{name: "zrevrangebylex", arity: -4, flags: readonly, keys: oneKey, group: g, since: "2.8.9", summary: "Returns members in a sorted set within a lexicographical range in reverse order.", build: zrange(zrangeForm{span: lexSpan, reverse: true, limit: true})},
+		{name: "zrange", arity: -4, flags: readonly, keys: oneKey, group: g, since: "1.2.0", summary: "Returns members in a sorted set within a range of indexes.", build: zrange(zrangeForm{general: true, byRank: true, span: rankSpan})},
+		{name: "zrevrange", arity: -4, flags: readonly, keys: oneKey, group: g, since: "1.2.0", summary: "Returns members in a sorted set within a range of indexes in reverse order.", build: zrange(zrangeForm{byRank: true, span: rankSpan, reverse: true})},
+		{name: "zrangebyscore", arity: -4, flags: readonly, keys: oneKey, group: g, since: "1.0.5", summary: "Returns members in a sorted set within a range of scores.", build: zrange(zrangeForm{span: scoreSpan})},
+		{name: "zrevrangebyscore", arity: -4, flags: readonly, keys: oneKey, group: g, since: "2.2.0", summary: "Returns members in a sorted set within a range of scores in reverse order.", build: zrange(zrangeForm{span: scoreSpan, reverse: true})},
+		{name: "zrangebylex", arity: -4, flags: readonly, keys: oneKey, group: g, since: "2.8.9", summary: "Returns members in a sorted set within a lexicographical range.", build: zrange(zrangeForm{span: lexSpan, lex: true})},
+		{name: "zrevrangebylex", arity: -4, flags: readonly, keys: oneKey, group: g, since: "2.8.9", summary: "Returns members in a sorted set within a lexicographical range in reverse order.", build: zrange(zrangeForm{span: lexSpan, lex: true, reverse: true})},
 		{name: "zremrangebyrank", arity: 4, flags: write, keys: oneKey, group: g, since: "2.0.0", summary: "Removes members in a sorted set within a range of indexes. Deletes the sorted set if all members were removed.", build: spanning(rankSpan, client.ZRemRange)},
 		{name: "zremrangebyscore", arity: 4, flags: write, keys: oneKey, group: g, since: "1.2.0", summary: "Removes members in a sorted set within a range of scores. Deletes the sorted set if all members were removed.", build: spanning(scoreSpan, client.ZRemRange)},
 		{name: "zremrangebylex", arity: 4, flags: write, keys: oneKey, group: g, since: "2.8.9", summary: "Removes members in a sorted set within a lexicographical range. Deletes the sorted set if all members were removed.", build: spanning(lexSpan, client.ZRemRange)},
@@ -180,27 +180,26 @@ func lexBound(a []byte) bool {
 	return len(a) > 0 && (a[0] == '(' || a[0] == '[' || len(a) == 1 && (a[0] == '-' || a[0] == '+'))
 }
 
-// zrangeForm is what a command of the ZRANGE kind fixes and what it allows.
+// zrangeForm is what a command of the ZRANGE kind fixes.
 type zrangeForm struct {
-	general bool // ZRANGE itself: its options say everything
+	general bool // ZRANGE itself: its options say the rest
 	span    spanForm
+	byRank  bool
+	lex     bool
 	reverse bool
-	scores  bool // WITHSCORES is allowed
-	limit   bool // LIMIT is allowed
 }
 
 // buildZRange: the ZRANGE kind, key low high and options; with reverse, unless
 // the range is of ranks, high comes first.
 func buildZRange(k *call, z zrangeForm) error {
-	byRank := z.general || !z.limit
-	lex, limited := false, false
+	limited := false
 	var offset, count int64
 	for i := 4; i < len(k.args); i++ {
 		a := k.args[i]
 		switch {
-		case fold(a, "withscores") && (z.scores || z.general):
+		case fold(a, "withscores"):
 			k.flag = true
-		case fold(a, "limit") && (z.limit || z.general) && i+2 < len(k.args):
+		case fold(a, "limit") && i+2 < len(k.args):
 			var ok1, ok2 bool
 			offset, ok1 = parseInt(k.args[i+1])
 			count, ok2 = parseInt(k.args[i+2])
@@ -212,21 +211,21 @@ func buildZRange(k *call, z zrangeForm) error {
 		case fold(a, "rev") && z.general:
 			z.reverse = true
 		case fold(a, "byscore") && z.general:
-			z.span, byRank, lex = scoreSpan, false, false
+			z.span, z.byRank, z.lex = scoreSpan, false, false
 		case fold(a, "bylex") && z.general:
-			z.span, byRank, lex = lexSpan, false, true
+			z.span, z.byRank, z.lex = lexSpan, false, true
 		default:
 			return errSyntax
 		}
 	}
-	if limited && byRank {
+	if limited && z.byRank {
 		return replyError("ERR syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX")
 	}
-	if lex && k.flag {
+	if z.lex && k.flag {
 		return replyError("ERR syntax error, WITHSCORES not supported in combination with BYLEX")
 	}
 	low, high := k.args[2], k.args[3]
-	if z.reverse && !byRank {
+	if z.reverse && !z.byRank {
 		low, high = high, low
 	}
 	span, err := z.span(low, high)
