@@ -90,7 +90,9 @@ func (m *Machine) Apply(at hlc.Timestamp, data []byte) (Applied, error) {
 		return out, nil
 	}
 	m.carryOut(cmd, &out)
-	m.clients.remember(at, cmd.ClientId, cmd.RequestId, &Outcome{RequestId: cmd.RequestId, Error: out.Err, Table: out.Table})
+	if out.Err == nil || !out.Err.Code.Retriable() { // else a retry is to be tried
+		m.clients.remember(at, cmd.ClientId, cmd.RequestId, &Outcome{RequestId: cmd.RequestId, Error: out.Err, Table: out.Table})
+	}
 	out.Version = m.index.Version()
 	return out, nil
 }

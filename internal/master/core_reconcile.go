@@ -47,8 +47,8 @@ type Action struct {
 	Table  *catalog.Table     // nil for the master's group
 }
 
-// Reconcile compares what a node holds with what a catalog says it should hold.
-// It is idempotent, and safe with a catalog of any age: ids are never reused, so
+// Reconcile compares what a node holds with what a catalog says it should hold,
+// and gives what to do, in order. It is idempotent, and safe with a catalog of any age: ids are never reused, so
 // what an old catalog does not know of has an id that it has not given out yet.
 func Reconcile(node catalog.NodeID, x *catalog.Index, local []Local) []Action {
 	held := make(map[catalog.GroupID]Local, len(local))
@@ -86,16 +86,21 @@ func groupsOf(x *catalog.Index) []*catalog.Tablet {
 func reconcileGroup(node catalog.NodeID, x *catalog.Index, g *catalog.Tablet, l Local) []Action {
 	group := catalog.GroupID(g.Id)
 	want := g.ReplicaOn(node)
-	destroy := []Action{{Kind: DestroyReplica, Group: group, Replica: l.Replica}}
+	var actions []Action
 	switch {
-	case want == nil && l.Replica != 0 && uint64(l.Replica) < x.Catalog().NextReplicaId:
-		return destroy
-	case want == nil || l.Replica >= catalog.ReplicaID(want.Id):
-		return nil // nothing here, or it is here, or the catalog is older than what is here
+	case want == nil && uint64(l.Replica) >= x.Catalog().NextReplicaId:
+		return nil // the catalog is older than what is here
+	case want != nil && l.Replica >= catalog.ReplicaID(want.Id):
+		return nil // it is here, or the catalog is older
 	case l.Replica != 0:
-		return destroy // its successor is created when it is gone
-	case catalog.ReplicaID(want.Id) <= l.Dropped:
-		return []Action{{Kind: LostReplica, Group: group, Replica: catalog.ReplicaID(want.Id)}}
+		actions = append(actions, Action{Kind: DestroyReplica, Group: group, Replica: l.Replica})
+		l.Dropped = max(l.Dropped, l.Replica)
+	}
+	if want == nil {
+		return actions
+	}
+	if catalog.ReplicaID(want.Id) <= l.Dropped {
+		return append(actions, Action{Kind: LostReplica, Group: group, Replica: catalog.ReplicaID(want.Id)})
 	}
 	create := Action{
 		Kind: CreateReplica, Group: group, Replica: catalog.ReplicaID(want.Id),
@@ -106,5 +111,5 @@ func reconcileGroup(node catalog.NodeID, x *catalog.Index, g *catalog.Tablet, l 
 	if g.ConfigIndex == 0 && slices.Contains(g.Replicas, want) && want.Role == catalog.Role_ROLE_VOTER {
 		create.New, create.Conf = true, g.Replicas
 	}
-	return []Action{create}
+	return append(actions, create)
 }

@@ -25,7 +25,7 @@ func (m *Master) Tick(now time.Duration) {
 	}
 	m.mu.Lock()
 	cmd := &Command{
-		Nodes: m.describedLocked(x), Dead: m.deadLocked(now, x), Observed: m.observedLocked(x),
+		Nodes: m.describedLocked(now, x), Dead: m.deadLocked(now, x), Observed: m.observedLocked(x),
 	}
 	m.mu.Unlock()
 	var moves map[catalog.NodeID][]*wire.Move
@@ -57,16 +57,17 @@ func (m *Master) endTick() {
 }
 
 // describedLocked is the nodes that say of themselves what the catalog does not.
-func (m *Master) describedLocked(x *catalog.Index) (changed []*catalog.Node) {
+// What a node said before it fell silent does not bring it back to life.
+func (m *Master) describedLocked(now time.Duration, x *catalog.Index) (changed []*catalog.Node) {
 	for _, known := range x.Catalog().Nodes {
 		b := m.mu.beats[catalog.NodeID(known.Id)]
-		if b == nil {
+		if b == nil || now-b.at >= m.o.SilentAfter {
 			continue
 		}
-		now := b.node.CloneVT()
-		now.State = catalog.NodeState_NODE_STATE_ALIVE
-		if !now.EqualVT(known) {
-			changed = append(changed, now)
+		said := b.node.CloneVT()
+		said.State = catalog.NodeState_NODE_STATE_ALIVE
+		if !said.EqualVT(known) {
+			changed = append(changed, said)
 		}
 	}
 	return changed

@@ -21,8 +21,9 @@
 //	M1. The catalog of every version is valid (catalog.Validate). A command that
 //	    would make it otherwise is refused and changes nothing.
 //	M2. Every command that changes the catalog makes exactly one new version.
-//	M3. A client's request is carried out once: its outcome is remembered for as
-//	    long as a client may retry, and one older than that is refused.
+//	M3. A client's request is carried out once: its outcome is remembered for
+//	    longer than a client retries, and one below what is remembered of its
+//	    client is refused.
 //	M4. Applying chooses nothing: placement, time and chance are in the command.
 //	M5. A configuration read at a lower applied index never overrules one read
 //	    at a higher.

@@ -126,10 +126,10 @@ const DefaultReplication = 3
 func DefaultTablets(nodes int) int { return min(max(nodes, DefaultReplication), 64) }
 
 // MasterFactor is how many replicas the master's group has among so many nodes:
-// up to three, and five where there are five nodes. A group that has grown past
-// three is not cut back when nodes are missing.
+// up to three, and five where there are five nodes. A group that has grown to
+// five is not cut back when a node is missing.
 func MasterFactor(nodes, voters int) int {
-	if nodes >= 5 || voters > DefaultReplication {
+	if nodes >= 5 || voters >= 5 {
 		return 5
 	}
 	return DefaultReplication

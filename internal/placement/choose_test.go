@@ -71,7 +71,7 @@ func TestDefaults(t *testing.T) {
 			t.Errorf("%d tablets on %d nodes, want %d", got, nodes, want)
 		}
 	}
-	for _, c := range [][3]int{{1, 1, 3}, {4, 3, 3}, {5, 3, 5}, {4, 5, 5}, {3, 4, 5}} {
+	for _, c := range [][3]int{{1, 1, 3}, {4, 3, 3}, {5, 3, 5}, {4, 5, 5}, {3, 4, 3}} {
 		if got := MasterFactor(c[0], c[1]); got != c[2] {
 			t.Errorf("MasterFactor(%d, %d) = %d, want %d", c[0], c[1], got, c[2])
 		}
