@@ -61,8 +61,6 @@ type Config struct {
 	DeadAfter time.Duration
 	// JournalBytes bounds the journal on disk [512 MiB].
 	JournalBytes int64
-	// HistoryRetention is how long old versions can be read [1m].
-	HistoryRetention time.Duration
 
 	// Version is what the node says of its build.
 	Version string
@@ -112,7 +110,6 @@ func (c Config) withDefaults() Config {
 	def(&c.ElectionDelay, 300*time.Millisecond)
 	def(&c.MaxSkew, 500*time.Millisecond)
 	def(&c.DeadAfter, 15*time.Minute)
-	def(&c.HistoryRetention, time.Minute)
 	return c
 }
 

@@ -1,0 +1,123 @@
+package node
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/braiddb/braid/internal/journal"
+	"github.com/braiddb/braid/internal/multiraft"
+	"github.com/braiddb/braid/internal/tables/docdb"
+)
+
+// Shares of Config.Memory. What is left is Go's own overhead and connections.
+const (
+	cacheShare    = 3 // a third: blocks of the LSM
+	memtableShare = 8 // an eighth: each of a few memtables
+)
+
+// openStorage opens the LSM and the journal, and every replica that is here.
+func (n *Node) openStorage(context.Context) error {
+	fs, dir := n.deps.FS, n.cfg.Data
+	var err error
+	n.engine, err = docdb.OpenEngine(fs, fs.PathJoin(dir, "docs"), docdb.EngineOptions{
+		CacheBytes: n.cfg.Memory / cacheShare, MemTableBytes: min(uint64(n.cfg.Memory/memtableShare), 64<<20),
+		Logger: n.log, Fatal: n.fatal, OnFlush: n.wakeFlusher,
+	})
+	if err != nil {
+		return fmt.Errorf("open the LSM: %w", err)
+	}
+	identity := journal.Identity{Node: uint64(n.id.Node), Incarnation: n.id.Incarnation}
+	if b, err := hex.DecodeString(n.id.Cluster); err != nil || len(b) != len(identity.Cluster) {
+		return fmt.Errorf("cluster id %q is not 32 hex digits", n.id.Cluster)
+	} else {
+		copy(identity.Cluster[:], b)
+	}
+	const segment = 16 << 20
+	j, replay, err := journal.Open(fs, fs.PathJoin(dir, "journal"), identity, journalClock{n.deps}, journal.Options{
+		SegmentBytes: segment, SegmentsMax: int(n.cfg.JournalBytes / segment), ReserveBytes: 256 << 20,
+		Logger: n.log, OnPressure: func([]journal.StreamID) { n.flushLSM() }, Fatal: n.fatal,
+	})
+	if err != nil {
+		return fmt.Errorf("open the journal: %w", err)
+	}
+	n.journal = j
+	if replay.Suspect {
+		n.log.Warn("the journal ended in a suspect tail; replicas ask their peers before they vote")
+	}
+	for _, c := range replay.Corrupt {
+		n.log.Error("the journal is damaged; the replicas concerned are replaced", "corruption", c)
+	}
+	n.host = multiraft.New(n.raftConfig(replay.Suspect), multiraft.Deps{
+		Node: n.id.Node, Incarnation: n.id.Incarnation, Clock: n.clock, Mono: n.deps.Mono, Timer: journalClock{n.deps},
+		Journal: n.journal, Transport: &raftTransport{n.pool, n.addresses, n.dead.Load}, Rand: n.dice(), Logger: n.log, Fatal: n.fatal,
+	})
+	n.machine = &masterMachine{node: n}
+	if err := n.openReplicas(replay.Streams); err != nil {
+		return err
+	}
+	n.host.Start()
+	return nil
+}
+
+func (n *Node) raftConfig(suspect bool) multiraft.Config {
+	// What was promised before this start was promised under the longest lease
+	// that any life of this directory has used.
+	lease := max(n.cfg.Lease, time.Duration(n.id.LeaseMax)*time.Microsecond)
+	return multiraft.Config{
+		Beat: n.cfg.Beat, Lease: lease, ElectionDelay: n.cfg.ElectionDelay, MaxSkew: n.cfg.MaxSkew, Suspect: suspect,
+		LogBytesTotal: n.cfg.Memory / 8, ProposalBytesTotal: n.cfg.Memory / 8,
+		EntryBytesMax: requestBytesMax,
+	}
+}
+
+// dice gives a room dice of its own, rolled from the node's.
+func (n *Node) dice() *rand.Rand {
+	return rand.New(rand.NewPCG(n.deps.Rand.Uint64(), n.deps.Rand.Uint64()))
+}
+
+// journalClock is the node's timers as the journal and multiraft see them.
+type journalClock struct{ deps Deps }
+
+// AfterFunc calls f once d has passed.
+func (c journalClock) AfterFunc(d time.Duration, f func()) func() bool { return c.deps.AfterFunc(d, f) }
+
+// wakeFlusher is told of every flush of the LSM. It does not block.
+func (n *Node) wakeFlusher() {
+	select {
+	case n.flushed <- struct{}{}:
+	default:
+	}
+}
+
+// flushLSM starts a flush, so that the journal can let go of what the LSM holds.
+func (n *Node) flushLSM() {
+	if n.dead.Load() {
+		return
+	}
+	if err := n.engine.AsyncFlush(); err != nil {
+		n.log.Warn("flush of the LSM", "error", err)
+	}
+}
+
+// flusher tells every group how far the LSM has durably come, after each flush,
+// so that logs and journal are cut there.
+func (n *Node) flusher() {
+	for {
+		select {
+		case <-n.flushed:
+		case <-n.ctx.Done():
+			return
+		}
+		n.eachHosted(func(h *hosted) {
+			if err := h.Flushed(); err != nil {
+				n.log.Error("read back what is flushed", "tablet", h.ID(), "error", err)
+			}
+		})
+		if err := n.machine.flushed(); err != nil {
+			n.log.Error("read back what is flushed of the catalog", "error", err)
+		}
+	}
+}
