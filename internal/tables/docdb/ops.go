@@ -6,6 +6,7 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
+	"github.com/braiddb/braid/internal/catalog"
 	"github.com/braiddb/braid/internal/wire"
 )
 
@@ -46,6 +47,7 @@ var (
 	errMalformed   = refusal(wire.Code_CODE_INVALID, "ERR malformed operation")
 	errUnknownOp   = refusal(wire.Code_CODE_INVALID, "ERR unknown operation")
 	errNotARead    = refusal(wire.Code_CODE_INVALID, "ERR a write was sent as a read")
+	errOtherTable  = refusal(wire.Code_CODE_INVALID, "ERR the table holds something else than the operation works on")
 	errKeyTooLarge = refusal(wire.Code_CODE_TOO_LARGE, "ERR key, field or member exceeds the maximum of 1 MiB")
 )
 
@@ -174,6 +176,9 @@ func (x *Exec) Write(op *wire.Op) (*wire.Result, error) {
 	if err := admit(op, spec); err != nil {
 		return err.result, nil
 	}
+	if x.schema != nil && !fits(x.schema, wire.OpCode(op.Code)) {
+		return errOtherTable.result, nil
+	}
 	r, err := spec.run(x, op)
 	if err == nil {
 		return r, nil
@@ -206,6 +211,20 @@ func admit(op *wire.Op, spec opSpec) *opError {
 		}
 	}
 	return nil
+}
+
+// fits reports whether an operation is one for the documents, or the rows, that
+// a table holds: a string in the place of a row would be damage to it.
+func fits(schema *catalog.Schema, code wire.OpCode) bool {
+	columns := schema.Columns
+	rows := len(columns) > 0 && columns[len(columns)-1].Type != catalog.Type_TYPE_DOCUMENT
+	switch code {
+	case wire.OpRowPut, wire.OpRowUpdate, wire.OpRowDelete, wire.OpRowGet, wire.OpRowScan:
+		return rows
+	case wire.OpTruncate, wire.OpCheck, wire.OpVersion, wire.OpScanKeys:
+		return true
+	}
+	return !rows
 }
 
 // Lock is one place that a request locks, strongly: a document, or the whole
@@ -253,6 +272,8 @@ func NeedsRead(op *wire.Op) bool {
 	switch wire.OpCode(op.Code) {
 	case wire.OpSet:
 		return !blindSet(op)
+	case wire.OpRowPut:
+		return op.Flags&(wire.FlagNX|wire.FlagXX|wire.FlagReturn) != 0 || len(op.Conditions) > 0
 	}
 	return true
 }

@@ -85,6 +85,9 @@ func (x *Exec) removeHashed(op *wire.Op, kind RootKind) (*wire.Result, error) {
 }
 
 func (x *Exec) opHIncrBy(op *wire.Op) (*wire.Result, error) {
+	if err := checkMembers(op.Args[:1], 1); err != nil {
+		return nil, err
+	}
 	d, root, exists, err := x.open(op, RootHash)
 	if err != nil {
 		return nil, err
@@ -117,6 +120,9 @@ func (x *Exec) opHIncrByFloat(op *wire.Op) (*wire.Result, error) {
 	}
 	if by.IsInf() {
 		return nil, errFloatArgument
+	}
+	if err := checkMembers(op.Args[:1], 1); err != nil {
+		return nil, err
 	}
 	d, root, exists, err := x.open(op, RootHash)
 	if err != nil {

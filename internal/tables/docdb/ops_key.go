@@ -209,7 +209,8 @@ const (
 	scanCountOnlyMax  = 1 << 17
 	scanBytesMax      = 4 << 20
 	objectIntsetMax   = 512 // redis.conf: set-max-intset-entries
-	objectListpackMax = 128 // *-max-listpack-entries
+	objectHashMax     = 512 // hash-max-listpack-entries
+	objectZSetMax     = 128 // zset-max-listpack-entries
 	objectBytesMax    = 64  // *-max-listpack-value
 	objectEmbeddedMax = 44
 )
@@ -285,9 +286,9 @@ func (x *Exec) opObject(op *wire.Op) (*wire.Result, error) {
 	case RootList:
 		name = "quicklist"
 	case RootHash:
-		name, err = childEncoding(d, root, objectListpackMax, "listpack", "hashtable", shortChild)
+		name, err = childEncoding(d, root, objectHashMax, "listpack", "hashtable", shortField)
 	case RootZSet:
-		name, err = childEncoding(d, root, 2*objectListpackMax, "listpack", "skiplist", shortChild)
+		name, err = childEncoding(d, root, objectZSetMax, "listpack", "skiplist", shortMember)
 	case RootSet:
 		name, err = childEncoding(d, root, objectIntsetMax, "intset", "hashtable", integerChild)
 	}
@@ -305,15 +306,15 @@ func stringEncoding(value []byte) string {
 }
 
 func childEncoding(d *Doc, root Root, most int64, compact, large string, fits func(sub, value []byte) bool) (string, error) {
-	children := root.Count
-	if root.Kind == RootZSet {
-		children *= 2 // two families
-	}
-	if children > most {
+	if root.Count > most {
 		return large, nil
 	}
+	var from, to []byte
+	if root.Kind == RootZSet {
+		from, to = zsetMembers, familyEnd(zsetMembers)
+	}
 	name := compact
-	err := d.ScanSub(nil, nil, false, func(sub, value []byte) bool {
+	err := d.ScanSub(from, to, false, func(sub, value []byte) bool {
 		if !fits(sub, value) {
 			name = large
 		}
@@ -322,9 +323,11 @@ func childEncoding(d *Doc, root Root, most int64, compact, large string, fits fu
 	return name, err
 }
 
-func shortChild(sub, value []byte) bool {
-	return len(sub) <= hashedPrefix+1+objectBytesMax && len(value) <= objectBytesMax
+func shortField(sub, value []byte) bool {
+	return len(sub) <= hashedPrefix+objectBytesMax && len(value) <= objectBytesMax
 }
+
+func shortMember(sub, _ []byte) bool { return len(sub) <= 1+hashedPrefix+objectBytesMax }
 
 func integerChild(sub, _ []byte) bool {
 	_, ok := parseInt(sub[min(len(sub), hashedPrefix):])
