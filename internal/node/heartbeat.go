@@ -27,7 +27,7 @@ const (
 )
 
 func (n *Node) startLoops(context.Context) error {
-	if x := n.index.Load(); x != nil {
+	if x := n.index.Load(); x.Version() > 0 {
 		if err := n.reconcile(x); err != nil { // a founder does not wait for a leader to be told so
 			return err
 		}
@@ -117,7 +117,7 @@ func (n *Node) heartbeat(moves *movers) error {
 // adopt takes over a newer catalog.
 func (n *Node) adopt(c *catalog.Catalog) error {
 	x := catalog.NewIndex(c)
-	if old := n.index.Load(); old != nil && old.Version() >= x.Version() {
+	if n.index.Load().Version() >= x.Version() {
 		return nil
 	}
 	if err := n.addresses.learn(c); err != nil {

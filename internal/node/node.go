@@ -92,6 +92,7 @@ func Start(ctx context.Context, cfg Config, deps Deps) (_ *Node, err error) {
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	none := ""
 	n.cluster.Store(&none)
+	n.index.Store(catalog.NewIndex(&catalog.Catalog{}))
 	defer func() {
 		if err != nil {
 			n.Kill()
