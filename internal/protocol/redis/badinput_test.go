@@ -58,7 +58,7 @@ func TestRawRequestsAgainstRedis(t *testing.T) {
 		"*1\r\n$+4\r\nPING\r\n", "*1\r\n$04\r\nPING\r\n", "*1\r\n$99999999999\r\n", "*2\r\n$4\r\nECHO\r\n$9223372036854775808\r\n",
 		"*1\r\n$0\r\n\r\n",
 		"*2\r\n$4\r\nECHO\r\n$3\r\nfoo\r\n*2\r\n$4\r\nECHO\r\n$3\r\nbar\r\n",
-		"*3\r\n$6\r\nnosuch\r\n$1\r\na\r\n$3\r\nb\r\n\r\n", "*2\r\n$3\r\n\r\n\x00\r\n$2\r\n\x01\x02\r\n",
+		"*3\r\n$6\r\nnosuch\r\n$1\r\na\r\n$3\r\nb\r\n\r\n", "*2\r\n$3\r\n\r\n\x03\r\n$2\r\n\x01\x02\r\n",
 		"CLIENT REPLY SKIP\r\nPING\r\nECHO b\r\n", "CLIENT REPLY OFF\r\nPING\r\nCLIENT REPLY ON\r\nECHO c\r\n",
 		"MULTI\r\nPING\r\nEXEC\r\nQUIT\r\nPING\r\n", "POST / HTTP/1.1\r\nHost: x\r\n\r\n",
 		"HELLO 3\r\nGET none\r\nHGETALL none\r\nLPOP none 2\r\n",
