@@ -1,0 +1,2 @@
+// Package journal is the one fsynced sequence of files of a node.
+package journal
