@@ -16,6 +16,7 @@ import (
 // timer that wakes it, or the table whose routes it waits for.
 type call struct {
 	table    *Table
+	started  time.Time
 	deadline time.Time // by which the caller wants to know
 	park     time.Time // until which attempts are repeated
 	ops      []*Op
@@ -51,7 +52,7 @@ const redirectsMax = 3
 
 func (t *Table) newCall(deadline time.Time, r request) *call {
 	now := t.client.opts.Clock.Now()
-	c := &call{table: t, request: r, park: now.Add(t.client.opts.Park), deadline: deadline}
+	c := &call{table: t, request: r, started: now, park: now.Add(t.client.opts.Park), deadline: deadline}
 	if deadline.IsZero() {
 		c.deadline = c.park
 	}
@@ -130,7 +131,10 @@ func (c *call) route(r *routes) {
 // attempt sends the request to the node that most likely leads.
 func (c *call) attempt() {
 	cl := c.table.client
-	now := cl.opts.Clock.Now()
+	now := c.started
+	if c.attempts > 0 || c.pauses > 0 || c.stopWait != nil {
+		now = cl.opts.Clock.Now() // a first attempt is made at once
+	}
 	if !now.Before(c.deadline) || (c.attempts > 0 && !now.Before(c.park)) {
 		c.giveUp(nil)
 		return

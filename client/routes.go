@@ -191,10 +191,13 @@ func (t *Table) fetch() {
 	t.settle(next, err)
 }
 
-// settle publishes routes and dispatches the calls that waited for them, before
-// any that come later can overtake them (I5): while calls are being dispatched
-// newcomers find no routes, or stale ones, and queue.
+// settle publishes routes and dispatches the calls that waited for them. The
+// first routes are published last, so that none that come later can overtake
+// those (I5): they find no routes, and queue.
 func (t *Table) settle(next *routes, err error) {
+	if err == nil && t.routes.Load() != nil {
+		t.routes.Store(next)
+	}
 	var watchers []chan<- error
 	for {
 		t.mu.Lock()

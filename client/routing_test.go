@@ -298,10 +298,9 @@ func TestFirstRunningIsTheLeastUnderWay(t *testing.T) {
 					t.Errorf("first_running %d while %d runs", w.FirstRunning, id)
 				}
 			}
-			if w.FirstRunning < floor[w.Tablet] {
-				t.Errorf("first_running went from %d back to %d", floor[w.Tablet], w.FirstRunning)
-			}
-			floor[w.Tablet] = w.FirstRunning
+			// That it is never given out lower than before is asserted in running;
+			// here requests of several goroutines may pass one another.
+			floor[w.Tablet] = max(floor[w.Tablet], w.FirstRunning)
 			if r.IntN(3) == 0 {
 				return verdict{err: rpc.ErrLost, execute: r.IntN(2) == 0}
 			}
