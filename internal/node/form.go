@@ -29,7 +29,6 @@ const formTick = 20 * time.Millisecond
 // meet makes this node a member: of the cluster that its directory belongs to, of
 // the one that its join list founds or already is, or of one of its own.
 func (n *Node) meet(ctx context.Context) error {
-	n.former = new(former)
 	saved, err := n.savedBootstrap()
 	if err != nil {
 		return err

@@ -88,7 +88,7 @@ func Start(ctx context.Context, cfg Config, deps Deps) (_ *Node, err error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	n := &Node{cfg: cfg, deps: deps, log: deps.Logger, begin: deps.Now(), flushed: make(chan struct{}, 1)}
+	n := &Node{cfg: cfg, deps: deps, log: deps.Logger, begin: deps.Now(), flushed: make(chan struct{}, 1), former: new(former)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	none := ""
 	n.cluster.Store(&none)
