@@ -2,6 +2,7 @@ package master
 
 import (
 	"bytes"
+	"slices"
 	"sync"
 	"time"
 
@@ -71,7 +72,9 @@ type Master struct {
 		moves    map[catalog.NodeID][]*wire.Move
 		sequence uint64
 		waiting  map[uint64]func(Applied)
-		ticking  bool // the last tick's command is on its way
+		ticking  bool   // the last tick's command is on its way
+		news     uint64 // grows with every heartbeat that says something new
+		looked   look   // what the last tick saw, if it had nothing to propose
 	}
 }
 
@@ -80,6 +83,22 @@ type beat struct {
 	at      time.Duration
 	node    *catalog.Node
 	reports map[catalog.GroupID]*wire.ReplicaReport
+}
+
+// saysAs reports whether two heartbeats give no reason to act differently. Applied
+// indexes always move, and matter only with a new configuration.
+func (b *beat) saysAs(c *beat) bool {
+	if len(b.reports) != len(c.reports) || !b.node.EqualVT(c.node) {
+		return false
+	}
+	for g, r := range b.reports {
+		s := c.reports[g]
+		if s == nil || r.Replica != s.Replica || r.Leader != s.Leader || r.Term != s.Term || r.Corrupt != s.Corrupt ||
+			r.SchemaVersion != s.SchemaVersion || !slices.Equal(r.CaughtUpLearners, s.CaughtUpLearners) || !sameReplicas(r.Config, s.Config) {
+			return false
+		}
+	}
+	return true
 }
 
 // New makes the service of one node's replica of the master's group.
@@ -95,7 +114,7 @@ func (m *Master) forgetLocked(term uint64, now time.Duration) {
 	m.mu.term, m.mu.since = term, now
 	m.mu.beats = map[catalog.NodeID]*beat{}
 	m.mu.moves = map[catalog.NodeID][]*wire.Move{}
-	m.mu.ticking = false
+	m.mu.ticking, m.mu.looked = false, look{}
 }
 
 // leading checks that this replica may answer, and begins a term it has not
@@ -141,6 +160,9 @@ func (m *Master) Heartbeat(now time.Duration, req *wire.HeartbeatRequest) *wire.
 	}
 	id := catalog.NodeID(req.Node.Id)
 	m.mu.Lock()
+	if old := m.mu.beats[id]; old == nil || !old.saysAs(b) {
+		m.mu.news++
+	}
 	m.mu.beats[id] = b
 	resp := &wire.HeartbeatResponse{Moves: m.mu.moves[id]}
 	m.mu.Unlock()

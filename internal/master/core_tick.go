@@ -23,22 +23,66 @@ func (m *Master) Tick(now time.Duration) {
 		}
 		return
 	}
+	seen := m.look(now, x)
+	if m.seenBefore(seen) {
+		return
+	}
 	m.mu.Lock()
 	cmd := &Command{
 		Nodes: m.describedLocked(now, x), Dead: m.deadLocked(now, x), Observed: m.observedLocked(x),
 	}
 	m.mu.Unlock()
 	var moves map[catalog.NodeID][]*wire.Move
-	if m.settled(now, x) {
+	if seen.settled {
 		cmd.Plans, moves = m.balance(now, x)
 	}
+	proposes := len(cmd.Nodes)+len(cmd.Dead)+len(cmd.Observed)+len(cmd.Plans) > 0
 	m.mu.Lock()
 	m.mu.moves = moves
 	m.alterationsLocked(now, x)
+	if !proposes {
+		m.mu.looked = seen
+	}
 	m.mu.Unlock()
-	if len(cmd.Nodes)+len(cmd.Dead)+len(cmd.Observed)+len(cmd.Plans) > 0 && m.beginTick() {
+	if proposes && m.beginTick() {
 		m.propose(cmd, func(Applied) { m.endTick() })
 	}
+}
+
+// look is what a tick's decisions depend on. A tick that sees what the one before
+// it saw, which had nothing to propose, would hand out the same moves: it is
+// spared, since with thousands of tablets looking at all of them costs more than
+// an idle cluster should.
+type look struct {
+	version, news uint64
+	settled       bool
+	nodes         []placement.Node
+	at            time.Duration
+}
+
+// lookEvery is how long a look lasts at most: it leaves out that an applied index
+// alone can make a report count (M5).
+const lookEvery = 5 * time.Second
+
+func (m *Master) look(now time.Duration, x *catalog.Index) look {
+	l := look{version: x.Version(), settled: m.settled(now, x), nodes: m.nodes(now, x), at: now}
+	m.mu.Lock()
+	l.news = m.mu.news
+	m.mu.Unlock()
+	return l
+}
+
+func (m *Master) seenBefore(l look) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	was := m.mu.looked
+	m.mu.looked = look{} // until this tick is done without a proposal
+	if l.version != was.version || l.news != was.news || l.settled != was.settled || l.at-was.at >= lookEvery ||
+		!slices.Equal(l.nodes, was.nodes) || len(m.deadLocked(l.at, m.d.Index())) > 0 {
+		return false
+	}
+	m.mu.looked = was
+	return true
 }
 
 // beginTick keeps ticks from proposing what the one before has on its way.

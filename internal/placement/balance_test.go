@@ -262,3 +262,33 @@ func TestBalanceUnderFailures(t *testing.T) {
 		w.settle(t, Options{})
 	})
 }
+
+// n1 leads two groups that n2 shares, n2 one that n3 shares, n3 none: no single
+// move helps, two do.
+func TestLeadersMoveAlongAChain(t *testing.T) {
+	w := grown(3, 3, 0)
+	for i, on := range [][]catalog.NodeID{{1, 2}, {1, 2}, {2, 3}} {
+		g := &w.Groups[i]
+		g.Factor = 2
+		for j, n := range on {
+			g.Replicas = append(g.Replicas, Replica{ID: w.nextReplica, Node: n, Voter: true, CaughtUp: true})
+			if j == 0 {
+				g.Leader = w.nextReplica
+			}
+			w.nextReplica++
+		}
+	}
+	b := newBalancer(&w.Cluster, Options{}.withDefaults())
+	b.moveLeaders()
+	steps := b.steps
+	for _, s := range steps {
+		w.apply(t, s)
+	}
+	led := map[catalog.NodeID]int{}
+	for i := range w.Groups {
+		led[w.Groups[i].leader().Node]++
+	}
+	if len(steps) != 2 || led[1] != 1 || led[2] != 1 || led[3] != 1 {
+		t.Errorf("%v lead to %v", steps, led)
+	}
+}
