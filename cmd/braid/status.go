@@ -28,8 +28,13 @@ type statusReport struct {
 }
 
 func report(c *client.Cluster) statusReport {
-	r := statusReport{Cluster: c.ID, Nodes: len(c.Nodes), Tables: len(c.Tables), Tablets: len(c.Tablets), Problems: []string{}}
-	for _, n := range c.Nodes {
+	r := statusReport{Cluster: c.ID, Tables: len(c.Tables), Tablets: len(c.Tablets), Problems: []string{}}
+	for i, n := range nodeRows(c) {
+		n, replicas := c.Nodes[i], n.Replicas
+		if n.State == catalog.NodeState_NODE_STATE_DEAD && replicas == 0 {
+			continue // replaced: nothing is missing because of it
+		}
+		r.Nodes++
 		if n.State == catalog.NodeState_NODE_STATE_ALIVE || n.State == catalog.NodeState_NODE_STATE_DRAINING {
 			r.Alive++
 		} else {

@@ -122,6 +122,9 @@ func (m *masterMachine) Apply(ents []multiraft.Entry) error {
 		if e.Kind == multiraft.KindConf {
 			m.state.Conf = bytes.Clone(e.Conf)
 		}
+		if e.Kind != multiraft.KindWrites {
+			continue // its one write, if any, is the change of configuration's own
+		}
 		for _, w := range e.Writes {
 			a, err := m.machine.Apply(e.HybridTime, w.Data)
 			if err != nil {

@@ -2,14 +2,14 @@
 // binary on real disks, under kill -9, SIGSTOP, cut links and restarts, driven by
 // stock clients; and clusters in one process whose disks lose power.
 //
-//	           stock client                      checker
-//	                │  history of calls and answers  │
-//	 ┌──────────────▼──────────────┐                 ▼
-//	 │ braid start   ×3            │        porcupine (linearizable?)
-//	 │   node i ──link proxy── j   │        nothing acknowledged lost?
-//	 └──────────────▲──────────────┘        replicas equal?
-//	                │ kill -9, SIGSTOP, cut
-//	              nemesis
+//	          stock client                      checker
+//	               │  history of calls and answers  │
+//	┌──────────────▼──────────────┐                 ▼
+//	│ braid start   ×3            │        porcupine (linearizable?)
+//	│   node i ──link proxy── j   │        nothing acknowledged lost?
+//	└──────────────▲──────────────┘        replicas equal?
+//	               │ kill -9, SIGSTOP, cut
+//	             nemesis
 //
 // It has no code outside of tests but this page.
 package proof

@@ -150,8 +150,13 @@ func (r *recorder) finish() []porcupine.Operation {
 	return out
 }
 
-// isRefusal reports whether an error answer of the server surely left no effect.
+// isRefusal reports whether an error surely left no effect: the server refused
+// the command, or was not there to be sent it.
 func isRefusal(err error) bool {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "dial" {
+		return true
+	}
 	s := err.Error()
 	return strings.HasPrefix(s, "TRYAGAIN") || strings.HasPrefix(s, "CLUSTERDOWN")
 }
@@ -230,7 +235,7 @@ func TestRegistersAreLinearizable(t *testing.T) {
 	r := &recorder{begin: time.Now()}
 	ctx, stop := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	const workers, keys = 9, 5
+	const workers, keys = 9, 30
 	for i := range workers {
 		wg.Go(func() { registerWorker(ctx, r, c.nodes[i%3].redisAddr(), i, keys) })
 	}
