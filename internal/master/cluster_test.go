@@ -348,7 +348,7 @@ func (w *town) healthy(n int) bool {
 			return false
 		}
 		for _, r := range g.Replicas {
-			if holder := w.node(catalog.NodeID(r.Node)); !holder.up || holder.held[catalog.GroupID(g.Id)] != catalog.ReplicaID(r.Id) {
+			if holder := w.node(catalog.NodeID(r.Node)); !holder.up || holder.corrupt[catalog.GroupID(g.Id)] || holder.held[catalog.GroupID(g.Id)] != catalog.ReplicaID(r.Id) {
 				return false
 			}
 		}
@@ -649,7 +649,7 @@ func TestTownUnderFailures(t *testing.T) {
 			case 3:
 				n.self.State = catalog.NodeState(1 + rng.IntN(2))
 			case 4:
-				if wiped == 0 && !n.up && w.leader() != nil {
+				if wiped == 0 && !n.up && w.leader() != nil && w.dispensable(n) {
 					fresh := w.start(n.self.RpcAddr)
 					if r := w.join(fresh); r.Error != nil {
 						w.nodes = w.nodes[:len(w.nodes)-1]
@@ -669,6 +669,27 @@ func TestTownUnderFailures(t *testing.T) {
 		}
 		w.until(fmt.Sprintf("healed (seed %d)", seed), 400, func() bool { return w.healthy(3) })
 	}
+}
+
+// dispensable reports whether every group keeps a majority of sound replicas when
+// a node's directory is lost for ever.
+func (w *town) dispensable(n *townNode) bool {
+	for id, g := range w.groups {
+		voters, left := 0, 0
+		for _, r := range g.conf {
+			if r.Role != catalog.Role_ROLE_VOTER {
+				continue
+			}
+			voters++
+			if m := w.node(catalog.NodeID(r.Node)); m != n && m.held[id] == catalog.ReplicaID(r.Id) && !m.corrupt[id] {
+				left++
+			}
+		}
+		if left <= voters/2 {
+			return false
+		}
+	}
+	return true
 }
 
 // known reports whether a node's directory still is in place.
