@@ -137,7 +137,13 @@ func (a *answer) double(f float64) {
 	r.Kind, r.Double = wire.Kind_KIND_DOUBLE, f
 }
 
-func (a *answer) null() { a.items = append(a.items, resultNil); a.size += answerItemBytes }
+// share adds a result that stands elsewhere too.
+func (a *answer) share(r *wire.Result) {
+	a.items = append(a.items, r)
+	a.size += answerItemBytes + len(r.Bytes)
+}
+
+func (a *answer) null() { a.share(resultNil) }
 
 // full reports that the answer is too large and collecting may stop.
 func (a *answer) full() bool { return a.size > answerBytesMax }

@@ -17,7 +17,7 @@ import (
 // and drawing reads a few children, not the set.
 func TestRandomIsFair(t *testing.T) {
 	s := newShelf(t)
-	const n, draws = 500, 20000
+	const n, draws = 500, 10000
 	var members [][]byte
 	for i := range n {
 		members = append(members, fmt.Append(nil, i))
@@ -189,7 +189,7 @@ func TestSeries(t *testing.T) {
 		}
 		return g.Int64N(60) - 30
 	}
-	for step := range 6000 {
+	for step := range 1500 {
 		if g.IntN(20) == 0 {
 			s.nowMs += g.Int64N(300)
 		}

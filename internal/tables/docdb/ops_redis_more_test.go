@@ -40,7 +40,7 @@ func TestRedisLarge(t *testing.T) {
 	}
 	compare(t, s, server, act{client.ZAdd(zkey, at, blobs(members), client.ZAddOptions{}), zadd, same})
 	compare(t, s, server, act{client.RPush(lkey, blobs(values)...), rpush, same})
-	for i := range 300 {
+	for i := range 200 {
 		m := g.pick(members...)
 		rank := func(o, t reply) (reply, reply) { return o.items[0], t }
 		compare(t, s, server, act{client.ZRank(zkey, []byte(m), false), []string{"ZRANK", "z", m}, rank})
@@ -104,7 +104,7 @@ func TestRedisFloats(t *testing.T) {
 		}
 		return v
 	}
-	for range 1500 {
+	for range 800 {
 		k, v := g.pick("a", "b", "c"), text()
 		if g.one(4) {
 			compare(t, s, server, act{client.Set([]byte(k), []byte(v), client.SetOptions{}), []string{"SET", k, v}, same})
@@ -126,7 +126,7 @@ func TestRedisGlob(t *testing.T) {
 		}
 		compare(t, s, server, act{client.Set(k, nil, client.SetOptions{}), []string{"SET", string(k), ""}, same})
 	}
-	for range 1500 {
+	for range 600 {
 		var p strings.Builder
 		for range 1 + g.IntN(7) {
 			p.WriteString(g.pick("a", "b", "*", "?", "[ab]", "[^a]", "[a-c]", "[c-a]", "\\", "[", "]", "[a", "[^", "\\*", "[\\]]", "-", "[]", "[^]", "[a-", "**"))

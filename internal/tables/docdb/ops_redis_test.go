@@ -17,7 +17,7 @@ import (
 
 var (
 	redisSeed  = flag.Uint64("redis.seed", 1, "seed of the differential test")
-	redisSteps = flag.Int("redis.steps", 12000, "operations of the differential test")
+	redisSteps = flag.Int("redis.steps", 8000, "operations of the differential test")
 )
 
 // act is one operation and its command.

@@ -98,11 +98,8 @@ func (x *Exec) random(op *wire.Op, kind RootKind, values bool) (*wire.Result, er
 		return bytesResult(picked[0].sub[hashedPrefix:]), nil
 	}
 	var a answer
-	add := func(c child) bool {
-		a.bytes(c.sub[hashedPrefix:])
-		if values {
-			a.bytes(c.value)
-		}
+	add := func(c *child) bool {
+		c.answer(&a, values)
 		return !a.full()
 	}
 	if count < 0 {
@@ -110,8 +107,8 @@ func (x *Exec) random(op *wire.Op, kind RootKind, values bool) (*wire.Result, er
 	} else {
 		var picked []child
 		picked, err = p.distinct(count)
-		for _, c := range picked {
-			if !add(c) {
+		for i := range picked {
+			if !add(&picked[i]) {
 				break
 			}
 		}
@@ -126,7 +123,24 @@ func (x *Exec) random(op *wire.Op, kind RootKind, values bool) (*wire.Result, er
 // deterministic.
 func dice(seed int64) *rand.Rand { return rand.New(rand.NewPCG(uint64(seed), 0x62726169642d3031)) }
 
-type child struct{ sub, value []byte }
+// child is a field with its value, or a member. One that is drawn many times is
+// one result.
+type child struct {
+	sub, value []byte
+	made       [2]*wire.Result
+}
+
+// answer adds the child to an answer.
+func (c *child) answer(a *answer, value bool) {
+	if c.made[0] == nil {
+		c.made[0] = bytesResult(c.sub[hashedPrefix:])
+		c.made[1] = bytesResult(c.value)
+	}
+	a.share(c.made[0])
+	if value {
+		a.share(c.made[1])
+	}
+}
 
 // A picker draws children of a hashed document, every one as likely as every
 // other, without reading the whole: it throws a window of hashes that holds
@@ -169,7 +183,7 @@ func (p *picker) between(from, to []byte, found []child, most int) ([]child, err
 			bad = damaged(p.op, "subkey %x", sub)
 			return false
 		}
-		found = append(found, child{sub, value})
+		found = append(found, child{sub: sub, value: value})
 		return len(found) < most
 	})
 	if bad != nil {
@@ -259,13 +273,13 @@ func (p *picker) sweep(picked []child, known map[string]struct{}, n int64) ([]ch
 }
 
 // repeated draws n children, each from all of them.
-func (p *picker) repeated(n int64, add func(child) bool) error {
+func (p *picker) repeated(n int64, add func(*child) bool) error {
 	if p.count <= wholeUpTo || n > p.count/drawCost {
 		all, err := p.whole()
 		if err != nil {
 			return err
 		}
-		for ; n > 0 && add(all[p.dice.IntN(len(all))]); n-- {
+		for ; n > 0 && add(&all[p.dice.IntN(len(all))]); n-- {
 		}
 		return nil
 	}
@@ -274,7 +288,7 @@ func (p *picker) repeated(n int64, add func(child) bool) error {
 		if err != nil {
 			return err
 		}
-		if !add(c) {
+		if !add(&c) {
 			break
 		}
 	}

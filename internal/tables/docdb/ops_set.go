@@ -69,8 +69,8 @@ func (x *Exec) opSPop(op *wire.Op) (*wire.Result, error) {
 		return bytesResult(picked[0].sub[hashedPrefix:]), nil
 	}
 	var a answer
-	for _, c := range picked {
-		a.bytes(c.sub[hashedPrefix:])
+	for i := range picked {
+		picked[i].answer(&a, false)
 	}
 	return a.result()
 }
