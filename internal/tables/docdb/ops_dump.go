@@ -11,7 +11,7 @@ import (
 )
 
 // A dump is one document as bytes, for OpRestore on any tablet of any cluster of
-// the same version or a later one (docs/formats/dump.md):
+// the same version or a later one (docs/formats/documents.md):
 //
 //	version u8 | kind u8 | uvarint n | n entries | xxhash64 of what is before, u64
 //
