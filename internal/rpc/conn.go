@@ -260,7 +260,7 @@ func (c *clientConn) frame(h header, payload []byte) error {
 		return &FrameError{fmt.Sprintf("kind %d at a caller", h.kind)}
 	}
 	c.out.mu.Lock()
-	c.heard = true
+	c.heard, c.sent = true, c.out.mu.added
 	p := c.takeLocked(h.id)
 	c.out.mu.Unlock()
 	if p == nil {
@@ -381,29 +381,29 @@ func (c *clientConn) sweep() {
 const ticksMax = 4
 
 // tick notices a peer that is gone without a word. It pings only when something
-// was sent that nothing came back for, so an idle connection costs nothing.
+// was sent that nothing came back for, so an idle connection costs nothing. A
+// peer that still takes bytes is not silent.
 func (c *clientConn) tick() {
 	c.out.mu.Lock()
 	if c.out.mu.err != nil {
 		c.out.mu.Unlock()
 		return
 	}
-	switch {
-	case c.heard || c.out.mu.added == c.sent || c.out.progress.Load() != c.progress:
+	calls := len(c.slots) - len(c.free)
+	progress := c.out.progress.Load()
+	if c.heard || progress != c.progress || (calls == 0 && c.out.mu.added == c.sent) {
 		c.silent = 0
-	default:
+	} else {
 		c.silent++
 	}
+	c.heard, c.progress = false, progress
 	if c.silent >= ticksMax {
 		c.out.mu.Unlock()
 		c.out.fail(fmt.Errorf("%w: silent for %v", ErrLost, c.lane.pool.opts.SilenceMax))
 		return
 	}
-	c.heard, c.progress = false, c.out.progress.Load()
 	if c.silent > 0 {
 		_ = c.out.appendLocked(nil, header{kind: kindPing}, nil, 0) // it was alive a moment ago
-	} else {
-		c.sent = c.out.mu.added
 	}
 	c.stopTick = c.out.clock.AfterFunc(c.lane.pool.opts.SilenceMax/ticksMax, c.tick)
 	c.out.submit(lazy)

@@ -319,7 +319,7 @@ func (o *outbox) writeGroup(before int, group net.Buffers) (int, error) {
 		return before, err
 	}
 	o.metrics.Writes.Add(1)
-	o.progress.Add(1)
+	defer o.progress.Add(1)
 	if len(group) == 1 {
 		n, err := o.conn.Write(group[0])
 		return before + n, err

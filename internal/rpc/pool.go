@@ -86,6 +86,7 @@ type Pool struct {
 	ctx     context.Context // of dials
 	cancel  context.CancelFunc
 	running sync.WaitGroup
+	waiters sync.Pool // of *waiter
 
 	mu struct {
 		sync.Mutex
@@ -98,6 +99,7 @@ type Pool struct {
 // NewPool makes a pool over a network.
 func NewPool(n Network, o PoolOptions) *Pool {
 	p := &Pool{net: n, opts: o.withDefaults()}
+	p.waiters.New = newWaiter
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.mu.clients = make(map[string]*Client)
 	p.mu.rand = p.opts.Rand
@@ -200,41 +202,42 @@ func (c *Client) Call(ctx context.Context, m Method, req, resp Message) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	w := waiters.Get().(*waiter)
+	w := c.pool.waiters.Get().(*waiter)
 	deadline, _ := ctx.Deadline()
 	t := c.start(eager, deadline, m, req, resp, w.done)
 	if ctx.Done() == nil {
 		err := <-w.ch
-		waiters.Put(w)
+		c.pool.waiters.Put(w)
 		return err
 	}
 	select {
 	case err := <-w.ch:
-		waiters.Put(w)
+		c.pool.waiters.Put(w)
 		return err
 	case <-ctx.Done():
 	}
 	if t.cancel() {
-		waiters.Put(w)
+		c.pool.waiters.Put(w)
 		return ctx.Err()
 	}
 	// The answer, or a failure, is already on its way to us.
 	err := <-w.ch
-	waiters.Put(w)
+	c.pool.waiters.Put(w)
 	return err
 }
 
-// waiter is what Call waits on, used again and again.
+// waiter is what Call waits on, used again and again; but not by another pool,
+// which may live in a bubble of simulated time.
 type waiter struct {
 	ch   chan error
 	done func(error)
 }
 
-var waiters = sync.Pool{New: func() any {
+func newWaiter() any {
 	w := &waiter{ch: make(chan error, 1)}
 	w.done = func(err error) { w.ch <- err }
 	return w
-}}
+}
 
 // Go sends a request; done is called once, with resp decoded if its error is
 // nil: on the reading goroutine, on a timer's, or, if nothing could be sent, on

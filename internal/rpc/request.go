@@ -69,7 +69,8 @@ func (r *Request) take() bool {
 }
 
 // Done is closed when nobody waits for the answer any longer: the caller
-// cancelled, or the connection is gone.
+// cancelled, or the connection is gone. For a one-way message nobody ever waits,
+// and it stays open.
 func (r *Request) Done() <-chan struct{} {
 	d := r.done.Load()
 	if d == nil {

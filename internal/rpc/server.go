@@ -197,7 +197,11 @@ func (s *Server) serve(c net.Conn, busy bool) {
 		sc.out.write()
 	}()
 	err = sc.read()
-	sc.out.uncork() // why the connection ends may be among what waits
+	var refused *HandshakeError
+	if errors.As(err, &refused) {
+		sc.out.uncork() // the peer is told why
+		sc.out.drain()
+	}
 	sc.out.fail(err)
 	sc.inflight.cancelAll()
 	s.opts.Metrics.Connections.Add(-1)
@@ -222,11 +226,13 @@ func (s *Server) shakeHands(c net.Conn, busy bool) (*hello, error) {
 	if busy && ours.refusal == RefusalNone {
 		ours.refusal = RefusalBusy
 	}
+	if ours.refusal != RefusalNone {
+		s.opts.Metrics.Refusals.Add(1)
+	}
 	if _, err := c.Write(ours.append(nil)); err != nil {
 		return nil, err
 	}
 	if ours.refusal != RefusalNone {
-		s.opts.Metrics.Refusals.Add(1)
 		return nil, refusalError(ours.refusal, ours, theirs)
 	}
 	return theirs, nil
