@@ -186,7 +186,7 @@ type ChangeKind uint8
 const (
 	AddLearner ChangeKind = iota + 1
 	Promote               // a learner that has caught up becomes a voter
-	Remove
+	Remove                // asked of the leader to go, it hands over and answers ErrNotReady: ask its successor
 )
 
 // Change is one single-step change of a group's configuration.

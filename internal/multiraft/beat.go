@@ -72,7 +72,7 @@ func (c *core) stamp(g *group, to catalog.ReplicaID, node catalog.NodeID, term u
 		if p.node != 0 && p.node != node {
 			g.floor = max(g.floor, c.pairs.timesAcked(p.node))
 		}
-		p.node, p.gen, p.term = node, gen, term
+		p.node, p.replica, p.gen, p.term = node, to, gen, term
 	}
 	return gen
 }

@@ -44,11 +44,18 @@ func (c *core) store(g *group, m *pb.Message) {
 		turn = c.storeEntries(g, ents)
 		p.last = g.log.last()
 	}
-	if g.term != g.st.term || g.vote != g.st.vote {
+	if g.term != g.st.term || g.vote != g.st.vote || g.confCommitted() {
 		turn = c.writeState(g)
 		p.state, p.term, p.vote = true, g.term, g.vote
 	}
 	c.await(g, p, turn)
+}
+
+// confCommitted says that a configuration is newly known to be committed. That
+// is worth a record: a voter that forgot it was made one could neither campaign
+// nor let a shorter log win.
+func (g *group) confCommitted() bool {
+	return len(g.pendConf) > 0 && g.st.commit < g.pendConf[0].index && g.pendConf[0].index <= g.commit
 }
 
 // await lets a part's responses wait for the append that they depend on: the
@@ -84,7 +91,7 @@ func (c *core) storeEntries(g *group, ents []*pb.Entry) uint64 {
 	buf := c.arena(ents)
 	for _, e := range ents {
 		start := len(buf)
-		buf = appendRecord(buf, e)
+		buf = appendRecord(buf, e, g.commit)
 		turn = c.write(journal.Record{Stream: stream, Kind: journal.KindEntry, Pos: e.GetIndex(),
 			Payload: buf[start:len(buf):len(buf)]})
 		c.entryStored(g, e)
@@ -104,7 +111,7 @@ func (c *core) arena(ents []*pb.Entry) []byte {
 
 // writeState writes term, vote and the log's beginning.
 func (c *core) writeState(g *group) uint64 {
-	g.st.term, g.st.vote = g.term, g.vote
+	g.st.term, g.st.vote, g.st.commit = g.term, g.vote, g.commit
 	return c.write(journal.Record{Stream: journal.StreamID(g.id), Kind: journal.KindState, Payload: encodeState(nil, &g.st)})
 }
 

@@ -2,8 +2,11 @@ package multiraft
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
@@ -22,6 +25,10 @@ var campaignTransfer = []byte("CampaignTransfer")
 func (c *core) hearMessage(b *inBatch, in *inMessage) {
 	env, m := in.env, in.msg
 	g := c.groups[catalog.GroupID(env.Group)]
+	if m != nil && m.GetType() == pb.MsgReadIndex {
+		c.heardDoubt(g, b.from, env, m)
+		return
+	}
 	if g == nil || g.rn == nil || env.ToReplica != uint64(g.replica) {
 		c.metrics.Strays.Add(1)
 		return
@@ -121,15 +128,20 @@ func (c *core) boundUntil(g *group, candidate catalog.NodeID) time.Duration {
 // mayVote decides whether raft may consider a vote.
 func (c *core) mayVote(g *group, from catalog.NodeID, env *wire.Envelope, m *pb.Message) bool {
 	if bytes.Equal(m.GetContext(), campaignTransfer) {
-		if !env.Revoked || m.GetTerm() == 0 {
+		if !env.Revoked || m.GetTerm() == 0 || g.owing() && !g.owes.heldBy(m.GetLogTerm(), m.GetIndex()) {
 			c.metrics.VotesWithheld.Add(1)
 			return false
 		}
 		c.heardRevocation(g, m.GetTerm()-1, hlc.Timestamp(env.HybridTimeLease))
 		return c.boundUntil(g, from) == 0
 	}
-	if c.now < g.votesFrom || g.owing() || c.boundUntil(g, from) != 0 || c.leaderAlive(g, from) {
+	if c.now < g.votesFrom || g.owing() && !g.owes.heldBy(m.GetLogTerm(), m.GetIndex()) {
 		c.metrics.VotesWithheld.Add(1)
+		return false
+	}
+	if c.boundUntil(g, from) != 0 || c.leaderAlive(g, from) {
+		c.metrics.VotesWithheld.Add(1)
+		c.doubtLeader(g)
 		return false
 	}
 	c.forgetLeader(g)
@@ -189,13 +201,59 @@ func (c *core) heardFarewell(g *group, env *wire.Envelope, m *pb.Message) {
 	if m.GetTerm() < g.term || g.role == raft.StateLeader {
 		return
 	}
-	if g.pledge.node != 0 && g.pledge.term == m.GetTerm() {
-		c.heardRevocation(g, m.GetTerm(), hlc.Timestamp(env.HybridTimeLease))
+	if p := &g.pledge; p.node != 0 && p.term == m.GetTerm() && p.replica == catalog.ReplicaID(m.GetFrom()) {
+		if env.HybridTimeLease != 0 {
+			c.heardRevocation(g, m.GetTerm(), hlc.Timestamp(env.HybridTimeLease))
+		} else { // nobody there remembers: carry what was acknowledged
+			g.floor = max(g.floor, c.pairs.timesAcked(p.node))
+			p.node = 0
+		}
 	}
 	if g.lead == catalog.ReplicaID(m.GetFrom()) && g.term == m.GetTerm() {
 		c.forgetLeader(g)
 		c.planElection(g, c.random(c.cfg.ElectionDelay))
 	}
+}
+
+// doubtLeader asks the leader that this voter is bound to whether it still
+// leads. A node lives and beats on when it has lost one group, and the word
+// that it did may not have come through.
+func (c *core) doubtLeader(g *group) {
+	replica, term := g.pledge.replica, g.pledge.term
+	if g.pledge.node == 0 {
+		replica, term = g.lead, g.term
+	}
+	node := g.nodeOf(replica)
+	if replica == 0 || node == 0 || node == c.self || g.doubted != 0 && c.now-g.doubted < c.cfg.Beat {
+		return
+	}
+	g.doubted = c.now
+	c.envelope(g, node, &pb.Message{Type: pb.MsgReadIndex.Enum(), From: new(uint64(g.replica)),
+		To: new(uint64(replica)), Term: new(term)})
+}
+
+// heardDoubt answers a voter that is bound to a leadership which is over: it
+// was deposed, or its replica is not here any more. A leader that still leads
+// lets the voter hear from it.
+func (c *core) heardDoubt(g *group, from catalog.NodeID, env *wire.Envelope, m *pb.Message) {
+	top := hlc.Timestamp(0)
+	if g != nil && uint64(g.replica) == env.ToReplica {
+		if g.role == raft.StateLeader && g.rn != nil {
+			c.activate(g)
+			return
+		}
+		if g.unread || g.term < m.GetTerm() || g.h.damaged != nil {
+			return
+		}
+		top = max(g.h.gate.highest(), g.floor)
+	}
+	raw, err := proto.Marshal(&pb.Message{Type: pb.MsgForgetLeader.Enum(), From: new(env.ToReplica),
+		To: new(env.FromReplica), Term: new(m.GetTerm())})
+	if err != nil {
+		panic(fmt.Sprintf("multiraft: a raft message does not marshal: %v", err))
+	}
+	c.post(from, &wire.Envelope{Group: env.Group, FromReplica: env.ToReplica, ToReplica: env.FromReplica, Incarnation: c.inc,
+		Revoked: true, HybridTimeLease: uint64(top), Raft: raw})
 }
 
 // farewell tells the voters that this replica's leadership of a term is over.
@@ -228,9 +286,6 @@ func (c *core) farewell(g *group, term uint64, top hlc.Timestamp) {
 func (c *core) repeatFarewells() {
 	keep := c.farewells[:0]
 	for _, f := range c.farewells {
-		if g := c.groups[f.group]; g != nil && !f.env.Removed && g.lead != 0 {
-			continue // there is a leader again
-		}
 		c.post(f.to, f.env)
 		if f.left--; f.left > 0 {
 			keep = append(keep, f)
@@ -283,6 +338,7 @@ func (c *core) electionDue(g *group) {
 		return
 	}
 	if until := c.boundUntil(g, c.self); until != 0 {
+		c.doubtLeader(g)
 		c.planElection(g, until-c.now+c.random(c.cfg.ElectionDelay))
 		return
 	}

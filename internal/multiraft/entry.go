@@ -214,6 +214,7 @@ func DecodeConf(b []byte) ([]*catalog.Replica, error) {
 // state is what must survive beside the entries.
 type state struct {
 	term, vote       uint64
+	commit           uint64 // known to be committed when this was written; entries say more
 	startIndex       uint64 // the log begins after this entry
 	startTerm        uint64
 	conf             []byte // the configuration at startIndex
@@ -228,6 +229,7 @@ func encodeState(b []byte, s *state) []byte {
 	b = append(b, stateVersion, flags)
 	b = binary.AppendUvarint(b, s.term)
 	b = binary.AppendUvarint(b, s.vote)
+	b = binary.AppendUvarint(b, s.commit)
 	b = binary.AppendUvarint(b, s.startIndex)
 	b = binary.AppendUvarint(b, s.startTerm)
 	b = binary.AppendUvarint(b, uint64(len(s.conf)))
@@ -243,7 +245,7 @@ func decodeState(b []byte) (state, error) {
 	b = b[2:]
 	var n uint64
 	var err error
-	for _, f := range []*uint64{&s.term, &s.vote, &s.startIndex, &s.startTerm, &n} {
+	for _, f := range []*uint64{&s.term, &s.vote, &s.commit, &s.startIndex, &s.startTerm, &n} {
 		if *f, b, err = takeUvarint(b); err != nil {
 			return s, err
 		}
@@ -255,28 +257,31 @@ func decodeState(b []byte) (state, error) {
 	return s, nil
 }
 
-// appendRecord writes a raft entry as a journal record's payload.
-func appendRecord(b []byte, e *pb.Entry) []byte {
+// appendRecord writes a raft entry as a journal record's payload, with what is
+// known to be committed: that costs eight bytes here, a record of its own
+// elsewhere.
+func appendRecord(b []byte, e *pb.Entry, commit uint64) []byte {
 	b = append(b, recordVersion, byte(e.GetType()))
 	b = binary.LittleEndian.AppendUint64(b, e.GetTerm())
+	b = binary.LittleEndian.AppendUint64(b, commit)
 	return append(b, e.GetData()...)
 }
 
-const recordFixed = 1 + 1 + 8
+const recordFixed = 1 + 1 + 8 + 8
 
 // decodeRecord reads a journal record back into a raft entry.
-func decodeRecord(pos uint64, b []byte) (*pb.Entry, error) {
+func decodeRecord(pos uint64, b []byte) (e *pb.Entry, commit uint64, err error) {
 	if len(b) < recordFixed || b[0] != recordVersion || b[1] > byte(pb.EntryConfChangeV2) {
-		return nil, fmt.Errorf("%w: journal record at %d", ErrBadEntry, pos)
+		return nil, 0, fmt.Errorf("%w: journal record at %d", ErrBadEntry, pos)
 	}
-	e := newEntry(pb.EntryType(b[1]), binary.LittleEndian.Uint64(b[2:]), pos)
+	e = newEntry(pb.EntryType(b[1]), binary.LittleEndian.Uint64(b[2:]), pos)
 	if len(b) > recordFixed {
 		e.Data = slices.Clone(b[recordFixed:])
 	}
 	if _, _, err := entryTime(e); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	return e, nil
+	return e, binary.LittleEndian.Uint64(b[10:]), nil
 }
 
 // newEntry makes a raft entry with one allocation for its scalars.

@@ -33,14 +33,16 @@ type gate struct {
 		// inflight are the times of this term's entries that are not applied
 		// here yet, rising. A safe time is below all of them.
 		inflight []hlc.Timestamp
+		passed   hlc.Timestamp // of the last entry applied here: no read is before it
 		safe     hlc.Timestamp // highest safe time given (M3)
 		top      hlc.Timestamp // highest time given at all (M3)
 
 		confs []voters // every configuration of the log, applied or not
 		acks  []ack    // who has acknowledged this leader in this term
 
-		// What the promises amounted to when last looked at. Promises are never
-		// withdrawn, so both hold until they run out.
+		// The most that promises amounted to in these configurations and this
+		// term. Promises are never withdrawn, and a bound once acknowledged is
+		// carried by votes for ever, so both only grow.
 		leaseUntil time.Duration
 		timesUntil hlc.Timestamp
 
@@ -93,8 +95,8 @@ func (g *gate) refreshLocked() time.Duration {
 		l, t := g.majorityLocked(c)
 		lease, times = min(lease, l), min(times, t)
 	}
-	s.leaseUntil, s.timesUntil = lease, times
-	return lease
+	s.leaseUntil, s.timesUntil = max(s.leaseUntil, lease), max(s.timesUntil, times)
+	return s.leaseUntil
 }
 
 func (g *gate) majorityLocked(c voters) (time.Duration, hlc.Timestamp) {
@@ -139,7 +141,7 @@ func (g *gate) readTime(now time.Duration) (hlc.Timestamp, error) {
 		t = min(t, s.timesUntil)
 	}
 	t = max(t, s.safe)
-	if t <= s.floor {
+	if t <= s.floor || t < s.passed {
 		return 0, ErrNotReady
 	}
 	s.safe, s.top = t, max(s.top, t)
@@ -187,13 +189,14 @@ func (g *gate) unassign() {
 	g.mu.inflight = g.mu.inflight[:len(g.mu.inflight)-1]
 }
 
-// applied says that the entry of (term, t) is applied here. Safe times may
-// pass it.
+// applied says that the entry at index, of term and time t, is applied here:
+// safe times may pass it.
 func (g *gate) applied(index, term uint64, t hlc.Timestamp) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s := &g.mu
 	s.status.Applied = index
+	s.passed = max(s.passed, t)
 	if s.leading && term == s.term {
 		s.own = true
 	}

@@ -56,10 +56,12 @@ type group struct {
 	// pledge is the leader that this voter last acknowledged. While the promise
 	// to its node keeps that generation it grants no vote to others (M5).
 	pledge struct {
-		node catalog.NodeID
-		gen  uint64
-		term uint64
+		node    catalog.NodeID
+		replica catalog.ReplicaID
+		gen     uint64
+		term    uint64
 	}
+	doubted time.Duration // when the leader was last asked whether it still leads
 	floor     hlc.Timestamp // bound on times of leaders that it followed before: votes carry it
 	votesFrom time.Duration // grants and asks for no vote before (M6)
 	revoked   struct {      // a leader revoked its leadership of this term, in this replica's favour
@@ -206,10 +208,11 @@ func (g *group) recover(gc *GroupConfig) error {
 	}
 	ents := make([]*pb.Entry, 0, len(r.Records))
 	for _, rec := range r.Records {
-		e, err := decodeRecord(rec.Pos, rec.Payload)
+		e, commit, err := decodeRecord(rec.Pos, rec.Payload)
 		if err != nil {
 			return err
 		}
+		g.st.commit = max(g.st.commit, commit)
 		if n := len(ents); n > 0 && (rec.Pos != ents[n-1].GetIndex()+1 || e.GetTerm() < ents[n-1].GetTerm()) {
 			return fmt.Errorf("entry %d of term %d follows %d of term %d", rec.Pos, e.GetTerm(), ents[n-1].GetIndex(), ents[n-1].GetTerm())
 		}
@@ -289,7 +292,7 @@ func (c *core) create(g *group) {
 		return
 	}
 	c.clock.AtLeast(g.maxTime)
-	g.term, g.vote, g.commit = g.st.term, g.st.vote, g.applied
+	g.term, g.vote, g.commit = g.st.term, g.st.vote, g.committedAtLeast()
 	g.log.hard = hardState(g.term, g.vote, g.commit)
 	g.log.conf = confState(g.conf)
 	g.log.snapshot = func() (*pb.Snapshot, error) { return c.describeSnapshot(g) }
@@ -314,6 +317,19 @@ func (c *core) create(g *group) {
 		c.wake(g)
 	}
 	g.publish()
+}
+
+// committedAtLeast is how far a recovered log is known to be committed: what
+// the records say, and what the log itself says. A leader proposes a
+// configuration only when it has applied the one before, so all but the last
+// are committed. Raft must not campaign before it has applied them: a majority
+// of a configuration two steps old may know nothing of what was decided since.
+func (g *group) committedAtLeast() uint64 {
+	commit := max(g.applied, min(g.st.commit, g.log.last()))
+	if n := len(g.pendConf); n > 1 {
+		commit = max(commit, g.pendConf[n-2].index)
+	}
+	return commit
 }
 
 // beginElection lets the first replica of a new group campaign at once, the

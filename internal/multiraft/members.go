@@ -40,6 +40,11 @@ func (c *core) change(g *group, r *changeRequest) {
 		r.finish(g.notLeader())
 	case g.changing != nil || len(g.pendConf) > 0:
 		r.finish(ErrChangePending)
+	case r.change.Kind == Remove && r.change.Replica == g.replica:
+		// Its successor removes it: a leader that removes itself may take the
+		// only second copy of what it committed last along.
+		c.transfer(g, 0)
+		r.finish(ErrNotReady)
 	case r.change.Kind == Promote:
 		g.changing = r
 		c.activate(g)
@@ -169,11 +174,12 @@ func (c *core) applyConf(g *group, e *pb.Entry) {
 				c.tellRemoved(g, catalog.ReplicaID(r.GetId()), catalog.NodeID(r.GetNode()))
 			}
 		}
-		c.activate(g)
 	}
 	c.retarget(g)
 	if g.role == raft.StateLeader {
 		c.activate(g)
+	} else if g.lead == 0 && g.electAt == 0 {
+		c.planElection(g, c.cfg.ElectionDelay+c.random(c.cfg.ElectionDelay)) // it may be a voter only now
 	}
 	g.publish()
 }

@@ -96,14 +96,12 @@ func (c *core) entryStored(g *group, e *pb.Entry) {
 	if g.role != raft.StateLeader {
 		return
 	}
+	_, id, _ := entryTime(e)
 	for _, p := range g.pending {
-		if p.index != 0 {
-			continue
-		}
-		if _, id, _ := entryTime(e); id == p.first && e.GetTerm() == p.term {
+		if p.index == 0 && p.first == id && p.term == e.GetTerm() {
 			p.index = e.GetIndex()
+			return
 		}
-		return
 	}
 }
 

@@ -158,6 +158,9 @@ func (c *core) restored(t *restoreTask) {
 	for _, m := range held {
 		c.store(g, m)
 	}
+	if g.lead == 0 && g.electAt == 0 {
+		c.planElection(g, c.cfg.ElectionDelay+c.random(c.cfg.ElectionDelay))
+	}
 	g.publish()
 	c.touch(g)
 }

@@ -139,6 +139,20 @@ func (c *core) settleTail(g *group) {
 	g.publish()
 }
 
+// settled says that no group here is in doubt or owes anything: what the
+// journal's end may have held is accounted for.
+func (c *core) settled() bool {
+	if len(c.doubting) > 0 {
+		return false
+	}
+	for _, g := range c.order {
+		if g.tail != nil || g.rn != nil && g.owing() {
+			return false
+		}
+	}
+	return true
+}
+
 // owed is what peers know a replica to have held, or hold themselves.
 type owed struct {
 	index, term    uint64 // a leader of term counted on entries up to index
@@ -161,18 +175,22 @@ func (g *group) majorityAnswered() bool {
 }
 
 // owing says that peers know this replica to have held more than it has now.
-// It takes entries, but neither votes nor campaigns until it has caught up.
+// It takes entries, but does not campaign until it has caught up, and votes
+// only for who holds all that it owes.
 func (g *group) owing() bool {
-	o := &g.owes
-	if o.index == 0 && o.lastTerm == 0 {
+	if g.owes == (owed{}) {
 		return false
 	}
-	last, term := g.durable.index, g.log.lastTerm()
-	if last < o.index && term <= o.term || term < o.lastTerm || term == o.lastTerm && last < o.last {
+	if !g.owes.heldBy(g.log.lastTerm(), g.durable.index) {
 		return true
 	}
-	*o = owed{}
+	g.owes = owed{}
 	return false
+}
+
+// heldBy says whether a log that ends so holds what is owed.
+func (o *owed) heldBy(term, last uint64) bool {
+	return (last >= o.index || term > o.term) && (term > o.lastTerm || term == o.lastTerm && last >= o.last)
 }
 
 // askedTail answers a peer in doubt. A leader that counted on entries which the
@@ -182,10 +200,10 @@ func (c *core) askedTail(e *tailEvent) {
 	q := e.state
 	a := &wire.TailState{Group: q.Group, Replica: q.Replica}
 	g := c.groups[catalog.GroupID(q.Group)]
-	if g != nil && g.rn != nil {
-		a.Known = true
+	if g != nil && g.h.damaged == nil {
+		a.Known = true // even if it was removed since, or is in doubt itself
 		a.Term, a.LastIndex, a.LastTerm = g.term, g.log.last(), g.log.lastTerm()
-		if g.role == raft.StateLeader {
+		if g.rn != nil && g.role == raft.StateLeader {
 			g.rn.WithProgress(func(id uint64, _ raft.ProgressType, p tracker.Progress) {
 				if id == q.Replica {
 					a.KnownMatch = p.Match
