@@ -61,6 +61,7 @@ func (n *Node) heartbeats() {
 		if err := n.heartbeat(moves); err != nil && n.ctx.Err() == nil {
 			n.log.Debug("no answer to a heartbeat", "error", err)
 		}
+		n.trustJournal()
 		pause := heartbeatEvery
 		if !n.led() { // as long as leaders change, locations are worth telling sooner
 			pause /= 10

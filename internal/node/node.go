@@ -70,6 +70,7 @@ type Node struct {
 	masterLeader atomic.Uint64 // who served the last request to the master
 	heardMaster  atomic.Int64  // Mono of the last answered heartbeat, 0 if none
 	draining     atomic.Bool
+	suspect      atomic.Bool   // the journal ended in a tail that is in doubt
 	opened       atomic.Bool   // the storage is open: requests are served
 	flushed      chan struct{} // the LSM has flushed: cut logs and journal
 

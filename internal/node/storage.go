@@ -46,6 +46,7 @@ func (n *Node) openStorage(context.Context) error {
 	n.journal = j
 	if replay.Suspect {
 		n.log.Warn("the journal ended in a suspect tail; replicas ask their peers before they vote")
+		n.suspect.Store(true)
 	}
 	for _, c := range replay.Corrupt {
 		n.log.Error("the journal is damaged; the replicas concerned are replaced", "corruption", c)
@@ -100,6 +101,22 @@ func (n *Node) flushLSM() {
 	if err := n.engine.AsyncFlush(); err != nil {
 		n.log.Warn("flush of the LSM", "error", err)
 	}
+}
+
+// trustJournal ends the doubt about a suspect tail once every replica has
+// compared its end with its peers'.
+func (n *Node) trustJournal() {
+	if !n.suspect.Load() {
+		return
+	}
+	for _, g := range n.host.Groups() {
+		if g.Status().Suspect {
+			return
+		}
+	}
+	n.suspect.Store(false)
+	n.journal.Trust()
+	n.log.Info("the suspect tail is cleared: no replica misses anything that its peers know of")
 }
 
 // flusher tells every group how far the LSM has durably come, after each flush,
