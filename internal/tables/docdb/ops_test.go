@@ -629,3 +629,49 @@ func BenchmarkGet(b *testing.B) {
 		}
 	}
 }
+
+// TestConstructors: there is a constructor for every operation, and what it
+// makes is well formed.
+func TestConstructors(t *testing.T) {
+	b, list := []byte("a"), [][]byte{[]byte("a"), []byte("b")}
+	random := client.RandomOptions{Count: 1}
+	span := client.ByScore(0, 1, true, true)
+	made := map[wire.OpCode]bool{}
+	for _, op := range []*wire.Op{
+		client.Delete(key), client.ExpireAt(key, farAhead, client.ExpireOptions{}), client.Persist(key),
+		client.Restore(key, dumpOf(RootSet, "a"), 0, true), client.Check(key, 0), client.Rename(key, b, true), client.Truncate(1),
+		client.Copy(key, b, true), client.Set(key, b, client.SetOptions{}), client.GetDel(key), client.GetEx(key, client.GetExOptions{}),
+		client.SetRange(key, 1, b), client.Append(key, b), client.IncrBy(key, 1), client.IncrByFloat(key, []byte("1")), client.SetBit(key, 1, 1),
+		client.HSet(key, list...), client.HSetNX(key, b, b), client.HDel(key, b), client.HIncrBy(key, b, 1), client.HIncrByFloat(key, b, []byte("1")),
+		client.SAdd(key, b), client.SRem(key, b), client.SPop(key, 1, 1), client.SPopOne(key, 1),
+		client.ZAdd(key, []float64{1, 2}, list, client.ZAddOptions{}), client.ZRem(key, b), client.ZRemRange(key, span), client.ZPop(key, 1, true),
+		client.LPush(key, b), client.RPush(key, b), client.LPushX(key, b), client.RPushX(key, b), client.LPop(key, 1), client.RPop(key, 1),
+		client.LPopOne(key), client.RPopOne(key), client.LTrim(key, 0, 1), client.LRem(key, 0, b), client.LSet(key, 0, b), client.LInsert(key, true, b, b),
+		client.TSAdd(key, 0, []int64{1, 2}, list), client.TSRem(key, 1),
+		client.RowPut(1, key, nil, client.RowOptions{}), client.RowUpdate(1, key, nil, client.RowOptions{}), client.RowDelete(1, key, client.RowOptions{}),
+		client.Exists(key), client.Type(key), client.ExpireTime(key), client.Dump(key), client.Version(key), client.Object(key),
+		client.ScanKeys(0, client.ScanOptions{}), client.CountKeys(0, client.ScanOptions{}),
+		client.Get(key), client.GetRange(key, 0, 1), client.StrLen(key), client.GetBit(key, 1),
+		client.HGet(key, b), client.HMGet(key, b), client.HGetAll(key), client.HKeys(key), client.HVals(key), client.HLen(key), client.HExists(key, b),
+		client.HStrLen(key, b), client.HScan(key, 0, client.ScanOptions{}), client.HRandom(key, random),
+		client.SMembers(key), client.SIsMember(key, b), client.SMIsMember(key, b), client.SCard(key), client.SScan(key, 0, client.ScanOptions{}), client.SRandom(key, random),
+		client.ZScore(key, b), client.ZMScore(key, b), client.ZCard(key), client.ZRank(key, b, true), client.ZRange(key, client.ByRank(0, 1)),
+		client.ZRange(key, client.ByLex([]byte("-"), []byte("+"))), client.ZCount(key, span), client.ZScan(key, 0, client.ScanOptions{}),
+		client.LLen(key), client.LRange(key, 0, 1), client.LIndex(key, 0), client.LPos(key, b, 1, -1, 0),
+		client.TSGet(key, 1), client.TSRange(key, client.TSSpan{High: 1}), client.TSCard(key), client.TSLastN(key, 1),
+		client.RowGet(1, key), client.RowScan(1, nil, nil, 1, nil, nil),
+	} {
+		made[wire.OpCode(op.Code)] = true
+		if r := newShelf(t).do(op); r.Code == wire.Code_CODE_INVALID {
+			t.Errorf("operation %d as the client makes it answers %s", op.Code, ours(r))
+		}
+	}
+	for _, code := range everyOp() {
+		if !made[code] {
+			t.Errorf("operation %d has no constructor", code)
+		}
+	}
+	if n := testing.AllocsPerRun(100, func() { client.Set(key, b, client.SetOptions{ExpireAtMs: 1}) }); n > 1 {
+		t.Errorf("making a set takes %v allocations", n)
+	}
+}
