@@ -3,6 +3,7 @@ package docdb
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 )
 
 // WriteBatch is what a request does to the documents of one tablet: effects that
@@ -16,6 +17,7 @@ type WriteBatch struct {
 	buf     []byte
 	docs    []batchDoc
 	effects []batchEffect
+	garbage []batchGarbage // versions that the batch deletes at once
 	index   map[string]int // docKey -> document, and place -> effect, once there are many
 	current int            // document that the next effect record belongs to; -1 none
 	ids     uint32         // write ids taken
@@ -37,7 +39,7 @@ const (
 type batchDoc struct {
 	start, end int    // of its docKey in buf
 	life       uint32 // the write id after its last root effect: where a new life begins
-	created    bool   // a root effect is in the batch
+	lives      bool   // its last root effect is of a living document
 }
 
 type batchEffect struct {
@@ -49,12 +51,18 @@ type batchEffect struct {
 	dead               bool
 }
 
+// batchGarbage is a version below the batch that it replaces; see Exec.SetCollect.
+type batchGarbage struct {
+	doc         int
+	tail, stamp []byte
+}
+
 // indexFrom is the number of effects from which lookups go by a map.
 const indexFrom = 16
 
 // Reset empties the batch and keeps its memory.
 func (b *WriteBatch) Reset() {
-	*b = WriteBatch{buf: append(b.buf[:0], batchVersion), docs: b.docs[:0], effects: b.effects[:0], current: -1}
+	*b = WriteBatch{buf: append(b.buf[:0], batchVersion), docs: b.docs[:0], effects: b.effects[:0], garbage: b.garbage[:0], current: -1}
 }
 
 // Empty reports whether the batch has no effect.
@@ -72,17 +80,28 @@ func (b *WriteBatch) Encode(dst []byte) []byte {
 	if len(b.buf) == 0 {
 		return append(dst, batchVersion)
 	}
-	if b.dead == 0 {
-		return append(dst, b.buf...)
-	}
 	from := 0
-	for i := range b.effects {
+	for i := 0; b.dead > 0 && i < len(b.effects); i++ {
 		if e := &b.effects[i]; e.dead {
 			dst = append(append(dst, b.buf[from:e.start]...), recGap)
 			from = e.end
 		}
 	}
-	return append(dst, b.buf[from:]...)
+	dst = append(dst, b.buf[from:]...)
+	current := b.current
+	for _, g := range b.garbage {
+		if g.doc != current {
+			d := b.docs[g.doc]
+			dst = appendBytes(append(dst, recDoc), b.buf[d.start:d.end])
+			current = g.doc
+		}
+		dst = appendBytes(appendBytes(append(dst, recCollect), g.tail), g.stamp)
+	}
+	return dst
+}
+
+func appendBytes(dst, p []byte) []byte {
+	return append(binary.AppendUvarint(dst, uint64(len(p))), p...)
 }
 
 // find gives the document of docKey (hash and escaped key), -1 if the batch has
@@ -133,8 +152,7 @@ func (b *WriteBatch) enter(docKey []byte) int {
 // b.buf and calls endSet.
 func (b *WriteBatch) beginSet(doc int, tail []byte) batchEffect {
 	if i := b.lookup(doc, tail); i >= 0 {
-		b.effects[i].dead = true
-		b.dead++
+		b.kill(i)
 	}
 	e := batchEffect{doc: doc, start: len(b.buf), id: b.ids}
 	b.buf = append(b.buf, recSet)
@@ -143,6 +161,25 @@ func (b *WriteBatch) beginSet(doc int, tail []byte) batchEffect {
 	b.buf = append(b.buf, tail...)
 	e.tailEnd = len(b.buf)
 	return e
+}
+
+// kill makes a gap of an effect.
+func (b *WriteBatch) kill(i int) {
+	b.effects[i].dead = true
+	b.dead++
+}
+
+// endLife makes gaps of the document's children with a write id below before. A
+// life that began and ended within the batch must leave none: no root version
+// would tell a sweep of them (G3).
+func (b *WriteBatch) endLife(doc int, before uint32) {
+	for i := range b.effects {
+		if e := &b.effects[i]; e.doc == doc && e.id < before && !e.dead && b.buf[e.tailStart] == tailSub {
+			b.kill(i)
+		}
+	}
+	// Nor may the root go that tells of the life below the batch.
+	b.garbage = slices.DeleteFunc(b.garbage, func(g batchGarbage) bool { return g.doc == doc && g.tail[0] == tailRoot })
 }
 
 // set appends an effect: value is what the place holds from now on.
@@ -155,7 +192,7 @@ func (b *WriteBatch) set(doc int, tail, value []byte) {
 	b.ids++
 	if tail[0] == tailRoot {
 		b.docs[doc].life = b.ids
-		b.docs[doc].created = true
+		b.docs[doc].lives = value[0] != valueTombstone
 	}
 	b.effects = append(b.effects, e)
 	if b.index != nil {
@@ -165,14 +202,9 @@ func (b *WriteBatch) set(doc int, tail, value []byte) {
 	}
 }
 
-// collect notes that a version of a place of the current document may be deleted
-// on every replica.
-func (b *WriteBatch) collect(tail, stamp []byte) {
-	b.buf = append(b.buf, recCollect)
-	b.buf = binary.AppendUvarint(b.buf, uint64(len(tail)))
-	b.buf = append(b.buf, tail...)
-	b.buf = binary.AppendUvarint(b.buf, uint64(len(stamp)))
-	b.buf = append(b.buf, stamp...)
+// collect notes that a version of a place may be deleted on every replica.
+func (b *WriteBatch) collect(doc int, tail, stamp []byte) {
+	b.garbage = append(b.garbage, batchGarbage{doc, bytes.Clone(tail), stamp})
 }
 
 // Truncate removes every document with a hash in [start, end) that was written
@@ -218,7 +250,7 @@ func (b *WriteBatch) lookup(doc int, tail []byte) int {
 		return -1
 	}
 	if b.index != nil {
-		if i, ok := b.index[string(b.place(doc, tail))]; ok {
+		if i, ok := b.index[string(b.place(doc, tail))]; ok && !b.effects[i].dead {
 			return i
 		}
 		return -1

@@ -41,6 +41,7 @@ type EngineOptions struct {
 	OnFlush func()
 
 	separateFrom int // values of this size and more leave the tree; tests lower it
+	blockBytes   int // of a data block; tests lower it
 }
 
 func (o EngineOptions) withDefaults() EngineOptions {
@@ -64,6 +65,9 @@ func (o EngineOptions) withDefaults() EngineOptions {
 	}
 	if o.separateFrom == 0 {
 		o.separateFrom = 2 << 10
+	}
+	if o.blockBytes == 0 {
+		o.blockBytes = 16 << 10
 	}
 	return o
 }
@@ -150,7 +154,7 @@ func (e *Engine) checkFormat() error {
 }
 
 func (e *Engine) writeFormat(path string) error {
-	if err := e.fs.MkdirAll(e.dir, 0o755); err != nil {
+	if err := e.makeDir(e.dir); err != nil {
 		return fmt.Errorf("docdb: create %s: %w", e.dir, err)
 	}
 	temp := path + ".new"
@@ -166,13 +170,25 @@ func (e *Engine) writeFormat(path string) error {
 	if err == nil {
 		err = e.syncDir(e.dir)
 	}
-	if err == nil {
-		err = e.syncDir(e.fs.PathDir(e.dir))
-	}
 	if err != nil {
 		return fmt.Errorf("docdb: write %s: %w", path, err)
 	}
 	return nil
+}
+
+// makeDir makes a directory, and those above it, so that they survive a crash.
+func (e *Engine) makeDir(dir string) error {
+	parent := e.fs.PathDir(dir)
+	if _, err := e.fs.Stat(dir); err == nil || parent == dir {
+		return err
+	}
+	if err := e.makeDir(parent); err != nil {
+		return err
+	}
+	if err := e.fs.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return e.syncDir(parent)
 }
 
 func (e *Engine) syncDir(dir string) error {
@@ -232,7 +248,7 @@ func (e *Engine) pebbleOptions() *pebble.Options {
 		l := &po.Levels[i]
 		l.FilterPolicy = bloom.FilterPolicy(10)
 		l.FilterType = pebble.TableFilter
-		l.BlockSize = 16 << 10
+		l.BlockSize = e.o.blockBytes
 		l.IndexBlockSize = 64 << 10
 	}
 	return po

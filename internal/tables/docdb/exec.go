@@ -180,10 +180,11 @@ func (d *Doc) baseRoot() (Root, bool, error) {
 	return d.base.root, d.base.found, nil
 }
 
-// PutRoot writes the root record. With r.Created zero a new life of the document
-// begins: nothing written before this batch is a child of it, nor what the batch
-// itself wrote before the document's last PutRoot or Delete. Children that the
-// batch wrote since then are. With r.Created as Root() gave it the life goes on.
+// PutRoot writes the root record. With r.Created as Root() gave it the life of
+// the document goes on, with all children. With r.Created zero a new life begins,
+// and what was written before is gone; but for the children that this batch wrote
+// while the document was not alive, which are the new life's. (So a new document
+// may get its root before its children or after; one that lives, before.)
 // r.Version is ignored.
 func (d *Doc) PutRoot(r Root) {
 	b := d.x.batch
@@ -192,12 +193,16 @@ func (d *Doc) PutRoot(r Root) {
 	switch {
 	case r.Created == DocTime{}:
 		r.Created.HT = pending
-		back = b.ids - b.docs[i].life
+		if !b.docs[i].lives {
+			back = b.ids - b.docs[i].life
+		}
+		b.endLife(i, b.ids-back)
 	case r.Created.HT == pending:
 		back = b.ids - r.Created.WriteID
 	}
 	d.x.val = appendRoot(d.x.val[:0], &r, back)
 	b.set(i, rootTail, d.x.val)
+	b.docs[i].lives = !expired(r.ExpireAtMs, d.x.nowMs)
 	d.collectRoot(r.Created)
 }
 
@@ -210,7 +215,7 @@ func (d *Doc) collectRoot(created DocTime) {
 		return
 	}
 	if created == b.root.Created || b.root.Kind == RootString || b.root.Kind == RootRow {
-		d.x.batch.collect(rootTail, b.stamp)
+		d.x.batch.collect(d.inBatch(), rootTail, b.stamp)
 		b.stamp = nil
 	}
 }
@@ -219,7 +224,7 @@ func (d *Doc) collectRoot(created DocTime) {
 func (d *Doc) collectChild(tail []byte) {
 	for i := range d.seen {
 		if bytes.Equal(d.seen[i].tail, tail) {
-			d.x.batch.collect(tail, d.seen[i].stamp)
+			d.x.batch.collect(d.inBatch(), tail, d.seen[i].stamp)
 			d.seen = slices.Delete(d.seen, i, i+1)
 			return
 		}
@@ -230,7 +235,9 @@ func (d *Doc) collectChild(tail []byte) {
 // record, whatever the number of children.
 func (d *Doc) Delete() {
 	b := d.x.batch
-	b.set(b.enter(d.batchKey()), rootTail, tombstone)
+	i := b.enter(d.batchKey())
+	b.endLife(i, b.ids)
+	b.set(i, rootTail, tombstone)
 	d.collectRoot(DocTime{})
 }
 

@@ -42,9 +42,11 @@ func (h hint) dueFrom(t DocTime) hlc.Timestamp {
 //   - from its own time on, if it is a tombstone;
 //   - from its expiry on, if it has one;
 //   - from the time of the next newer version of its place on, if the table
-//     holds one.
+//     holds one;
+//   - from its own time on, if it is the table's first: the next newer one may
+//     end the table before.
 //
-// A newer version in another file is not seen. The garbage is then found once a
+// A newer version on another level is not seen. The garbage is then found once a
 // compaction has brought the two together, and what can lie in wait for that is
 // bounded by the size of the upper levels, a tenth of the whole.
 type garbageCollector struct {
@@ -73,9 +75,13 @@ func (c *garbageCollector) AddPointKey(key pebble.InternalKey, _ []byte) error {
 		return nil // not a version: never garbage
 	}
 	due := v.hint.dueFrom(v.time)
-	if bytes.Equal(v.place, c.place) {
+	switch {
+	case bytes.Equal(v.place, c.place):
 		due = min(due, c.newer)
-	} else {
+	case c.place == nil:
+		due = min(due, v.time.HT)
+		fallthrough
+	default:
 		c.place = append(c.place[:0], v.place...)
 	}
 	c.newer = v.time.HT

@@ -2,6 +2,7 @@ package docdb
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -14,7 +15,7 @@ import (
 // SweepOptions say what one call of Sweep may do.
 type SweepOptions struct {
 	Cutoff hlc.Timestamp // the tablet's history cutoff, as replicated
-	From   []byte        // Next of the call before; nil: the span's start
+	From   []byte        // Next of the call before; nil: the span's start. Void after Ingest
 	Full   bool          // look everywhere, also where no block property tells of garbage
 
 	BytesMax   int64 // keys and values to look at; default 4 MiB
@@ -51,10 +52,11 @@ func (e *Engine) Sweep(span Span, o SweepOptions) (SweepResult, error) {
 	s := &sweep{e: e, o: o.withDefaults(), batch: e.db.NewBatch()}
 	defer s.batch.Close()
 	lower, upper := span.bounds()
-	if bytes.Compare(o.From, lower) > 0 {
-		lower = o.From
+	from, orphans := s.parseCursor(o.From)
+	if bytes.Compare(from, lower) < 0 {
+		from, orphans = lower, false
 	}
-	err := s.run(lower, upper)
+	err := s.run(from, upper, orphans)
 	s.closeIters()
 	if err == nil {
 		err = s.commit()
@@ -69,14 +71,16 @@ type sweep struct {
 	e      *Engine
 	o      SweepOptions
 	hints  *pebble.Iterator // sees only blocks that may hold garbage: what it shows may be deleted or incomplete
-	all    *pebble.Iterator // sees everything: decides
+	walk   *pebble.Iterator // sees everything, follows hints
+	all    *pebble.Iterator // sees everything, jumps to what is swept
 	batch  *pebble.Batch
 	result SweepResult
-	queued int // deletes in batch
+	queued int    // deletes in batch
+	key    []byte // scratch
 }
 
 func (s *sweep) closeIters() {
-	for _, it := range []*pebble.Iterator{s.hints, s.all} {
+	for _, it := range []*pebble.Iterator{s.hints, s.walk, s.all} {
 		if it != nil {
 			if err := it.Close(); err != nil {
 				s.e.readFailed(err)
@@ -85,68 +89,131 @@ func (s *sweep) closeIters() {
 	}
 }
 
-// run walks over the hints. The evidence is judged again for each place, because
+// run goes from hint to hint, and looks whether there is garbage at the place:
 // one place with garbage brings its whole block.
-func (s *sweep) run(lower, upper []byte) (err error) {
-	ho := &pebble.IterOptions{LowerBound: lower, UpperBound: upper}
+func (s *sweep) run(lower, upper []byte, orphans bool) (err error) {
+	resumed := lower
+	if orphans { // the other garbage of the document is still to come
+		v, err := parseVersion(lower)
+		if err != nil {
+			return err
+		}
+		lower = seekKey(v.docKey, rootTail)
+	}
+	o := pebble.IterOptions{LowerBound: lower, UpperBound: upper}
+	if s.walk, err = s.e.db.NewIter(&o); err != nil {
+		return err
+	}
+	if s.all, err = s.walk.Clone(pebble.CloneOptions{IterOptions: &pebble.IterOptions{}}); err != nil {
+		return err
+	}
 	if !s.o.Full {
-		ho.PointKeyFilters = append(make([]pebble.BlockPropertyFilter, 0, 2), garbageFilter{s.o.Cutoff})
+		o.PointKeyFilters = append(make([]pebble.BlockPropertyFilter, 0, 2), garbageFilter{s.o.Cutoff})
 	}
-	if s.hints, err = s.e.db.NewIter(ho); err != nil {
+	if s.hints, err = s.walk.Clone(pebble.CloneOptions{IterOptions: &o}); err != nil {
 		return err
 	}
-	if s.all, err = s.e.db.NewIter(nil); err != nil {
-		return err
+	if orphans {
+		if done, err := s.resume(resumed); err != nil || !done {
+			return err
+		}
 	}
-	if done, err := s.resume(lower); err != nil || !done {
-		return err
-	}
-	var place, swept []byte
-	newer := hlc.Max
+	var place []byte
 	for ok := s.hints.SeekGE(lower); ok; ok = s.hints.Next() {
 		v, err := parseVersion(s.hints.Key())
 		if err != nil {
 			return corruptRecord("key", s.hints.Key(), err)
 		}
 		s.result.Bytes += int64(len(s.hints.Key()))
-		due := v.hint.dueFrom(v.time)
 		if bytes.Equal(v.place, place) {
-			due = min(due, newer)
-		} else {
-			if s.spent() {
-				s.result.Next = seekKey(v.docKey, v.tail)
-				return nil
-			}
-			place = append(place[:0], v.place...)
-		}
-		newer = v.time.HT
-		if due > s.o.Cutoff || bytes.Equal(place, swept) {
 			continue
 		}
-		swept = append(swept[:0], place...)
-		done, err := s.place(clone(v.docKey), clone(v.tail))
+		if s.spent() {
+			s.stopAt(cursorHint, v.docKey, v.tail)
+			return nil
+		}
+		place = append(place[:0], v.place...)
+		garbage, err := s.anyGarbage(v)
 		if err != nil {
 			return err
 		}
-		if !done {
-			return nil
+		if !garbage {
+			continue
+		}
+		if done, err := s.place(v.docKey, v.tail); err != nil || !done {
+			return err
 		}
 	}
 	return s.hints.Error()
 }
 
-// resume goes on with a document in whose children the call before stopped.
+// anyGarbage reports whether a place has a version that the cutoff has overtaken.
+// Places come in order, so walk mostly stands where it is wanted.
+func (s *sweep) anyGarbage(v version) (bool, error) {
+	s.key = append(s.key[:0], v.place...)
+	s.key = appendVersion(s.key, len(v.docKey), endOfTime, hint{})
+	ok := s.walk.Valid()
+	if !ok || compareKeys(s.walk.Key(), s.key) < 0 {
+		ok = s.walk.SeekGE(s.key)
+	}
+	newer := hlc.Max
+	for ; ok; ok = s.walk.Next() {
+		w, err := parseVersion(s.walk.Key())
+		if err != nil {
+			return false, corruptRecord("key", s.walk.Key(), err)
+		}
+		if !bytes.Equal(w.place, v.place) {
+			break
+		}
+		if min(newer, w.hint.dueFrom(w.time)) <= s.o.Cutoff {
+			return true, nil
+		}
+		newer = w.time.HT
+	}
+	return false, s.walk.Error()
+}
+
+// A cursor is what the call before was at: a hint to be looked at, or the
+// orphans of a document, of which those before the key are gone. Only at the
+// same cutoff are they all that there are.
+const (
+	cursorHint    = 1
+	cursorOrphans = 2
+)
+
+func (s *sweep) cursor(kind byte, key []byte) []byte {
+	c := binary.BigEndian.AppendUint64([]byte{kind}, uint64(s.o.Cutoff))
+	return append(c, key...)
+}
+
+func (s *sweep) parseCursor(c []byte) (key []byte, orphans bool) {
+	d := reader{p: c}
+	kind, cutoff := d.byte(), hlc.Timestamp(d.uint64())
+	if d.bad || kind == cursorHint {
+		return d.p, false
+	}
+	v, err := parseVersion(d.p)
+	if err != nil {
+		return nil, false
+	}
+	if cutoff != s.o.Cutoff {
+		return seekKey(v.docKey, rootTail), false
+	}
+	return d.p, true
+}
+
+// resume goes on with a document among whose orphans the call before stopped.
 func (s *sweep) resume(from []byte) (done bool, err error) {
 	v, err := parseVersion(from)
-	if err != nil || v.tail[0] == tailRoot {
-		return true, nil
+	if err != nil {
+		return false, err
 	}
 	return s.root(v.docKey, v.tail)
 }
 
 // stopAt notes where the next call is to go on.
-func (s *sweep) stopAt(docKey, tail []byte) bool {
-	s.result.Next = seekKey(docKey, tail)
+func (s *sweep) stopAt(kind byte, docKey, tail []byte) bool {
+	s.result.Next = s.cursor(kind, seekKey(docKey, tail))
 	return false
 }
 
@@ -212,7 +279,7 @@ func (s *sweep) child(docKey, tail []byte) (done bool, err error) {
 			}
 		default:
 			if s.queued >= s.o.DeletesMax {
-				return s.stopAt(docKey, tail), nil
+				return s.stopAt(cursorHint, docKey, tail), nil
 			}
 			if err := s.remove(key); err != nil {
 				return false, err
@@ -262,7 +329,7 @@ func (s *sweep) root(docKey, from []byte) (done bool, err error) {
 		}
 	}
 	if plan.partial {
-		return s.stopAt(docKey, rootTail), nil
+		return s.stopAt(cursorHint, docKey, rootTail), nil
 	}
 	if plan.head != nil {
 		return true, s.remove(plan.head)
@@ -343,14 +410,14 @@ func (s *sweep) orphans(docKey, from []byte, p rootPlan) (done bool, err error) 
 		if v.time.Compare(p.alive) >= 0 || v.time.HT > s.o.Cutoff {
 			continue
 		}
-		if dead++; dead > rangeFrom && !p.anyNewer {
+		if dead++; dead > rangeFrom && p.alive == endOfTime && !p.anyNewer {
 			return s.dropChildren(docKey, p.newest)
 		}
 		if err := s.remove(key); err != nil {
 			return false, err
 		}
 		if s.spent() {
-			return s.stopAt(docKey, v.tail), nil
+			return s.stopAt(cursorOrphans, docKey, v.tail), nil
 		}
 	}
 	return true, s.all.Error()
@@ -369,9 +436,9 @@ func (s *sweep) dropChildren(docKey, root []byte) (done bool, err error) {
 	}
 	unchanged := it.SeekPrefixGE(seekKey(docKey, rootTail)) && bytes.Equal(it.Key(), root)
 	if err := errors.Join(it.Error(), it.Close()); err != nil || !unchanged {
-		return s.stopAt(docKey, rootTail), err
+		return s.stopAt(cursorHint, docKey, rootTail), err
 	}
-	lower, upper := append(clone(docKey), tailSub, 0), append(clone(docKey), tailSub+1, 0)
+	lower, upper := seekKey(docKey, []byte{tailSub}), seekKey(docKey, scanEnd)
 	if err := s.batch.DeleteRange(lower, upper, nil); err != nil {
 		return false, err
 	}

@@ -102,7 +102,7 @@ func (v *View) take() (*pebble.Iterator, error) {
 		v.spare = v.spare[:n-1]
 		return it, nil
 	}
-	return v.first.Clone(pebble.CloneOptions{})
+	return v.first.Clone(pebble.CloneOptions{IterOptions: &pebble.IterOptions{}}) // without the bounds that first may have
 }
 
 func (v *View) give(it *pebble.Iterator) { v.spare = append(v.spare, it) }
