@@ -236,7 +236,12 @@ func (c *clientConn) cancelLocked(p *pending) {
 // read is the reading goroutine: it hands answers to those who wait, until the
 // connection breaks, and then tells all who are left.
 func (c *clientConn) read() {
-	frames := newFrameReader(c.out.conn, c.out.metrics, c.out.uncork, c.out.cork)
+	frames := newFrameReader(c.out.conn, c.out.metrics, c.out.uncork, func() {
+		c.out.mu.Lock()
+		c.out.mu.corked = true
+		c.heard, c.sent = true, c.out.mu.added // part of a large frame is a sign of life, too
+		c.out.mu.Unlock()
+	})
 	for {
 		h, payload, err := frames.next()
 		if err == nil {
@@ -260,7 +265,6 @@ func (c *clientConn) frame(h header, payload []byte) error {
 		return &FrameError{fmt.Sprintf("kind %d at a caller", h.kind)}
 	}
 	c.out.mu.Lock()
-	c.heard, c.sent = true, c.out.mu.added
 	p := c.takeLocked(h.id)
 	c.out.mu.Unlock()
 	if p == nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/braiddb/braid/internal/catalog"
 )
 
-// How the values of rows become bytes. docs/formats/rpc.md has a page on it,
-// since a row's key and cells go over the wire as they go to disk.
+// How the values of rows become bytes. docs/formats/rpc.md says it, too: a
+// row's key and cells go over the wire as they go to disk.
 //
 // A value is a bool, int64, float64, string, []byte or time.Time, by the type of
 // its column. A key is the concatenation of its columns, hash columns first;
