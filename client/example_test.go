@@ -106,13 +106,13 @@ func ExampleIf() {
 func ExampleTable_WriteRows() {
 	ctx := context.Background()
 	readings := exampleTable(ctx)
-	applied, err := readings.WriteRows(ctx,
+	err := readings.WriteRows(ctx,
 		client.PutRow(client.Row{"sensor": "s2", "hour": 1, "value": 1.0}),
 		client.PutRow(client.Row{"sensor": "s2", "hour": 2, "value": 2.0}),
-		client.DeleteRow(client.Row{"sensor": "s2", "hour": 3}, client.IfPresent()),
+		client.DeleteRow(client.Row{"sensor": "s2", "hour": 3}),
 	)
-	fmt.Println(applied, err)
-	// Output: [true true false] <nil>
+	fmt.Println(err)
+	// Output: <nil>
 }
 
 func exampleTable(ctx context.Context) *client.Table {

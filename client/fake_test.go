@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -194,8 +195,13 @@ func (f *fakeCluster) write(node NodeID, req *wire.WriteRequest) *wire.WriteResp
 	f.floor[req.Tablet] = max(f.floor[req.Tablet], req.FirstRunning)
 	f.time++
 	resp := &wire.WriteResponse{HybridTime: f.time, Copies: 2}
+	before := maps.Clone(f.rows[req.Table])
 	for _, op := range req.Ops {
 		if op.Code == uint32(wire.OpCheck) && op.Ints[0] != 0 {
+			return &wire.WriteResponse{Error: &wire.Error{Code: wire.Code_CODE_CONDITION_FAILED}}
+		}
+		if op.Code >= uint32(wire.OpRowPut) && op.Code <= uint32(wire.OpRowDelete) && !f.rowMeets(req.Table, op) {
+			f.rows[req.Table] = before
 			return &wire.WriteResponse{Error: &wire.Error{Code: wire.Code_CODE_CONDITION_FAILED}}
 		}
 		resp.Results = append(resp.Results, f.execute(req.Table, op, f.time))
@@ -266,12 +272,14 @@ func (f *fakeCluster) execute(table uint32, op *wire.Op, now uint64) *wire.Resul
 	return &wire.Result{Kind: KindOK}
 }
 
+func (f *fakeCluster) rowMeets(table uint32, op *wire.Op) bool {
+	old := f.rows[table][string(op.Key)]
+	return (op.Flags&FlagNX == 0 || old == nil) && (op.Flags&FlagXX == 0 || old != nil) && old.meets(op.Conditions)
+}
+
 func (f *fakeCluster) writeRow(table uint32, op *wire.Op, now uint64) *wire.Result {
 	rows := f.rows[table]
 	old := rows[string(op.Key)]
-	if (op.Flags&FlagNX != 0 && old != nil) || (op.Flags&FlagXX != 0 && old == nil) || !old.meets(op.Conditions) {
-		return &wire.Result{Kind: KindBool}
-	}
 	if op.Code == uint32(wire.OpRowDelete) {
 		delete(rows, string(op.Key))
 		return &wire.Result{Kind: KindBool, Int: 1}

@@ -75,35 +75,27 @@ func UpdateRow(row Row, opts ...WriteOption) Mutation { return Mutation{wire.OpR
 // DeleteRow deletes the row with that key.
 func DeleteRow(key Row, opts ...WriteOption) Mutation { return Mutation{wire.OpRowDelete, key, opts} }
 
-// Put writes a whole row. It fails with ErrConditionFailed if an option kept it
-// from being written.
+// Put writes a whole row: columns that it does not name become null. It fails
+// with ErrConditionFailed if an option kept it from being written.
 func (t *Table) Put(ctx context.Context, row Row, opts ...WriteOption) error {
-	return t.writeRow(ctx, PutRow(row, opts...))
+	return t.WriteRows(ctx, PutRow(row, opts...))
 }
 
 // Update writes the columns that row names, and leaves the others.
 func (t *Table) Update(ctx context.Context, row Row, opts ...WriteOption) error {
-	return t.writeRow(ctx, UpdateRow(row, opts...))
+	return t.WriteRows(ctx, UpdateRow(row, opts...))
 }
 
 // Delete deletes the row with that key. That there is none is no error.
 func (t *Table) Delete(ctx context.Context, key Row, opts ...WriteOption) error {
-	return t.writeRow(ctx, DeleteRow(key, opts...))
-}
-
-func (t *Table) writeRow(ctx context.Context, m Mutation) error {
-	applied, err := t.WriteRows(ctx, m)
-	if err == nil && !applied[0] {
-		err = newError(wire.Code_CODE_CONDITION_FAILED, nil, "the row is not as the write requires")
-	}
-	return err
+	return t.WriteRows(ctx, DeleteRow(key, opts...))
 }
 
 // WriteRows carries out several writes of rows of one tablet, atomically, each
 // seeing those before it; rows with the same hashed columns are always in one
-// tablet. It tells of each whether it was applied: one whose own condition does
-// not hold is left out, and does not keep the others from being written.
-func (t *Table) WriteRows(ctx context.Context, ms ...Mutation) ([]bool, error) {
+// tablet. If the condition of one does not hold nothing is written, and it fails
+// with ErrConditionFailed.
+func (t *Table) WriteRows(ctx context.Context, ms ...Mutation) error {
 	reply, err := t.rows(ctx, 0, func(d *catalog.Table) ([]*Op, error) {
 		ops := make([]*Op, len(ms))
 		for i, m := range ms {
@@ -116,19 +108,14 @@ func (t *Table) WriteRows(ctx context.Context, ms ...Mutation) ([]bool, error) {
 		return ops, nil
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	applied := make([]bool, len(ms))
-	for i, r := range reply.Results {
+	for _, r := range reply.Results {
 		if err := resultError(r); err != nil {
-			if !errors.Is(err, ErrConditionFailed) {
-				return nil, err
-			}
-			continue
+			return err
 		}
-		applied[i] = r.Kind != KindBool || r.Int != 0
 	}
-	return applied, nil
+	return nil
 }
 
 // Get reads the row with that key: the columns named, or all. It fails with
@@ -168,13 +155,12 @@ func (t *Table) Get(ctx context.Context, key Row, columns ...string) (Row, error
 	return row, fillRow(row, desc, r.Cells, columns)
 }
 
-// schemaRounds bounds how often a request is encoded anew because the schema
-// changed under it.
-const schemaRounds = 5
-
-// rows encodes operations under the schema as known and carries them out; when
-// the leader has another one, it learns that and encodes them anew.
+// rows encodes operations under the schema as known and carries them out. When
+// the leader has another one they are encoded anew: this client may be behind,
+// or, for a moment after a change, the leader.
 func (t *Table) rows(ctx context.Context, readTime uint64, encode func(*catalog.Table) ([]*Op, error)) (Reply, error) {
+	c := t.client
+	park := c.opts.Clock.Now().Add(c.opts.Park)
 	for round := 0; ; round++ {
 		r, err := t.awaitRoutes(ctx)
 		if err != nil {
@@ -188,13 +174,14 @@ func (t *Table) rows(ctx context.Context, readTime uint64, encode func(*catalog.
 			return Reply{}, err
 		}
 		reply, err := t.await(ctx, ops, request{readTime: readTime, schema: r.desc.Schema.Version})
-		if !errors.Is(err, ErrSchemaMismatch) || round == schemaRounds {
+		if !errors.Is(err, ErrSchemaMismatch) || !c.opts.Clock.Now().Before(park) {
 			return reply, err
 		}
-		if _, err := t.refreshed(ctx); err != nil {
+		known, err := t.refreshed(ctx)
+		if err != nil {
 			return Reply{}, err
 		}
-		if t.routes.Load().desc.Schema.Version == r.desc.Schema.Version && !t.client.sleep(ctx, t.client.backoff(round)) {
+		if known.desc.Schema.GetVersion() == r.desc.Schema.Version && !c.sleep(ctx, c.backoff(round)) {
 			return Reply{}, contextError(ctx.Err(), false)
 		}
 	}
@@ -312,6 +299,9 @@ func conditionCells(d *catalog.Table, conditions []Condition) ([]*Cell, error) {
 		if c == nil {
 			return nil, noColumn(d, cond.Column)
 		}
+		if isKey(c) {
+			return nil, newError(wire.Code_CODE_INVALID, nil, "a condition on %q, which is part of the key", c.Name)
+		}
 		cell, err := valueCell(c, cond.Value)
 		if err != nil {
 			return nil, err
@@ -331,7 +321,9 @@ func columnCells(d *catalog.Table, names []string) ([]*Cell, error) {
 		if c == nil {
 			return nil, noColumn(d, name)
 		}
-		cells = append(cells, &Cell{Column: c.Id})
+		if !isKey(c) {
+			cells = append(cells, &Cell{Column: c.Id})
+		}
 	}
 	return cells, nil
 }
