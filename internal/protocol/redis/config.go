@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -37,9 +38,9 @@ type config struct {
 		sync.RWMutex
 		pass    []byte
 		clients int
-		timeout time.Duration
 	}
-	fixed map[string]string
+	timeout atomic.Int64 // time.Duration; asked with every read
+	fixed   map[string]string
 }
 
 func (cf *config) init(o Options) {
@@ -76,11 +77,7 @@ func (cf *config) maxClients() int {
 }
 
 // idle is how long a client may say nothing, 0: for ever.
-func (cf *config) idle() time.Duration {
-	cf.mu.RLock()
-	defer cf.mu.RUnlock()
-	return cf.mu.timeout
-}
+func (cf *config) idle() time.Duration { return time.Duration(cf.timeout.Load()) }
 
 // all gives every parameter.
 func (cf *config) all() map[string]string {
@@ -92,7 +89,7 @@ func (cf *config) all() map[string]string {
 	defer cf.mu.RUnlock()
 	values["requirepass"] = string(cf.mu.pass)
 	values["maxclients"] = strconv.Itoa(cf.mu.clients)
-	values["timeout"] = strconv.Itoa(int(cf.mu.timeout / time.Second))
+	values["timeout"] = strconv.Itoa(int(cf.idle() / time.Second))
 	return values
 }
 
@@ -147,7 +144,7 @@ func runConfigSet(c *conn, k *call) {
 				failed("argument must be between 0 and 2147483647 inclusive")
 				return
 			}
-			apply = append(apply, func() { cf.mu.timeout = time.Duration(n) * time.Second })
+			apply = append(apply, func() { cf.timeout.Store(int64(time.Duration(n) * time.Second)) })
 		default:
 			if _, known := cf.fixed[name]; known {
 				failed("can't set immutable config")

@@ -48,6 +48,9 @@ type parser struct {
 	start int // where the unfinished command begins
 	pos   int // the next byte to look at
 
+	want  int // size that recent reads would have filled
+	small int // reads in a row that filled little of the buffer
+
 	argc  int    // arguments still to come, 0 between commands
 	bulk  int    // length of the argument that comes, -1: its header comes first
 	spans []span // of the arguments that are there
@@ -249,16 +252,36 @@ func (p *parser) grow() {
 	p.moved(buf)
 }
 
-// fill says that n bytes were read into free.
-func (p *parser) fill(n int) { p.buf = p.buf[:len(p.buf)+n] }
+// fill says that n bytes were read into free. A client that fills the buffer, with
+// a pipeline, gets a larger one, so that one read takes more commands that can be
+// on their way together; after many small reads it is given back.
+func (p *parser) fill(n int) {
+	room := cap(p.buf) - len(p.buf)
+	p.buf = p.buf[:len(p.buf)+n]
+	switch {
+	case n == room && cap(p.buf) < readBytesChunk:
+		p.want, p.small = 2*cap(p.buf), 0
+	case n > readBytesMin/2:
+		p.small = 0
+	default:
+		p.small++
+	}
+}
+
+// smallReadsMax is how many small reads in a row make a buffer small again.
+const smallReadsMax = 64
 
 // rewind reclaims the room of the commands given out. With keep the arguments of
 // those may still be looked at by others: then the buffer is left to them.
 func (p *parser) rewind(keep bool) {
 	have := len(p.buf) - p.start
+	if p.small > smallReadsMax {
+		p.want, p.small = readBytesMin, 0
+		keep = keep || cap(p.buf) > readBytesMin
+	}
 	switch {
-	case keep || cap(p.buf) > readBytesChunk && have == 0:
-		buf := make([]byte, have, max(readBytesMin, have))
+	case keep || p.want > cap(p.buf) || cap(p.buf) > readBytesChunk && have == 0:
+		buf := make([]byte, have, max(readBytesMin, min(p.want, readBytesChunk), have))
 		copy(buf, p.buf[p.start:])
 		p.moved(buf)
 	case p.start > 0:
