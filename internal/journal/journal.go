@@ -22,8 +22,8 @@ const (
 	// KindTruncate makes void all earlier entries at positions >= Pos.
 	KindTruncate Kind = 3
 	// KindStart makes void all earlier entries; the stream now begins after Pos.
-	// It also heals a corrupt stream: whoever appends it says that the stream
-	// needs nothing of what was before.
+	// Together with a KindState it heals a corrupt stream: of what was before
+	// nothing is needed then.
 	KindStart Kind = 4
 	// KindDrop ends the stream: nothing before it counts.
 	KindDrop Kind = 5
@@ -166,8 +166,8 @@ type StreamReplay struct {
 	Start    []byte // payload of the newest KindStart, nil if none
 	Records  []Record
 	// Corrupt: acknowledged records of the stream are damaged or gone. Records
-	// holds what was before them. It lasts over restarts until a KindStart or a
-	// KindDrop is appended.
+	// holds what was before them. It lasts over restarts until a KindStart and a
+	// KindState, or a KindDrop, are appended.
 	Corrupt bool
 }
 

@@ -73,6 +73,18 @@ type kept struct {
 	payload []byte
 }
 
+// mark says what of a stream is in doubt. It is written as a record of its own,
+// whose position holds the bits, and kept until nothing is in doubt any more.
+type mark struct {
+	stream StreamID
+	doubt  uint64
+}
+
+const (
+	doubtState = 1 // until a newer state is written
+	doubtLog   = 2 // until a start is
+)
+
 func newLedger(id Identity) *ledger {
 	return &ledger{id: id, seed: seedOf(id), streams: map[StreamID]*stream{}, number: 1}
 }
@@ -120,7 +132,7 @@ func (l *ledger) size(reqs []request, forward []*stream) int64 {
 // with a sector of zeros behind it where there is room, and gives its extent.
 // From here on the ledger speaks as if it were written; if that fails the
 // journal has ended (J7).
-func (l *ledger) encode(buf []byte, reqs []request, forward []*stream, marks []StreamID) ([]byte, int64) {
+func (l *ledger) encode(buf []byte, reqs []request, forward []*stream, marks []mark) ([]byte, int64) {
 	seg := l.current()
 	head := groupHeaderBytes + len(l.roll)*rollEntryBytes
 	need := l.size(reqs, forward) + int64(len(marks))*recordHeaderBytes
@@ -146,11 +158,11 @@ func (l *ledger) encode(buf []byte, reqs []request, forward []*stream, marks []S
 			}
 		}
 	}
-	for _, id := range marks {
-		st := l.stream(id)
+	for _, m := range marks {
+		st := l.stream(m.stream)
 		seq := st.nextSeq
-		put(uint8(kindCorrupt), st, seq, 0, nil)
-		l.apply(st, seg, kindCorrupt, seq, 0, nil)
+		put(uint8(kindCorrupt), st, seq, m.doubt, nil)
+		l.apply(st, seg, kindCorrupt, seq, m.doubt, nil)
 	}
 	for i := range reqs {
 		if reqs[i].err != nil {
@@ -244,6 +256,7 @@ func (l *ledger) apply(st *stream, seg *segment, kind Kind, seq, pos uint64, pay
 	switch kind {
 	case KindState:
 		st.state.set(seg, seq, pos, payload)
+		st.settle(doubtState)
 	case KindTruncate:
 		if pos > 0 {
 			st.low = min(st.low, pos-1)
@@ -255,7 +268,7 @@ func (l *ledger) apply(st *stream, seg *segment, kind Kind, seq, pos uint64, pay
 	case KindStart:
 		st.unpin()
 		st.low = min(st.low, pos)
-		st.mark.clear()
+		st.settle(doubtLog)
 		st.start.set(seg, seq, pos, payload)
 	case KindDrop:
 		st.unpin()
@@ -363,6 +376,13 @@ func (st *stream) limit(pos uint64) {
 	st.spans = st.spans[:n]
 }
 
+// settle says that a doubt about the stream has no object any more.
+func (st *stream) settle(bits uint64) {
+	if st.mark.pos &^= bits; st.mark.pos == 0 {
+		st.mark.clear()
+	}
+}
+
 func (st *stream) unpin() {
 	for _, s := range st.spans {
 		s.seg.entryPins--
@@ -381,5 +401,5 @@ func (k *kept) clear() {
 	if k.seg != nil {
 		k.seg.keptPins--
 	}
-	k.seg, k.payload = nil, k.payload[:0]
+	k.seg, k.pos, k.payload = nil, 0, k.payload[:0]
 }

@@ -428,6 +428,11 @@ func (w *world) live() {
 	if len(r.Corrupt) > 0 {
 		w.fatalf("corruption where there was none: %+v", r.Corrupt)
 	}
+	for id, s := range r.Streams {
+		if s.Corrupt {
+			w.fatalf("stream %d is refused, and there was no damage", id)
+		}
+	}
 	if r.Suspect {
 		w.seen["suspect"]++
 		if w.rng.IntN(2) == 0 {

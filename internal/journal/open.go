@@ -94,19 +94,12 @@ func (j *Journal) recover(id Identity) (*Replay, error) {
 	}
 	b := &j.books
 	b.ledger = newLedger(id)
-	replay := &Replay{Suspect: v.suspect, Corrupt: v.corrupt, Torn: v.torn}
-	replay.Streams = b.adopt(v, segs)
+	streams, marks := b.adopt(v, segs)
+	replay := &Replay{Streams: streams, Suspect: v.suspect, Corrupt: v.corrupt, Torn: v.torn}
 	for _, s := range segs {
 		b.nextGen = max(b.nextGen, s.gen)
 	}
 	b.nextGen++
-	var marks []StreamID
-	for id, s := range replay.Streams {
-		if s.Corrupt {
-			marks = append(marks, id)
-		}
-	}
-	slices.Sort(marks)
 	if err := j.resume(v, b.size(nil, nil)+padded(int64(len(marks))*recordHeaderBytes)); err != nil {
 		return nil, err
 	}
@@ -118,7 +111,7 @@ func (j *Journal) recover(id Identity) (*Replay, error) {
 }
 
 // adopt fills the ledger from what was read.
-func (l *ledger) adopt(v *verdict, segs []scanned) map[StreamID]*StreamReplay {
+func (l *ledger) adopt(v *verdict, segs []scanned) (map[StreamID]*StreamReplay, []mark) {
 	segments := map[uint64]*segment{}
 	for i := range v.groups {
 		g := &v.groups[i]
@@ -235,7 +228,7 @@ func rewrite(f vfs.File, from, to int64, zero bool) error {
 
 // opening writes the first group of this life: it says where the life before
 // ended, whether that end is suspect, and which streams are corrupt.
-func (j *Journal) opening(marks []StreamID) error {
+func (j *Journal) opening(marks []mark) error {
 	b := &j.books
 	buf, extent := b.encode(nil, nil, nil, marks)
 	if b.offset+extent > b.current().size {

@@ -99,6 +99,7 @@ type verdict struct {
 // history is what is known of one stream, before void records are taken out.
 type history struct {
 	records []foundRecord
+	gap     bool // sequence numbers are missing
 }
 
 // classify turns scanned segments, in order of generation, into a verdict.
@@ -270,31 +271,39 @@ func (v *verdict) damage(g *foundGroup, roll []rollEntry) {
 }
 
 // order sorts a stream's records by sequence and keeps of several copies the
-// soundest, and of those the newest.
+// soundest, and of those the newest. Evidence of a loss stays, behind the record
+// of its sequence: that one may be a copy, which says nothing of those before it.
 func (h *history) order() {
 	slices.SortStableFunc(h.records, func(a, b foundRecord) int {
-		return cmp.Compare(a.seq, b.seq)
+		if c := cmp.Compare(a.seq, b.seq); c != 0 || a.lost == b.lost {
+			return c
+		}
+		if a.lost {
+			return 1
+		}
+		return -1
 	})
-	better := func(a, b *foundRecord) bool { // a over b, a being later in the journal
-		return !a.lost && (!a.damaged || b.damaged || b.lost)
-	}
 	n := 0
 	for i := range h.records {
-		if n > 0 && h.records[n-1].seq == h.records[i].seq {
-			if better(&h.records[i], &h.records[n-1]) {
-				h.records[n-1] = h.records[i]
-			}
+		r := h.records[i]
+		if n == 0 || h.records[n-1].seq != r.seq || r.lost {
+			h.records[n] = r
+			n++
 			continue
 		}
-		h.records[n] = h.records[i]
-		n++
+		if !r.damaged || h.records[n-1].damaged {
+			r.rewritten = r.rewritten && h.records[n-1].rewritten // either way it was in the run
+			h.records[n-1] = r
+		}
 	}
 	h.records = h.records[:n]
 }
 
 // rebuild orders every stream, fills the ledger's books with it and gives what
-// the caller shall see. Streams go in order of their ids.
-func (v *verdict) rebuild(l *ledger, segments map[uint64]*segment) map[StreamID]*StreamReplay {
+// the caller shall see, and which streams are to be marked corrupt. Streams go
+// in order of their ids.
+func (v *verdict) rebuild(l *ledger, segments map[uint64]*segment) (map[StreamID]*StreamReplay, []mark) {
+	var marks []mark
 	ids := make([]StreamID, 0, len(v.streams))
 	for id := range v.streams {
 		ids = append(ids, id)
@@ -305,81 +314,124 @@ func (v *verdict) rebuild(l *ledger, segments map[uint64]*segment) map[StreamID]
 		h := v.streams[id]
 		h.order()
 		st := l.stream(id)
-		sr := h.replay(st, l, segments)
-		if sr == nil {
-			continue // dropped
+		sr, doubt := h.replay(st, l, segments)
+		if sr != nil {
+			out[id] = sr
 		}
-		out[id] = sr
+		if h.gap && doubt != 0 && !v.reported(id) {
+			v.corrupt = append(v.corrupt, Corruption{Streams: []StreamID{id}, Reason: "acknowledged records are missing"})
+		}
+		if doubt != 0 {
+			marks = append(marks, mark{id, doubt})
+		}
 	}
-	return out
+	return out, marks
+}
+
+// reported tells whether a stream's loss is among those found already.
+func (v *verdict) reported(id StreamID) bool {
+	return slices.ContainsFunc(v.corrupt, func(c Corruption) bool {
+		return c.Streams == nil || slices.Contains(c.Streams, id)
+	})
 }
 
 // replay walks one stream in the order of its sequence. From the first record
-// that is missing on it is corrupt, until a start or a drop makes that void.
-func (h *history) replay(st *stream, l *ledger, segments map[uint64]*segment) *StreamReplay {
-	sr := &StreamReplay{}
-	var entries []foundRecord
-	whole := 0 // entries before the first damage
+// that is missing on its log is in doubt until a start begins it anew, and its
+// state until a newer one was written; a drop ends both.
+func (h *history) replay(st *stream, l *ledger, segments map[uint64]*segment) (*StreamReplay, uint64) {
+	w := walk{}
 	previous := uint64(0)
-	corrupt := func() {
-		if !sr.Corrupt {
-			sr.Corrupt, whole = true, len(entries)
-		}
-	}
-	alive := false
 	for i := range h.records {
 		r := &h.records[i]
 		if r.lost {
 			st.nextSeq = max(st.nextSeq, r.seq+1)
-			corrupt()
-			alive = true
+			if previous < r.seq { // else it is there after all, and all before it
+				w.miss(doubtState | doubtLog)
+			}
 			continue
 		}
-		if !r.rewritten {
+		switch {
+		case !r.rewritten:
 			if previous != 0 && r.seq != previous+1 {
-				corrupt()
+				w.miss(doubtState | doubtLog)
+				h.gap = true
 			}
 			previous = r.seq
-		} else if previous != 0 && r.seq == previous+1 {
+		case previous != 0 && r.seq == previous+1:
 			previous = r.seq // the original is gone, its copy is as good
 		}
-		if r.damaged && r.kind != KindDrop {
-			corrupt()
-		}
-		alive = r.kind != KindDrop
 		l.apply(st, segments[r.segment], r.kind, r.seq, r.pos, r.payload)
-		switch r.kind {
-		case KindState:
-			sr.State = r.payload
-		case KindTruncate:
-			entries = slices.DeleteFunc(entries, func(e foundRecord) bool { return e.pos >= r.pos })
-			whole = min(whole, len(entries))
-		case KindStart:
-			sr.Corrupt = r.damaged
-			sr.Start, sr.StartPos, entries, whole = r.payload, r.pos, nil, 0
-		case KindDrop:
-			*sr = StreamReplay{}
-			entries, whole = nil, 0
-		case kindCorrupt:
-			corrupt()
-		default:
-			entries = append(entries, *r)
+		w.step(r)
+	}
+	return w.result()
+}
+
+// walk is the state of a replay of one stream.
+type walk struct {
+	alive   bool // records since the last drop
+	sr      StreamReplay
+	entries []foundRecord
+	whole   int    // entries before the first that is missing, if the log is in doubt
+	doubt   uint64 // doubtState, doubtLog
+}
+
+func (w *walk) miss(bits uint64) {
+	w.alive = true
+	if bits&^w.doubt&doubtLog != 0 {
+		w.whole = len(w.entries)
+	}
+	w.doubt |= bits
+}
+
+func (w *walk) step(r *foundRecord) {
+	w.alive = true
+	switch r.kind {
+	case KindState:
+		w.sr.State = r.payload
+		w.doubt &^= doubtState
+		if r.damaged {
+			w.miss(doubtState)
 		}
+	case KindTruncate:
+		w.entries = slices.DeleteFunc(w.entries, func(e foundRecord) bool { return e.pos >= r.pos })
+		w.whole = min(w.whole, len(w.entries))
+	case KindStart:
+		w.sr.Start, w.sr.StartPos, w.entries, w.whole = r.payload, r.pos, nil, 0
+		w.doubt &^= doubtLog
+		if r.damaged {
+			w.miss(doubtLog)
+		}
+	case KindDrop:
+		*w = walk{}
+	case kindCorrupt:
+		w.miss(r.pos)
+	default:
+		w.entries = append(w.entries, *r)
 	}
-	if !alive {
-		return nil
+}
+
+// result gives nothing for a stream that was dropped, and what is in doubt.
+func (w *walk) result() (*StreamReplay, uint64) {
+	if !w.alive {
+		return nil, 0
 	}
-	if sr.Corrupt {
-		entries = entries[:whole]
+	if n := slices.IndexFunc(w.entries, func(e foundRecord) bool { return e.damaged }); n >= 0 {
+		w.miss(doubtLog)
+		w.whole = min(w.whole, n)
 	}
-	sr.Records = make([]Record, len(entries))
-	for i, e := range entries {
+	if w.doubt&doubtLog != 0 {
+		w.entries = w.entries[:w.whole]
+	}
+	sr := w.sr
+	sr.Corrupt = w.doubt != 0
+	sr.Records = make([]Record, len(w.entries))
+	for i, e := range w.entries {
 		sr.Records[i] = Record{Stream: e.stream, Kind: e.kind, Pos: e.pos, Payload: e.payload}
 	}
-	if sr.Start == nil && len(entries) > 0 && entries[0].pos > 0 {
-		sr.StartPos = entries[0].pos - 1
+	if sr.Start == nil && len(w.entries) > 0 && w.entries[0].pos > 0 {
+		sr.StartPos = w.entries[0].pos - 1
 	}
-	return sr
+	return &sr, w.doubt
 }
 
 // generationOf parses a segment's file name, 16 hex digits and ".journal".

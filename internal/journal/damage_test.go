@@ -1,0 +1,427 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/braiddb/braid/internal/sim/simfs"
+)
+
+// layout reads where the groups in use are.
+func layout(t testing.TB, fs *simfs.FS) *verdict {
+	t.Helper()
+	s := shelf{fs: fs, dir: "journal", id: testIdentity(1 << 40)}
+	segs, err := s.readAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return classify(segs)
+}
+
+func (g *foundGroup) streams() []StreamID {
+	set := map[StreamID]bool{}
+	for _, r := range g.records {
+		set[r.stream] = true
+	}
+	return slices.Sorted(maps.Keys(set))
+}
+
+func fileOf(gen uint64) string { return "journal/" + segmentName(gen) }
+
+// built is a journal of several groups, the last of them acknowledged and not
+// vouched for.
+func built(t testing.TB) *world {
+	w := newWorld(t, 77)
+	w.o.SegmentsMax = 8
+	clock := &manualClock{}
+	j, _ := w.open(clock)
+	for batch := range 6 {
+		w.batch++
+		sub := &submission{batch: w.batch, told: true}
+		for s := StreamID(1); s <= 3; s++ {
+			if int(s) == 1+batch%3 {
+				continue // each group misses one stream
+			}
+			sub.recs = append(sub.recs, entry(s, uint64(batch+1), strings.Repeat(string(rune('a'+batch)), 20*int(s))),
+				Record{Stream: s, Kind: KindState, Payload: []byte{byte(batch), byte(s)}})
+		}
+		appendWait(t, j, sub.recs...)
+		w.subs = append(w.subs, sub)
+	}
+	w.fs = w.fs.Crash(simfs.Crash{Sectors: 100, Names: 100})
+	j.Close()
+	return w
+}
+
+// reopen opens a damaged copy.
+func (w *world) reopen(fs *simfs.FS) (*Journal, *Replay) {
+	w.t.Helper()
+	j, r, err := Open(fs, "journal", testIdentity(w.life+1), &manualClock{}, w.o)
+	if err != nil {
+		w.fatalf("open of a damaged journal: %v", err)
+	}
+	return j, r
+}
+
+func TestEveryByteOfTheLastGroupIsSuspectNotCorrupt(t *testing.T) {
+	w := built(t)
+	v := layout(t, w.fs)
+	last := &v.groups[len(v.groups)-1]
+	if len(last.records) == 0 {
+		t.Fatal("the last group is only a watermark")
+	}
+	allButLast := func(s *submission) bool { return s.batch < w.batch }
+	for at := int64(last.offset); at < last.end()+sector; at++ {
+		fs := w.fs.Copy()
+		must(t, fs.Flip(fileOf(last.generation), at*8+at%8))
+		j, r := w.reopen(fs)
+		inside := at < int64(last.offset+last.bytes)
+		if len(r.Corrupt) != 0 {
+			t.Fatalf("byte %d: called corrupt: %+v", at, r.Corrupt)
+		}
+		if r.Suspect != (inside || at >= last.end()) {
+			t.Fatalf("byte %d of a group at %d of %d bytes: suspect %v", at, last.offset, last.bytes, r.Suspect)
+		}
+		sure := everything
+		if inside {
+			sure = allButLast
+		}
+		if _, wrong := w.outcome(r, sure, noStream); wrong != "" {
+			t.Fatalf("byte %d: %s", at, wrong)
+		}
+		j.Close()
+		if at%16 == 0 && r.Suspect {
+			w.suspicionLasts(fs)
+		}
+	}
+}
+
+// suspicionLasts checks that a suspect tail is suspect until it is trusted.
+func (w *world) suspicionLasts(fs *simfs.FS) {
+	w.t.Helper()
+	for i, want := range []bool{true, true, false} {
+		w.life++
+		j, r := w.reopen(fs)
+		if r.Suspect != want {
+			w.fatalf("opened again %d times: suspect %v", i, r.Suspect)
+		}
+		if i == 1 {
+			j.Trust()
+		}
+		j.Close()
+	}
+}
+
+func TestEveryByteOfAVouchedGroupIsCorruptForItsStreams(t *testing.T) {
+	w := built(t)
+	v := layout(t, w.fs)
+	refused := 0
+	for i := range v.groups[:len(v.groups)-1] {
+		g := &v.groups[i]
+		for at := int64(g.offset); at < g.end(); at++ {
+			fs := w.fs.Copy()
+			must(t, fs.Flip(fileOf(g.generation), at*8+at%8))
+			j, r := w.reopen(fs)
+			inside := at < int64(g.offset+g.bytes)
+			if r.Suspect || (len(r.Corrupt) > 0) != inside {
+				t.Fatalf("group %d byte %d, inside %v: %+v", g.number, at, inside, r)
+			}
+			if w.checkCorrupt(r, g.streams()) > 0 {
+				refused++
+			}
+			j.Close()
+			if at%64 == 0 {
+				w.corruptionLasts(fs, r)
+			}
+		}
+	}
+	// A newer state makes up for a damaged one, and a watermark has no streams;
+	// the rest must be refused.
+	if refused < 1500 {
+		t.Errorf("only %d damages led to a refusal", refused)
+	}
+}
+
+// checkCorrupt checks that only streams are refused which can have lost
+// something, that all others are whole, and counts the refused.
+func (w *world) checkCorrupt(r *Replay, of []StreamID) (refused int) {
+	w.t.Helper()
+	for id, s := range r.Streams {
+		if s.Corrupt {
+			refused++
+			if !slices.Contains(of, id) {
+				w.fatalf("stream %d is refused, the damage was to %v: %+v", id, of, r.Corrupt)
+			}
+		}
+	}
+	if _, wrong := w.outcome(r, everything, corruptIn(r)); wrong != "" {
+		w.fatalf("%s, corrupt %+v", wrong, r.Corrupt)
+	}
+	return refused
+}
+
+func corruptIn(r *Replay) func(StreamID) bool {
+	return func(id StreamID) bool { return r.Streams[id] != nil && r.Streams[id].Corrupt }
+}
+
+// corruptionLasts checks that a corrupt stream stays so, beyond the life of the
+// segment with the damage, until it is begun anew.
+func (w *world) corruptionLasts(fs *simfs.FS, first *Replay) {
+	w.t.Helper()
+	var corrupt []StreamID
+	for _, id := range slices.Sorted(maps.Keys(first.Streams)) {
+		if first.Streams[id].Corrupt {
+			corrupt = append(corrupt, id)
+		}
+	}
+	if len(corrupt) == 0 {
+		return
+	}
+	check := func(r *Replay, want bool) {
+		w.t.Helper()
+		for _, id := range corrupt {
+			if r.Streams[id] == nil || r.Streams[id].Corrupt != want {
+				w.fatalf("stream %d, corrupt %v expected: %+v", id, want, r.Streams[id])
+			}
+		}
+	}
+	w.life++
+	j, r := w.reopen(fs)
+	check(r, true)
+	for s := range StreamID(4) {
+		j.SetLowWater(s, 1<<40)
+	}
+	for pos := uint64(1); j.Metrics().Recycled < 4; pos++ {
+		if err := appendErr(j, Record{Stream: 9, Kind: KindEntry, Pos: pos, Payload: make([]byte, 3000)}); err != nil && !errors.Is(err, ErrNoSpace) {
+			w.fatalf("%v", err)
+		}
+		j.SetLowWater(9, pos)
+	}
+	j.Close()
+	w.life++
+	j, r = w.reopen(fs)
+	check(r, true)
+	for _, id := range corrupt {
+		appendWait(w.t, j, Record{Stream: id, Kind: KindStart, Pos: 100}, Record{Stream: id, Kind: KindState, Payload: []byte("new")})
+	}
+	j.Close()
+	w.life++
+	j, r = w.reopen(fs)
+	check(r, false)
+	j.Close()
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// place is where random damage fell.
+type place struct {
+	file  string
+	at    int64
+	bytes int64
+	zero  bool // it left zeros
+	what  string
+}
+
+// harm damages one spot of one segment.
+func harm(rng *rand.Rand, fs *simfs.FS) (p place) {
+	names, _ := fs.List("journal")
+	names = slices.DeleteFunc(names, func(n string) bool { _, ok := generationOf(n); return !ok })
+	pick := func() (string, []byte) {
+		n := "journal/" + names[rng.IntN(len(names))]
+		data, _ := fs.Read(n)
+		return n, data
+	}
+	name, data := pick()
+	p = place{file: name, bytes: sector}
+	p.at = rng.Int64N(int64(len(data))) &^ (sector - 1)
+	switch rng.IntN(4) {
+	case 0:
+		p.what, p.at, p.bytes = "flip", p.at+rng.Int64N(sector), 1
+		fs.Flip(name, p.at*8+rng.Int64N(8))
+	case 1:
+		p.what, p.zero = "zeros", true
+		fs.Overwrite(name, p.at, make([]byte, sector))
+	case 2:
+		from, other := pick()
+		at := rng.Int64N(int64(len(other))) &^ (sector - 1)
+		p.what, p.bytes = fmt.Sprintf("sectors of %s:%d", from, at), sector*int64(1+rng.IntN(3))
+		block := slices.Clone(other[at:min(at+p.bytes, int64(len(other)))])
+		p.bytes = int64(len(block))
+		p.zero = !nonZero(block, 0)
+		fs.Overwrite(name, p.at, block)
+	case 3:
+		p.what = "unreadable"
+		at := p.at
+		fs.SetReads(func(op simfs.Op) simfs.Fault {
+			if op.Kind == simfs.OpRead && op.Path == name && op.Offset < at+sector && at < op.Offset+int64(op.Bytes) {
+				return simfs.Fault{Err: simfs.ErrIO}
+			}
+			return simfs.Fault{}
+		})
+	}
+	return p
+}
+
+// TestDamageIsNeverSilent damages journals that have lived and crashed for a
+// while. Whatever is not reported is whole, and what is reported is about what
+// was damaged.
+func TestDamageIsNeverSilent(t *testing.T) {
+	cases, reported := 0, 0
+	for seed := uint64(1000); cases < 3000; seed++ {
+		w := newWorld(t, seed)
+		w.arm(false)
+		for w.crash < 3 {
+			w.live()
+		}
+		w.fs.SetFault(nil)
+		for !w.lastLife() {
+		}
+		v := layout(t, w.fs)
+		rng := rand.New(rand.NewPCG(seed, 2))
+		for range 60 {
+			cases++
+			if w.damage(v, rng) {
+				reported++
+			}
+		}
+	}
+	t.Logf("%d cases, %d reported", cases, reported)
+	if reported < cases/10 {
+		t.Errorf("only %d of %d cases hit something", reported, cases)
+	}
+}
+
+// lastLife ends with a power loss that spares everything, in the middle of use,
+// so that the last group is not vouched for. It reports whether it ended so.
+func (w *world) lastLife() bool {
+	clock := &manualClock{}
+	j, r := w.open(clock)
+	m, wrong := w.outcome(r, everything, noStream)
+	if wrong != "" {
+		w.fatalf("%s", wrong)
+	}
+	j.Trust()
+	w.settle(m)
+	for range 3 + w.rng.IntN(12) {
+		w.appendBatch(j)
+		w.moveLow(j)
+	}
+	w.fs = w.fs.Crash(simfs.Crash{Sectors: 100, Names: 100})
+	j.Close()
+	return !layout(w.t, w.fs).suspect
+}
+
+// damage harms a copy once and checks what is said about it.
+func (w *world) damage(v *verdict, rng *rand.Rand) (reported bool) {
+	fs := w.fs.Copy()
+	p := harm(rng, fs)
+	var hit []StreamID
+	groups, lastHit := 0, false
+	for i := range v.groups {
+		g := &v.groups[i]
+		if fileOf(g.generation) == p.file && p.at < int64(g.offset+g.bytes) && int64(g.offset) < p.at+p.bytes {
+			hit = append(hit, g.streams()...)
+			groups++
+			lastHit = lastHit || i == len(v.groups)-1
+		}
+	}
+	j, r, err := Open(fs, "journal", testIdentity(w.life+1), &manualClock{}, w.o)
+	if err != nil {
+		w.fatalf("%+v: open: %v", p, err)
+	}
+	defer j.Close()
+	if groups < 2 {
+		for id, s := range r.Streams {
+			if s.Corrupt && !slices.Contains(hit, id) {
+				w.fatalf("%+v: stream %d is refused, hit was %v: %+v", p, id, hit, r.Corrupt)
+			}
+		}
+	}
+	sure := everything
+	if lastHit && (r.Suspect || p.zero) {
+		// Several sectors can take the last groups together.
+		last := 0
+		for _, s := range w.subs {
+			if s.err == nil {
+				last = s.batch
+			}
+		}
+		sure = func(s *submission) bool { return s.batch <= last-groups }
+	} else if r.Suspect && groups > 0 && len(r.Corrupt) == 0 {
+		w.fatalf("%+v: suspect, though the last group was not hit", p)
+	}
+	if _, wrong := w.outcome(r, sure, corruptIn(r)); wrong != "" {
+		w.fatalf("%+v hit %d groups of streams %v: %s\nsuspect %v corrupt %+v", p, groups, hit, wrong, r.Suspect, r.Corrupt)
+	}
+	return r.Suspect || len(r.Corrupt) > 0
+}
+
+// TestAMisdirectedGroupIsReported lets single writes of a running journal land
+// elsewhere.
+func TestAMisdirectedGroupIsReported(t *testing.T) {
+	reported, cases := 0, 0
+	for seed := uint64(5000); seed < 5400; seed++ {
+		w := newWorld(t, seed)
+		clock := &manualClock{}
+		j, _ := w.open(clock)
+		for range 3 {
+			w.appendBatch(j)
+		}
+		at := w.rng.IntN(12)
+		names, _ := w.fs.List("journal")
+		target := simfs.Place{Path: "journal/" + names[len(names)-1-w.rng.IntN(2)], Offset: int64(w.rng.IntN(32)) * sector}
+		after, before := 0, 0
+		w.fs.SetFault(func(op simfs.Op) simfs.Fault {
+			if op.Kind != simfs.OpWrite || op.Offset < sector {
+				return simfs.Fault{}
+			}
+			at--
+			if at == -1 {
+				before = w.batch
+				return simfs.Fault{To: &target}
+			}
+			if at < 0 {
+				after++
+			}
+			return simfs.Fault{}
+		})
+		for range 8 {
+			w.appendBatch(j)
+		}
+		w.fs.SetFault(nil)
+		w.fs = w.fs.Crash(simfs.Crash{Sectors: 100, Names: 100})
+		j.Close()
+		if at >= 0 {
+			continue
+		}
+		cases++
+		j, r := w.reopen(w.fs)
+		j.Close()
+		if r.Suspect || len(r.Corrupt) > 0 {
+			reported++
+		}
+		// The exposure that docs/formats states: the last group of all, written
+		// to the wrong place, leaves no trace where it should be.
+		sure := everything
+		if after == 0 || r.Suspect {
+			sure = func(s *submission) bool { return s.batch < before && !r.Suspect }
+		}
+		if _, wrong := w.outcome(r, sure, corruptIn(r)); wrong != "" {
+			w.fatalf("misdirected to %+v, %d groups after: %s\n%+v", target, after, wrong, r)
+		}
+	}
+	t.Logf("%d of %d misdirected groups reported", reported, cases)
+	if reported < cases/2 {
+		t.Error("too few")
+	}
+}
