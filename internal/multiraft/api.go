@@ -164,7 +164,7 @@ type Status struct {
 	Quiesced       bool // leader: every live follower has and knows everything
 	Conf           []*catalog.Replica
 	Progress       []Progress // leader: of the others, at most one beat old
-	Suspect        bool       // the journal's tail is in doubt and peers have not cleared it
+	Suspect        bool       // the journal's tail is in doubt: peers have not been asked, or know of more than is here
 	Corrupt        bool       // the journal's stream is damaged: replace this replica
 	Removed        bool       // the group's configuration has this replica no more
 }

@@ -80,17 +80,20 @@ func (c *core) stamp(g *group, to catalog.ReplicaID, node catalog.NodeID, term u
 // carriesCommitAlone says that an empty append to a peer tells it nothing but
 // the commit index. That travels with the next entries or the next beat (M10).
 func (c *core) carriesCommitAlone(g *group, to catalog.ReplicaID) bool {
-	p := g.peer(to)
-	if p.probe {
-		p.probe = false
-		return false // an answer to a heartbeat showed it behind
-	}
-	replicating := false
+	replicating, complete := false, false
 	g.rn.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
 		if id == uint64(to) {
 			replicating = pr.State == tracker.StateReplicate && !pr.MsgAppFlowPaused
+			complete = pr.Match >= g.log.last()
 		}
 	})
+	p := g.peer(to)
+	if p.probe {
+		p.probe, replicating = false, false // an answer to a heartbeat showed it behind
+	}
+	if !replicating && complete {
+		c.metrics.CommitsAlone.Add(1)
+	}
 	return replicating
 }
 
@@ -124,6 +127,7 @@ func (c *core) beat() {
 	c.sweep()
 	c.repeatFarewells()
 	c.tickShaky()
+	c.nextCampaigns()
 	c.resolveOrphans()
 	c.watchDisk()
 	c.watchTails()
@@ -269,7 +273,11 @@ func (c *core) hearGroupBeat(b *inBatch, gb *wire.GroupBeat) {
 	}
 	p := g.peer(from)
 	p.commit = gb.Commit
-	p.probe = true
+	g.rn.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
+		if id == gb.FromReplica {
+			p.probe = pr.Match < g.log.last() || pr.State == tracker.StateProbe
+		}
+	})
 	c.stepRaft(g, &pb.Message{Type: pb.MsgHeartbeatResp.Enum(), From: new(gb.FromReplica), To: new(gb.ToReplica), Term: new(gb.Term)})
 	c.rest(g)
 }

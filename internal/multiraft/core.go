@@ -34,17 +34,20 @@ type core struct {
 	order  []*group // by creation; what is walked is walked in this order
 	nextID ProposalID
 
-	ready    []*group // touched in this turn
-	active   []*group // led, with something outstanding: they beat
-	shaky    []*group // led, with a lease that may have lapsed: they are ticked
-	orphans  []*group // not led, with own proposals of unknown outcome
-	doubting []*group // with a suspect tail
-	alarms   alarms
-	seen     []pairView // peers at the last sweep
-	lapseAt  time.Duration
-	bytes    int64 // of all logs
-	leaving  int   // snapshot streams under way
-	draining bool
+	ready      []*group // touched in this turn
+	active     []*group // led, with something outstanding: they beat
+	shaky      []*group // led, with a lease that may have lapsed: they are ticked
+	orphans    []*group // not led, with own proposals of unknown outcome
+	held       []*group // proposals wait for entries on their way
+	doubting   []*group // with a suspect tail
+	alarms     alarms
+	seen       []pairView // peers at the last sweep
+	lapseAt    time.Duration
+	running    []*group // campaigns under way
+	candidates []*group // those that wait for one to end
+	bytes      int64    // of all logs
+	leaving    int      // snapshot streams under way
+	draining   bool
 
 	turn      uint64 // newest append handed out
 	done      uint64 // newest append that is durable
@@ -170,6 +173,10 @@ func (c *core) step(now time.Duration, events []event) *effects {
 	c.fireAlarms()
 	c.proposeWaiting()
 	c.collectReady()
+	for c.resumeHeld() {
+		c.proposeWaiting()
+		c.collectReady()
+	}
 	c.finish()
 	return &c.fx
 }
@@ -277,6 +284,9 @@ func (c *core) collect(g *group) {
 		default:
 			c.say(g, m)
 		}
+	}
+	for _, p := range g.peers {
+		p.probe = false
 	}
 	c.failRefusedChange(g)
 	g.publish()

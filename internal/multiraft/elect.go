@@ -346,8 +346,53 @@ func (c *core) electionDue(g *group) {
 	c.campaign(g)
 }
 
-// campaign asks for votes, and plans to ask again.
+// campaignsMax bounds the campaigns of a loop that are under way at once. When
+// a node dies a third of all groups looks for a leader. If all did so at once,
+// answers would come after the next attempt had made them worthless.
+const campaignsMax = 64
+
+// campaign asks for votes, as soon as few enough others do.
 func (c *core) campaign(g *group) {
+	if !g.queued {
+		g.queued = true
+		c.candidates = append(c.candidates, g)
+		c.nextCampaigns()
+	}
+}
+
+// nextCampaigns lets those campaign who wait for others to be done. A campaign
+// that has gone unanswered for a while makes room too.
+func (c *core) nextCampaigns() {
+	if len(c.candidates) == 0 {
+		return
+	}
+	c.running = slices.DeleteFunc(c.running, func(g *group) bool { return c.now-g.campaignAt > 2*c.cfg.ElectionDelay })
+	for len(c.candidates) > 0 && len(c.running) < campaignsMax {
+		g := c.candidates[0]
+		c.candidates[0] = nil
+		c.candidates = c.candidates[1:]
+		g.queued = false
+		if g.rn == nil || g.role == raft.StateLeader || g.lead != 0 || c.draining {
+			continue
+		}
+		g.campaignAt = c.now
+		if !slices.Contains(c.running, g) {
+			c.running = append(c.running, g)
+		}
+		c.runCampaign(g)
+	}
+}
+
+// endCampaign makes room: the group has a leader, or lost.
+func (c *core) endCampaign(g *group) {
+	if i := slices.Index(c.running, g); i >= 0 {
+		c.running = slices.Delete(c.running, i, i+1)
+		c.nextCampaigns()
+	}
+}
+
+// runCampaign asks for votes, and plans to ask again.
+func (c *core) runCampaign(g *group) {
 	c.metrics.Campaigns.Add(1)
 	g.unread = true
 	if err := g.rn.Campaign(); err != nil {
@@ -358,15 +403,18 @@ func (c *core) campaign(g *group) {
 	if g.eager {
 		retry = max(c.cfg.ElectionDelay/32, time.Millisecond)
 	}
-	retry <<= min(g.attempts, 5)
+	retry = min(retry<<min(g.attempts, 10), max(c.cfg.Lease, c.cfg.ElectionDelay))
 	g.attempts++
-	c.planElection(g, retry+c.random(min(retry, c.cfg.ElectionDelay)))
+	c.planElection(g, retry+c.random(retry))
 }
 
 // roleChanged follows raft's view of who leads.
 func (c *core) roleChanged(g *group, s *raft.SoftState) {
 	was := g.role
 	g.role, g.lead = s.RaftState, catalog.ReplicaID(s.Lead)
+	if g.role == raft.StateLeader || g.role == raft.StateFollower {
+		c.endCampaign(g)
+	}
 	if g.role == raft.StateLeader {
 		c.becameLeader(g)
 		return

@@ -61,17 +61,19 @@ type group struct {
 		gen     uint64
 		term    uint64
 	}
-	doubted time.Duration // when the leader was last asked whether it still leads
+	doubted   time.Duration // when the leader was last asked whether it still leads
 	floor     hlc.Timestamp // bound on times of leaders that it followed before: votes carry it
 	votesFrom time.Duration // grants and asks for no vote before (M6)
 	revoked   struct {      // a leader revoked its leadership of this term, in this replica's favour
 		term  uint64
 		floor hlc.Timestamp
 	}
-	earliest time.Duration // a leader serves nothing before: what voters said was left of older promises
-	electAt  time.Duration // when to campaign if no leader is known; 0: not planned
-	attempts int
-	eager    bool // a new group: campaign as soon as peers are there
+	earliest   time.Duration // a leader serves nothing before: what voters said was left of older promises
+	electAt    time.Duration // when to campaign if no leader is known; 0: not planned
+	attempts   int
+	queued     bool          // among those that wait to campaign
+	campaignAt time.Duration // when it last did
+	eager      bool          // a new group: campaign as soon as peers are there
 
 	// Leading.
 	peers    []*peer
@@ -104,7 +106,7 @@ type group struct {
 type peer struct {
 	replica catalog.ReplicaID
 	commit  uint64 // known to be known there
-	probe   bool   // a heartbeat's answer asked for an append: an empty one may go
+	probe   bool   // until the next Ready: it answered a heartbeat and is behind, so an empty append may go
 	ack     ack
 }
 
@@ -403,6 +405,7 @@ func (c *core) remove(g *group) {
 	c.order = without(c.order, g)
 	c.active, c.shaky, c.orphans = without(c.active, g), without(c.shaky, g), without(c.orphans, g)
 	c.doubting = without(c.doubting, g)
+	c.endCampaign(g)
 	c.fx.destroyed = append(c.fx.destroyed, g)
 }
 
@@ -512,7 +515,7 @@ func (g *group) publish() {
 	s := &h.gate.mu.status
 	s.Term, s.Commit, s.Leader = g.term, g.commit, g.lead
 	s.Quiesced = g.role == raft.StateLeader && !g.isActive
-	s.Suspect, s.Corrupt = g.tail != nil, h.damaged != nil
+	s.Suspect, s.Corrupt = g.tail != nil || g.owing(), h.damaged != nil
 	s.Conf = g.conf
 	s.LeaderNode = 0
 	if g.lead != 0 {

@@ -31,7 +31,8 @@ type Host struct {
 	loops   []*loop
 	bytes   atomic.Int64 // of proposals that wait, on the whole node
 	fatal   atomic.Bool
-	skewLog atomic.Int64 // when a refused clock was last logged, monotonic
+	hurry   chan struct{} // beat before it is time
+	skewLog atomic.Int64  // when a refused clock was last logged, monotonic
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -104,6 +105,13 @@ func New(cfg Config, d Deps) *Host {
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.mu.groups = make(map[catalog.GroupID]*Group)
 	h.pairs = newPairs(&h.d, &h.cfg, &h.metrics)
+	h.hurry = make(chan struct{}, 1)
+	h.pairs.wake = func() {
+		select {
+		case h.hurry <- struct{}{}:
+		default:
+		}
+	}
 	h.spools.streams = make(map[spoolKey]*inStream)
 	for range h.cfg.Loops {
 		dice := rand.New(rand.NewPCG(d.Rand.Uint64(), d.Rand.Uint64()))
@@ -418,6 +426,8 @@ func (h *Host) beat() {
 		h.sendBeats()
 		select {
 		case <-due:
+		case <-h.hurry:
+			stop()
 		case <-h.ctx.Done():
 			stop()
 			return

@@ -290,6 +290,7 @@ func (c *core) retire(g *group) {
 	}
 	g.retained, g.electAt, g.rn = nil, 0, nil
 	g.role, g.lead = raft.StateFollower, 0
+	c.endCampaign(g)
 	c.active, c.shaky, c.orphans = without(c.active, g), without(c.shaky, g), without(c.orphans, g)
 	g.h.gate.mu.Lock()
 	g.h.gate.mu.status.Removed = true

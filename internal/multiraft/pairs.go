@@ -34,6 +34,7 @@ type pairs struct {
 	clock   *hlc.Clock
 	metrics *Metrics
 
+	wake    func()      // a peer was added that has promised nothing yet: beat now; may be nil
 	outlier atomic.Bool // a majority of peers and this node's clock disagree
 
 	mu struct {
@@ -100,8 +101,13 @@ func (p *pairs) retain(node catalog.NodeID) {
 		return
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.pairLocked(node).refs++
+	x := p.pairLocked(node)
+	x.refs++
+	first := x.refs == 1
+	p.mu.Unlock()
+	if first && p.wake != nil {
+		p.wake()
+	}
 }
 
 // release takes back one retain.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"runtime/debug"
 	"slices"
 	"testing"
 	"time"
@@ -239,7 +240,7 @@ func (w *world) run() error {
 		func() {
 			defer func() {
 				if r := recover(); r != nil {
-					w.fail("panic: %v", r)
+					w.fail("panic: %v\n%s", r, debug.Stack())
 					if w.trace != nil {
 						panic(r)
 					}
