@@ -192,10 +192,18 @@ func padded(n int64) int64 { return (n + sector - 1) &^ (sector - 1) }
 
 // recordSeed mixes into a record's checksum whose it is and in which segment.
 func recordSeed(seed uint32, incarnation, generation uint64) uint32 {
-	var b [16]byte
-	binary.LittleEndian.PutUint64(b[0:], incarnation)
-	binary.LittleEndian.PutUint64(b[8:], generation)
-	return crc32.Update(seed, castagnoli, b[:])
+	return sumUint64(sumUint64(seed, incarnation), generation)
+}
+
+// sumUint64 is crc32.Update by a number's eight bytes. That function would move
+// a small buffer to the heap for every record.
+func sumUint64(sum uint32, v uint64) uint32 {
+	sum = ^sum
+	for range 8 {
+		sum = castagnoli[byte(sum)^byte(v)] ^ sum>>8
+		v >>= 8
+	}
+	return ^sum
 }
 
 // encodeRecord writes a record at b; offset is its place in the segment, which
@@ -215,9 +223,7 @@ func encodeRecord(b []byte, seed uint32, offset uint64, kind uint8, s StreamID, 
 }
 
 func recordHeadSum(b []byte, seed uint32, offset uint64) uint32 {
-	var o [8]byte
-	binary.LittleEndian.PutUint64(o[:], offset)
-	return crc32.Update(crc32.Update(seed, castagnoli, o[:]), castagnoli, b[8:recordHeaderBytes])
+	return crc32.Update(sumUint64(seed, offset), castagnoli, b[8:recordHeaderBytes])
 }
 
 // foundRecord is a record read back. If damaged is set its header is sound and
