@@ -40,6 +40,7 @@ type batchDoc struct {
 	start, end int    // of its docKey in buf
 	life       uint32 // the write id after its last root effect: where a new life begins
 	lives      bool   // its last root effect is of a living document
+	children   bool   // it has effects on children
 }
 
 type batchEffect struct {
@@ -173,7 +174,7 @@ func (b *WriteBatch) kill(i int) {
 // life that began and ended within the batch must leave none: no root version
 // would tell a sweep of them (G3).
 func (b *WriteBatch) endLife(doc int, before uint32) {
-	for i := range b.effects {
+	for i := 0; b.docs[doc].children && i < len(b.effects); i++ {
 		if e := &b.effects[i]; e.doc == doc && e.id < before && !e.dead && b.buf[e.tailStart] == tailSub {
 			b.kill(i)
 		}
@@ -193,6 +194,8 @@ func (b *WriteBatch) set(doc int, tail, value []byte) {
 	if tail[0] == tailRoot {
 		b.docs[doc].life = b.ids
 		b.docs[doc].lives = value[0] != valueTombstone
+	} else {
+		b.docs[doc].children = true
 	}
 	b.effects = append(b.effects, e)
 	if b.index != nil {

@@ -102,8 +102,12 @@ func (v *View) take() (*pebble.Iterator, error) {
 		v.spare = v.spare[:n-1]
 		return it, nil
 	}
-	return v.first.Clone(pebble.CloneOptions{IterOptions: &pebble.IterOptions{}}) // without the bounds that first may have
+	return v.first.Clone(pebble.CloneOptions{IterOptions: &pointOptions}) // without the bounds that first may have
 }
+
+// pointOptions are for iterators that mostly look for one document: writes look
+// for keys that do not exist yet, so the filters of the last level pay.
+var pointOptions = pebble.IterOptions{UseL6Filters: true}
 
 func (v *View) give(it *pebble.Iterator) { v.spare = append(v.spare, it) }
 
@@ -139,7 +143,7 @@ func (p *iterPool) take(e *Engine) (*pebble.Iterator, uint64, error) {
 	}
 	p.mu.Unlock()
 	e.closeIters(stale)
-	it, err := e.db.NewIter(nil)
+	it, err := e.db.NewIter(&pointOptions)
 	return it, gen, err
 }
 
