@@ -136,7 +136,9 @@ func (c *core) beat() {
 			c.abdicate(g)
 			continue
 		}
-		c.stepRaft(g, &pb.Message{Type: pb.MsgBeat.Enum(), From: new(raft.LocalAppendThread)})
+		if g.tickedAt != c.now { // a tick beats by itself
+			c.stepRaft(g, &pb.Message{Type: pb.MsgBeat.Enum(), From: new(raft.LocalAppendThread)})
+		}
 		c.promoteReady(g)
 		g.publishProgress(c)
 	}
@@ -155,6 +157,7 @@ func (c *core) tickShaky() {
 		if g.h.gate.lease(c.now) <= c.now {
 			c.metrics.LeasesLapsed.Add(1)
 			g.rn.Tick()
+			g.tickedAt = c.now
 			g.unread = true
 			c.touch(g)
 		}

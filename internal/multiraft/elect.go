@@ -286,6 +286,9 @@ func (c *core) farewell(g *group, term uint64, top hlc.Timestamp) {
 func (c *core) repeatFarewells() {
 	keep := c.farewells[:0]
 	for _, f := range c.farewells {
+		if g := c.groups[f.group]; g != nil && !f.env.Removed && g.lead != 0 {
+			continue // there is a leader again; who has not heard of it will ask
+		}
 		c.post(f.to, f.env)
 		if f.left--; f.left > 0 {
 			keep = append(keep, f)

@@ -80,6 +80,7 @@ type group struct {
 	waiting  []*Proposal
 	pending  []*pendingEntry
 	ledTerm  uint64
+	tickedAt time.Duration
 	isActive bool
 	isShaky  bool
 	isOrphan bool
@@ -490,7 +491,7 @@ func (c *core) retarget(g *group) {
 }
 
 // needed is the index up to which no follower that the log can still serve
-// lacks entries.
+// lacks entries. A follower that this leader has not heard of yet may lack any.
 func (g *group) needed() uint64 {
 	if g.role != raft.StateLeader {
 		if g.quiet {
@@ -500,7 +501,11 @@ func (g *group) needed() uint64 {
 	}
 	to := g.log.last()
 	g.rn.WithProgress(func(id uint64, _ raft.ProgressType, p tracker.Progress) {
-		if id != uint64(g.replica) && p.Match >= g.log.base {
+		switch {
+		case id == uint64(g.replica):
+		case p.Match == 0 && p.State == tracker.StateProbe:
+			to = 0
+		case p.Match >= g.log.base:
 			to = min(to, p.Match)
 		}
 	})

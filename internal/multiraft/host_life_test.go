@@ -55,6 +55,9 @@ func TestLeaderDies(t *testing.T) {
 	old.restart()
 	put(t, nodes, 7, "again")
 	same(t, nodes, 3)
+	if old.host.Metrics().SnapshotsRestored.Load() != 0 {
+		t.Fatal("a short absence took a snapshot to make good")
+	}
 }
 
 func TestIsolatedLeaderStopsBeforeAnotherStarts(t *testing.T) {
