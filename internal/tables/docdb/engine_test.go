@@ -1,0 +1,337 @@
+package docdb
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"github.com/braiddb/braid/internal/catalog"
+	"github.com/braiddb/braid/internal/hlc"
+)
+
+func mustOpen(t *testing.T, fs vfs.FS, o EngineOptions) *Engine {
+	t.Helper()
+	e, err := OpenEngine(fs, "data/docdb", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// put applies one batch that f makes.
+func put(t *testing.T, e *Engine, ht hlc.Timestamp, f func(x *Exec)) {
+	t.Helper()
+	v, err := e.View(wholeTable, hlc.Max-1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	var b WriteBatch
+	b.Reset()
+	f(NewExec(v, &b, wholeTable.Table, ht.Millis()))
+	a := e.NewBatch()
+	_, err = a.Apply(wholeTable.Table, b.Encode(nil), ht, 0)
+	if err := errors.Join(err, a.Commit()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDirectoryOfAnotherFormatIsRefused(t *testing.T) {
+	write := func(fs vfs.FS, text string) {
+		f, err := fs.Create("data/docdb/FORMAT", vfs.WriteCategoryUnspecified)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = f.Write([]byte(text))
+		if err := errors.Join(err, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fs := vfs.NewMem()
+	if err := mustOpen(t, fs, EngineOptions{}).Close(); err != nil {
+		t.Fatal(err)
+	}
+	write(fs, "braid docdb 2\n")
+	var format *FormatError
+	if _, err := OpenEngine(fs, "data/docdb", EngineOptions{}); !errors.As(err, &format) || format.Have != 2 || format.Want != 1 {
+		t.Errorf("a newer directory: %v", err)
+	}
+	write(fs, "something else")
+	if _, err := OpenEngine(fs, "data/docdb", EngineOptions{}); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("a damaged format file: %v", err)
+	}
+	write(fs, "braid docdb 1\n")
+	if err := mustOpen(t, fs, EngineOptions{}).Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestADiskErrorEndsTheNode: a flush that cannot be synced is told to Fatal, and
+// nothing is reported durable.
+func TestADiskErrorEndsTheNode(t *testing.T) {
+	var broken atomic.Bool
+	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if broken.Load() && (op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData) {
+			return errors.New("the disk is broken")
+		}
+		return nil
+	}))
+	told := make(chan error, 1)
+	var times atomic.Int32
+	e := mustOpen(t, fs, EngineOptions{Fatal: func(err error) {
+		times.Add(1)
+		told <- err
+	}})
+	put(t, e, 5, func(x *Exec) { x.Doc(1, []byte("k")).PutRoot(Root{Kind: RootString}) })
+	a := e.NewBatch()
+	if err := errors.Join(a.PutGroupState(4, []byte("applied"), []byte("1")), a.Commit()); err != nil {
+		t.Fatal(err)
+	}
+	broken.Store(true)
+	if err := e.AsyncFlush(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-told; err == nil {
+		t.Fatal("Fatal was told nothing")
+	}
+	if _, ok, err := e.DurableGroupState(4, []byte("applied")); ok || err != nil {
+		t.Errorf("what was not synced is durable: %v, %v", ok, err)
+	}
+	if times.Load() != 1 {
+		t.Errorf("Fatal was called %d times", times.Load())
+	}
+}
+
+func TestGroupStateIsKeptApart(t *testing.T) {
+	e := mustOpen(t, vfs.NewMem(), EngineOptions{})
+	defer e.Close()
+	a := e.NewBatch()
+	for _, g := range []catalog.GroupID{1, 2, 1<<64 - 1} {
+		for _, k := range []string{"", "a", "a\x00", "b"} {
+			if err := a.PutGroupState(g, []byte(k), fmt.Appendf(nil, "%d %s", g, k)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := a.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	a = e.NewBatch()
+	err := errors.Join(a.DeleteGroupStateRange(2, nil, nil), a.DeleteGroupStateRange(1<<64-1, []byte("a"), []byte("b")), a.DeleteGroupState(1, []byte("b")), a.Commit())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for g, want := range map[catalog.GroupID]string{1: `"" "a" "a\x00" `, 2: "", 1<<64 - 1: `"" "b" `} {
+		got := ""
+		err := e.ScanGroupState(g, nil, nil, func(key, value []byte) bool {
+			got += fmt.Sprintf("%q ", key)
+			if string(value) != fmt.Sprintf("%d %s", g, key) {
+				t.Errorf("group %d %q is %q", g, key, value)
+			}
+			return true
+		})
+		if err != nil || got != want {
+			t.Errorf("group %d has %s, want %s (%v)", g, got, want, err)
+		}
+	}
+}
+
+// TestSweepBesideWrites runs sweeps that delete whole dead documents while the
+// same documents are written anew, and readers look on.
+func TestSweepBesideWrites(t *testing.T) {
+	e := mustOpen(t, vfs.NewMem(), EngineOptions{MemTableBytes: 256 << 10, blockBytes: 512})
+	defer e.Close()
+	const rounds, children = 60, rangeFrom + 30
+	var cutoff Cutoff
+	var done atomic.Bool
+	var wg sync.WaitGroup
+	wg.Go(func() { // sweeper
+		for !done.Load() {
+			if _, err := e.Sweep(wholeTable, SweepOptions{Cutoff: cutoff.Load(), Full: true}); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	wg.Go(func() { // reader: a hash is whole or not there
+		for !done.Load() {
+			v, err := e.View(wholeTable, hlc.Max-1, nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			checkWhole(t, v, children)
+			v.Close()
+		}
+	})
+	ht := hlc.FromMicros(1e15)
+	for round := range rounds {
+		for doc := range uint64(3) {
+			ht += 10
+			put(t, e, ht, func(x *Exec) {
+				d := x.Doc(doc, []byte("k"))
+				d.PutRoot(Root{Kind: RootHash, Count: children})
+				for i := range children {
+					d.PutSub(fmt.Appendf(nil, "%04d", i), binary.AppendUvarint(nil, uint64(round)))
+				}
+			})
+			if round < rounds-1 {
+				ht += 10
+				put(t, e, ht, func(x *Exec) { x.Doc(doc, []byte("k")).Delete() })
+				cutoff.Raise(ht)
+			}
+		}
+	}
+	done.Store(true)
+	wg.Wait()
+	v, err := e.View(wholeTable, hlc.Max-1, &cutoff)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	if n := checkWhole(t, v, children); n != 3 {
+		t.Errorf("%d documents, want 3", n)
+	}
+	if e.Metrics().VersionsCollected == 0 {
+		t.Error("nothing was collected")
+	}
+}
+
+// checkWhole counts the documents; each must have all its children.
+func checkWhole(t *testing.T, v *View, children int) (docs int) {
+	x := NewExec(v, nil, wholeTable.Table, 1)
+	err := x.ScanDocs(0, 0, func(hash uint64, key []byte, r Root) bool {
+		docs++
+		n := 0
+		var round []byte
+		err := x.Doc(hash, key).ScanSub(nil, nil, n%2 == 0, func(sub, value []byte) bool {
+			if n++; n > 1 && !bytes.Equal(round, value) {
+				t.Errorf("children of rounds %x and %x", round, value)
+			}
+			round = value
+			return true
+		})
+		if err != nil || n != children {
+			t.Errorf("document %d has %d children, want %d (%v)", hash, n, children, err)
+		}
+		return err == nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	return docs
+}
+
+// TestViewsAreFixed: what is applied after a view was opened is not in it, also
+// where views share iterators.
+func TestViewsAreFixed(t *testing.T) {
+	e := mustOpen(t, vfs.NewMem(), EngineOptions{})
+	defer e.Close()
+	read := func(v *View) string {
+		r, ok, err := NewExec(v, nil, wholeTable.Table, 1).Doc(1, []byte("k")).Root()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprint(string(r.Value), ok)
+	}
+	var views []*View
+	for i := range 4 {
+		for range 2 {
+			v, err := e.View(wholeTable, hlc.Max-1, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if read(v); i%2 == 0 {
+				v.Close()
+				continue
+			}
+			views = append(views, v)
+		}
+		put(t, e, hlc.Timestamp(10+i), func(x *Exec) { x.Doc(1, []byte("k")).PutRoot(Root{Kind: RootString, Value: fmt.Append(nil, i)}) })
+	}
+	for i, want := range []string{"0true", "0true", "2true", "2true"} {
+		if got := read(views[i]); got != want {
+			t.Errorf("view %d reads %s, want %s", i, got, want)
+		}
+		views[i].Close()
+	}
+	old, err := e.View(wholeTable, 11, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close()
+	if got := read(old); got != "1true" {
+		t.Errorf("at 11 it reads %s, want 1", got)
+	}
+}
+
+// TestGuidedSweepSkips: the block property keeps a sweep from reading what has
+// no garbage, and shows it what has.
+func TestGuidedSweepSkips(t *testing.T) {
+	e := mustOpen(t, vfs.NewMem(), EngineOptions{blockBytes: 512})
+	defer e.Close()
+	put(t, e, 100, func(x *Exec) {
+		for i := range uint64(2000) {
+			x.Doc(i, []byte("key")).PutRoot(Root{Kind: RootString, Value: []byte("some value")})
+		}
+	})
+	put(t, e, 200, func(x *Exec) { x.Doc(1000, []byte("key")).PutRoot(Root{Kind: RootString}) })
+	if err := errors.Join(e.Flush(), e.db.Compact(t.Context(), []byte{spaceDocument, 0}, []byte{spaceProvisional, 0}, false)); err != nil {
+		t.Fatal(err)
+	}
+	full, err := e.Sweep(wholeTable, SweepOptions{Cutoff: 150, Full: true, BytesMax: 1 << 30})
+	if err != nil || full.Deleted != 0 {
+		t.Fatalf("below the second write: %+v, %v", full, err)
+	}
+	guided, err := e.Sweep(wholeTable, SweepOptions{Cutoff: 200, BytesMax: 1 << 30})
+	if err != nil || guided.Deleted != 1 || guided.Next != nil {
+		t.Fatalf("at the second write: %+v, %v", guided, err)
+	}
+	if guided.Bytes*20 > full.Bytes {
+		t.Errorf("a guided sweep looked at %d bytes, a full one at %d", guided.Bytes, full.Bytes)
+	}
+}
+
+// TestReplacedVersionsGoAtOnce: under SetCollect a write that has read what it
+// replaces leaves one version.
+func TestReplacedVersionsGoAtOnce(t *testing.T) {
+	e := mustOpen(t, vfs.NewMem(), EngineOptions{})
+	defer e.Close()
+	for i := range 20 {
+		put(t, e, hlc.Timestamp(100+i), func(x *Exec) {
+			x.SetCollect(hlc.Max)
+			d := x.Doc(1, []byte("counter"))
+			r, _, err := d.Root()
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Kind, r.Count = RootHash, r.Count+1
+			if _, _, err := d.Sub([]byte("f")); err != nil {
+				t.Fatal(err)
+			}
+			d.PutSub([]byte("f"), []byte{byte(i)})
+			d.PutRoot(r)
+		})
+	}
+	lower, upper := wholeTable.bounds()
+	it, err := e.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer it.Close()
+	n := 0
+	for ok := it.First(); ok; ok = it.Next() {
+		n++
+	}
+	if n != 2 {
+		t.Errorf("%d versions are left of 20 writes of one field, want its root and itself", n)
+	}
+}
