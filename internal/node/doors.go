@@ -20,7 +20,7 @@ func (n *Node) handleNodes() {
 		n.host.HandleTailQuery(r.Msg.(*wire.TailQuery), func(a *wire.TailAnswer) { n.reply(r, a) })
 	}))
 	s.Handle(rpc.MethodSnapshotChunk, nil, n.whenOpen(func(r *rpc.Request) {
-		go func() { n.reply(r, n.host.HandleSnapshotChunk(r.Msg.(*wire.SnapshotChunk))) }() // it may write a file
+		n.beside(func() { n.reply(r, n.host.HandleSnapshotChunk(r.Msg.(*wire.SnapshotChunk))) }) // it may write a file
 	}))
 	s.Handle(rpc.MethodHello, nil, n.handleHello)
 	s.Handle(rpc.MethodBootstrap, nil, n.handleBootstrap)
@@ -50,7 +50,7 @@ func (n *Node) handleRequests(s *rpc.Server) {
 			n.reply(r, n.read(req))
 			return
 		}
-		go func() { n.reply(r, n.read(req)) }()
+		n.beside(func() { n.reply(r, n.read(req)) })
 	}))
 	s.Handle(rpc.MethodLocations, nil, n.whenOpen(func(r *rpc.Request) {
 		req := r.Msg.(*wire.LocationsRequest)
@@ -58,12 +58,14 @@ func (n *Node) handleRequests(s *rpc.Server) {
 			n.reply(r, n.serveLocations(req))
 			return
 		}
-		go n.forClient(r, func(ctx context.Context) rpc.Message {
-			resp, err := localTransport{n}.Locations(ctx, req)
-			if err != nil {
-				resp = &wire.LocationsResponse{Error: unavailable(err)}
-			}
-			return resp
+		n.beside(func() {
+			n.forClient(r, func(ctx context.Context) rpc.Message {
+				resp, err := localTransport{n}.Locations(ctx, req)
+				if err != nil {
+					resp = &wire.LocationsResponse{Error: unavailable(err)}
+				}
+				return resp
+			})
 		})
 	}))
 	s.Handle(rpc.MethodCatalog, nil, n.whenOpen(func(r *rpc.Request) {
@@ -72,15 +74,21 @@ func (n *Node) handleRequests(s *rpc.Server) {
 			n.startCatalog(req, func(resp *wire.CatalogResponse) { n.reply(r, resp) })
 			return
 		}
-		go n.forClient(r, func(ctx context.Context) rpc.Message {
-			resp, err := localTransport{n}.Catalog(ctx, req)
-			if err != nil {
-				resp = &wire.CatalogResponse{Error: unavailable(err)}
-			}
-			return resp
+		n.beside(func() {
+			n.forClient(r, func(ctx context.Context) rpc.Message {
+				resp, err := localTransport{n}.Catalog(ctx, req)
+				if err != nil {
+					resp = &wire.CatalogResponse{Error: unavailable(err)}
+				}
+				return resp
+			})
 		})
 	}))
 }
+
+// beside does what may take long on a goroutine of its own, which closing the
+// node waits for: the servers are closed before, so nothing is begun afterwards.
+func (n *Node) beside(f func()) { n.loops.Go(f) }
 
 // whenOpen refuses requests that come before the storage is open: a one-way
 // message is lost, a call is not answered and times out at its caller.

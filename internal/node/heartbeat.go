@@ -105,7 +105,9 @@ func (n *Node) heartbeat(moves *movers) error {
 	n.heardMaster.Store(int64(max(1, n.deps.Mono())))
 	if resp.Catalog != nil {
 		if err := n.adopt(resp.Catalog); err != nil {
-			n.fatal(fmt.Errorf("carry out the catalog of version %d: %w", resp.Catalog.Version, err))
+			if n.ctx.Err() == nil {
+				n.log.Error("a catalog could not be carried out, and is tried again", "version", resp.Catalog.Version, "error", err)
+			}
 			return err
 		}
 	}
@@ -115,8 +117,11 @@ func (n *Node) heartbeat(moves *movers) error {
 	return nil
 }
 
-// adopt takes over a newer catalog.
+// adopt takes over a newer catalog. What fails is tried again with the next
+// heartbeat, since the node keeps saying which version it has carried out.
 func (n *Node) adopt(c *catalog.Catalog) error {
+	n.adopting.Lock()
+	defer n.adopting.Unlock()
 	x := catalog.NewIndex(c)
 	if n.index.Load().Version() >= x.Version() {
 		return nil

@@ -69,6 +69,7 @@ type Node struct {
 	lost         atomic.Pointer[map[catalog.GroupID]catalog.ReplicaID]
 	masterLeader atomic.Uint64 // who served the last request to the master
 	heardMaster  atomic.Int64  // Mono of the last answered heartbeat, 0 if none
+	adopting     sync.Mutex    // one catalog is carried out at a time
 	draining     atomic.Bool
 	suspect      atomic.Bool   // the journal ended in a tail that is in doubt
 	opened       atomic.Bool   // the storage is open: requests are served

@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -41,13 +42,17 @@ func (n *Node) write(req *wire.WriteRequest, deadline time.Time, done func(*wire
 		done(&wire.WriteResponse{Error: notHere()})
 		return
 	}
-	h.WriteAsync(req, deadline, done)
+	h.WriteAsync(req, deadline, func(resp *wire.WriteResponse) {
+		if !n.dead.Load() {
+			done(resp)
+		}
+	})
 }
 
 // read is the door to a tablet's reads.
 func (n *Node) read(req *wire.ReadRequest) *wire.ReadResponse {
 	h := n.hosted(req.Tablet)
-	if h == nil {
+	if h == nil || n.dead.Load() {
 		return &wire.ReadResponse{Error: notHere()}
 	}
 	return h.Read(req)
@@ -61,6 +66,9 @@ func notHere() *wire.Error {
 // LSM and the journal hold of it.
 func (n *Node) openReplicas(streams map[journal.StreamID]*journal.StreamReplay) error {
 	reps, _ := n.registry.all()
+	if err := n.dropStrays(reps, streams); err != nil {
+		return err
+	}
 	for _, rep := range reps {
 		if rep.Leaving {
 			continue // destroyed further by the next reconciliation
@@ -70,6 +78,31 @@ func (n *Node) openReplicas(streams map[journal.StreamID]*journal.StreamReplay) 
 		}
 	}
 	return nil
+}
+
+// dropStrays ends streams of the journal that no replica here owns: what a crash
+// left between the registry's word and the journal's. They would hold its oldest
+// segment for ever.
+func (n *Node) dropStrays(reps []*Replica, streams map[journal.StreamID]*journal.StreamReplay) error {
+	owned := map[journal.StreamID]bool{}
+	for _, r := range reps {
+		owned[journal.StreamID(r.Group)] = true
+	}
+	for _, id := range slices.Sorted(maps.Keys(streams)) {
+		if !owned[id] {
+			if err := n.dropStream(id); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// dropStream tells the journal that a stream is gone, and waits until that is durable.
+func (n *Node) dropStream(id journal.StreamID) error {
+	done := make(chan error, 1)
+	n.journal.Append([]journal.Record{{Stream: id, Kind: journal.KindDrop}}, func(err error) { done <- err })
+	return <-done
 }
 
 // openReplica starts one replica. A founder of which neither the journal nor the
@@ -221,7 +254,5 @@ func (n *Node) erase(group catalog.GroupID, reps []*Replica) error {
 	if err := sm.Destroy(); err != nil {
 		return err
 	}
-	done := make(chan error, 1)
-	n.journal.Append([]journal.Record{{Stream: journal.StreamID(group), Kind: journal.KindDrop}}, func(err error) { done <- err })
-	return <-done
+	return n.dropStream(journal.StreamID(group))
 }

@@ -67,10 +67,14 @@ func (n *Node) Stop(ctx context.Context) error {
 // sayDraining lets the master know, so that it moves nothing here meanwhile.
 func (n *Node) sayDraining(ctx context.Context) {
 	done := make(chan struct{})
-	go func() {
+	n.loops.Go(func() {
 		defer close(done)
-		n.heartbeat(&movers{n: n, running: map[moveKey]bool{}})
-	}()
+		moves := &movers{n: n, running: map[moveKey]bool{}}
+		if err := n.heartbeat(moves); err != nil {
+			n.log.Info("the master was not told of the stop", "error", err)
+		}
+		moves.wait()
+	})
 	select {
 	case <-done:
 	case <-ctx.Done():
