@@ -197,7 +197,11 @@ func (in *ingest) install() error {
 		return err
 	}
 	lower, upper := in.span.bounds()
+	// A sweep that has judged a document by what was here must not delete, above
+	// it, what comes here now.
+	in.e.applying.RLock()
 	_, err := in.e.db.IngestAndExcise(context.Background(), in.paths, nil, nil, pebble.KeyRange{Start: lower, End: upper})
+	in.e.applying.RUnlock()
 	in.e.iters.changed(in.e)
 	if err != nil {
 		return fmt.Errorf("docdb: ingest: %w", err)
