@@ -288,7 +288,8 @@ func (c *core) retire(g *group) {
 	for _, n := range g.retained {
 		c.pairs.release(n)
 	}
-	g.retained, g.electAt, g.rn = nil, 0, nil
+	g.retained, g.electAt, g.rn, g.tail = nil, 0, nil, nil
+	c.doubting = without(c.doubting, g)
 	g.role, g.lead = raft.StateFollower, 0
 	c.endCampaign(g)
 	c.active, c.shaky, c.orphans = without(c.active, g), without(c.shaky, g), without(c.orphans, g)

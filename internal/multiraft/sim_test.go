@@ -24,7 +24,7 @@ import (
 )
 
 var (
-	simSeeds = flag.Int("multiraft.seeds", 150, "how many seeds the simulator runs")
+	simSeeds = flag.Int("multiraft.seeds", 100, "how many seeds the simulator runs")
 	simSeed  = flag.Uint64("multiraft.seed", 0, "run this seed alone, with a trace")
 )
 
@@ -152,6 +152,14 @@ type simNode struct {
 	applying []*applyTask
 	busy     bool
 	suspect  bool
+	pledges  map[catalog.GroupID]simPledge // as its messages show them
+	forgiven map[catalog.GroupID]uint64    // the term up to which a leader revoked its hold
+}
+
+// simPledge is the last acknowledgement of a leader that left under a promise.
+type simPledge struct {
+	to        catalog.NodeID
+	gen, term uint64
 }
 
 type simAppend struct {
@@ -177,7 +185,13 @@ func newWorld(seed uint64, trace func(string, ...any)) *world {
 	for i := range simNodes {
 		n := &simNode{w: w, id: catalog.NodeID(i + 1), hosted: make(map[catalog.GroupID]*simReplica),
 			disk: make(map[journal.StreamID]*journal.StreamReplay)}
-		n.offset = time.Duration(w.dice.Int64N(int64(400*time.Millisecond))) - 200*time.Millisecond
+		n.offset = time.Duration(w.dice.Int64N(int64(490*time.Millisecond))) - 245*time.Millisecond
+		if seed%2 == 0 { // as far apart as they may be
+			n.offset = 245 * time.Millisecond
+			if w.dice.IntN(2) == 0 {
+				n.offset = -n.offset
+			}
+		}
 		n.rate = 1 + (w.dice.Float64()-0.5)*0.01
 		n.base = time.Duration(w.dice.Int64N(int64(time.Hour)))
 		w.nodes = append(w.nodes, n)
@@ -455,6 +469,10 @@ func (n *simNode) boot() {
 	n.clock = hlc.New(func() int64 { return simEpoch + (w.now + n.offset).Microseconds() }, simConfig.MaxSkew)
 	cfg := simConfig
 	cfg.Suspect = n.suspect
+	if w.seed%4 < 2 {
+		cfg.ElectionDelay = 10 * time.Millisecond // elections follow leases closely
+	}
+	n.pledges, n.forgiven = make(map[catalog.GroupID]simPledge), make(map[catalog.GroupID]uint64)
 	d := &Deps{Node: n.id, Incarnation: n.inc, Clock: n.clock, Logger: slog.New(slog.DiscardHandler)}
 	n.pairs = newPairs(d, &cfg, &w.metrics)
 	n.core = newCore(d, &cfg, n.pairs, &w.metrics, rand.New(rand.NewPCG(w.dice.Uint64(), 5)))
@@ -602,6 +620,7 @@ func (n *simNode) checkBatch(b *wire.RaftBatch) {
 		if len(env.Raft) == 0 || proto.Unmarshal(env.Raft, m) != nil || m.GetReject() {
 			continue
 		}
+		n.checkPledge(catalog.NodeID(b.ToNode), env, m)
 		s := n.disk[journal.StreamID(env.Group)]
 		switch m.GetType() {
 		case pb.MsgAppResp:
@@ -624,6 +643,23 @@ func (n *simNode) checkBatch(b *wire.RaftBatch) {
 			if err != nil || st.term < m.GetTerm() || st.term == m.GetTerm() && st.vote != m.GetTo() {
 				n.w.fail("node %d votes for %d in term %d of group %d, its disk has %d in %d", n.id, m.GetTo(), m.GetTerm(), env.Group, st.vote, st.term)
 			}
+		}
+	}
+}
+
+// checkPledge finds votes against a live promise (M5).
+func (n *simNode) checkPledge(to catalog.NodeID, env *wire.Envelope, m *pb.Message) {
+	id := catalog.GroupID(env.Group)
+	if env.Promise != 0 {
+		n.pledges[id] = simPledge{to: to, gen: env.Promise, term: m.GetTerm()}
+	}
+	p := n.pledges[id]
+	if m.GetType() != pb.MsgVoteResp || p.to == 0 || p.to == to || p.term <= n.forgiven[id] || m.GetTerm() <= p.term {
+		return
+	}
+	for _, v := range n.pairs.view(n.mono(), nil) {
+		if v.node == p.to && v.givenGen == p.gen && v.until > n.mono() {
+			n.w.fail("node %d votes for node %d in group %d while its promise to node %d holds for %s", n.id, to, id, p.to, v.until-n.mono())
 		}
 	}
 }
@@ -687,6 +723,13 @@ func (n *simNode) sendBatch(to catalog.NodeID, b *wire.RaftBatch) {
 					n.w.fail("%v", err)
 				}
 			}
+			if env.Revoked {
+				over := m.GetTerm()
+				if m.GetType() == pb.MsgVote {
+					over--
+				}
+				p.forgiven[catalog.GroupID(env.Group)] = max(p.forgiven[catalog.GroupID(env.Group)], over)
+			}
 			in.msgs = append(in.msgs, inMessage{env: env, msg: m})
 		}
 		p.tell(event{kind: evBatch, batch: in})
@@ -694,6 +737,11 @@ func (n *simNode) sendBatch(to catalog.NodeID, b *wire.RaftBatch) {
 }
 
 func (n *simNode) sendBeat(to catalog.NodeID, b *wire.Beat) {
+	for _, g := range b.Groups {
+		if g.Promise != 0 {
+			n.pledges[catalog.GroupID(g.Group)] = simPledge{to: to, gen: g.Promise, term: g.Term}
+		}
+	}
 	raw, err := b.MarshalVT()
 	if err != nil {
 		n.w.fail("%v", err)

@@ -88,7 +88,7 @@ func (c *core) watchTails() {
 // hearTail takes a peer's answer.
 func (c *core) hearTail(e *tailEvent) {
 	g := c.groups[catalog.GroupID(e.state.Group)]
-	if g == nil || g.tail == nil || !e.state.Known || catalog.ReplicaID(e.state.Replica) != g.replica {
+	if g == nil || g.rn == nil || g.tail == nil || !e.state.Known || catalog.ReplicaID(e.state.Replica) != g.replica {
 		return
 	}
 	for i, v := range g.tail.asked {
