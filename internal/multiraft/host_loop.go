@@ -247,25 +247,27 @@ type appends struct {
 	l  *loop
 	mu struct {
 		sync.Mutex
-		jobs    []*appendJob
-		flying  int
-		blocked bool
+		jobs      []*appendJob // not known to be durable, by turn
+		flying    int          // handed to the journal, which has yet to answer
+		blocked   bool         // one was refused
+		rewriting bool         // again is at work: what comes meanwhile queues behind
 	}
 }
 
 type appendJob struct {
 	turn    uint64
 	recs    []journal.Record
+	handed  bool
 	durable bool
-	err     error
 }
 
 func (a *appends) add(turn uint64, recs []journal.Record) {
 	j := &appendJob{turn: turn, recs: recs}
 	a.mu.Lock()
 	a.mu.jobs = append(a.mu.jobs, j)
-	hold := a.mu.blocked
+	hold := a.mu.blocked || a.mu.rewriting
 	if !hold {
+		j.handed = true
 		a.mu.flying++
 	}
 	a.mu.Unlock()
@@ -285,7 +287,7 @@ func (a *appends) done(j *appendJob, err error) {
 	}
 	a.mu.Lock()
 	a.mu.flying--
-	j.durable, j.err = err == nil, err
+	j.durable = err == nil
 	if err != nil {
 		a.mu.blocked = true
 	}
@@ -295,7 +297,7 @@ func (a *appends) done(j *appendJob, err error) {
 		a.mu.jobs[0] = nil
 		a.mu.jobs = a.mu.jobs[1:]
 	}
-	retry := a.mu.blocked && a.mu.flying == 0
+	retry := a.retryLocked()
 	a.mu.Unlock()
 	if turn != 0 {
 		a.l.post(event{kind: evDurable, turn: turn})
@@ -305,28 +307,60 @@ func (a *appends) done(j *appendJob, err error) {
 	}
 }
 
+// retryLocked says that it is time to plan the next attempt: one append was
+// refused, none is under way and none is about to be.
+func (a *appends) retryLocked() bool { return a.mu.blocked && a.mu.flying == 0 && !a.mu.rewriting }
+
 // again writes everything anew from the first refused append on. Entries of
-// later appends may already be there: each stream's tail is voided first.
+// later appends may already be there: each stream's tail is voided first. What
+// the loop adds meanwhile is written in its turn, never before what is older.
 func (a *appends) again() {
 	if a.l.h.fatal.Load() || a.l.h.ctx.Err() != nil {
 		return
 	}
 	a.mu.Lock()
-	jobs := append([]*appendJob(nil), a.mu.jobs...)
-	a.mu.blocked = false
-	a.mu.flying += len(jobs)
+	a.mu.blocked, a.mu.rewriting = false, true
+	for _, j := range a.mu.jobs {
+		j.handed, j.durable = false, false
+	}
 	a.mu.Unlock()
 	voided := make(map[journal.StreamID]bool)
-	for _, j := range jobs {
-		j.durable, j.err = false, nil
-		var recs []journal.Record
-		for _, r := range j.recs {
-			if r.Kind == journal.KindEntry && !voided[r.Stream] {
-				voided[r.Stream] = true
-				recs = append(recs, journal.Record{Stream: r.Stream, Kind: journal.KindTruncate, Pos: r.Pos})
-			}
-			recs = append(recs, r)
-		}
+	for j := a.nextJob(); j != nil; j = a.nextJob() {
+		recs := voiding(j.recs, voided)
 		a.l.h.d.Journal.Append(recs, func(err error) { a.done(j, err) })
 	}
+}
+
+// nextJob is the oldest append that is to be handed over, nil once none is left
+// or one was refused again.
+func (a *appends) nextJob() *appendJob {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.mu.blocked {
+		for _, j := range a.mu.jobs {
+			if !j.handed {
+				j.handed = true
+				a.mu.flying++
+				return j
+			}
+		}
+	}
+	a.mu.rewriting = false
+	if a.retryLocked() {
+		a.l.h.d.Timer.AfterFunc(a.l.h.cfg.Beat, a.again)
+	}
+	return nil
+}
+
+// voiding puts a truncation before the first entry of every stream.
+func voiding(recs []journal.Record, voided map[journal.StreamID]bool) []journal.Record {
+	var out []journal.Record
+	for _, r := range recs {
+		if r.Kind == journal.KindEntry && !voided[r.Stream] {
+			voided[r.Stream] = true
+			out = append(out, journal.Record{Stream: r.Stream, Kind: journal.KindTruncate, Pos: r.Pos})
+		}
+		out = append(out, r)
+	}
+	return out
 }

@@ -130,30 +130,32 @@ func (q *simQueue) Pop() any {
 
 // simNode is one node over its lives.
 type simNode struct {
-	w        *world
-	id       catalog.NodeID
-	offset   time.Duration // of its wall clock
-	rate     float64       // of its monotonic clock
-	base     time.Duration
-	inc      uint64
-	alive    bool
-	frozen   bool
-	life     uint64
-	clock    *hlc.Clock
-	pairs    *pairs
-	core     *core
-	inbox    []event
-	late     []func() // what waits for a frozen node to go on
-	due      bool
-	hosted   map[catalog.GroupID]*simReplica
-	disk     map[journal.StreamID]*journal.StreamReplay
-	unsynced []simAppend
-	syncing  bool
-	applying []*applyTask
-	busy     bool
-	suspect  bool
-	pledges  map[catalog.GroupID]simPledge // as its messages show them
-	forgiven map[catalog.GroupID]uint64    // the term up to which a leader revoked its hold
+	w         *world
+	id        catalog.NodeID
+	offset    time.Duration // of its wall clock
+	rate      float64       // of its monotonic clock
+	base      time.Duration
+	inc       uint64
+	alive     bool
+	frozen    bool
+	life      uint64
+	clock     *hlc.Clock
+	pairs     *pairs
+	core      *core
+	inbox     []event
+	late      []func() // what waits for a frozen node to go on
+	due       bool
+	hosted    map[catalog.GroupID]*simReplica
+	disk      map[journal.StreamID]*journal.StreamReplay
+	unsynced  []simAppend
+	syncing   bool
+	applying  []*applyTask
+	busy      bool
+	suspect   bool
+	pledges   map[catalog.GroupID]simPledge // as its messages show them
+	bootAt    time.Duration
+	recovered map[catalog.GroupID]bool   // it had promises to forget
+	forgiven  map[catalog.GroupID]uint64 // the term up to which a leader revoked its hold
 }
 
 // simPledge is the last acknowledgement of a leader that left under a promise.
@@ -472,6 +474,7 @@ func (n *simNode) boot() {
 	if w.seed%4 < 2 {
 		cfg.ElectionDelay = 10 * time.Millisecond // elections follow leases closely
 	}
+	n.bootAt, n.recovered = n.mono(), make(map[catalog.GroupID]bool)
 	n.pledges, n.forgiven = make(map[catalog.GroupID]simPledge), make(map[catalog.GroupID]uint64)
 	d := &Deps{Node: n.id, Incarnation: n.inc, Clock: n.clock, Logger: slog.New(slog.DiscardHandler)}
 	n.pairs = newPairs(d, &cfg, &w.metrics)
@@ -496,6 +499,7 @@ func (n *simNode) boot() {
 			return
 		}
 		w.logf("node %d recovers group %d: log (%d, %d] term %d conf %v", n.id, id, r.h.g.log.base, r.h.g.log.last(), r.h.g.st.term, r.h.g.conf)
+		n.recovered[id] = !r.h.g.alone() && !r.h.isBlank
 		n.tell(event{kind: evCreate, group: r.h.g})
 	}
 	n.beatLoop(n.life)
@@ -654,6 +658,10 @@ func (n *simNode) checkPledge(to catalog.NodeID, env *wire.Envelope, m *pb.Messa
 		n.pledges[id] = simPledge{to: to, gen: env.Promise, term: m.GetTerm()}
 	}
 	p := n.pledges[id]
+	if m.GetType() == pb.MsgVoteResp && n.recovered[id] && m.GetTerm() > n.forgiven[id]+1 &&
+		n.mono()-n.bootAt < simConfig.Lease+simConfig.MaxSkew {
+		n.w.fail("node %d votes for node %d in group %d, %s after it started anew", n.id, to, id, n.mono()-n.bootAt)
+	}
 	if m.GetType() != pb.MsgVoteResp || p.to == 0 || p.to == to || p.term <= n.forgiven[id] || m.GetTerm() <= p.term {
 		return
 	}

@@ -27,6 +27,7 @@ import (
 // file is run with -rewrite to record it anew; the difference is to be read.
 //
 //	create nodes=(1,2,3)      the group begins on these nodes, replica = 10 + node
+//	   [fast=1 by=400]        a node's wall clock is ahead
 //	join node=4               a blank replica
 //	beat [node=1]             a beat is due (everywhere)
 //	wait ms=200               time passes; alarms ring
@@ -34,7 +35,8 @@ import (
 //	deliver | sync node=1     only messages; only one node's disk
 //	propose node=1 a b        read node=1    status
 //	transfer node=1 [to=12]   change node=1 add|promote|remove replica=14 on=4
-//	cut a=1 b=2 | heal        lose what is sent between them
+//	cut a=1 b=2 [oneway]      lose what is sent between them
+//	heal                      no more
 //	flush node=1              the state machine is durable, the log is cut
 //	crash node=1              restart node=1 [lose=2]   with a suspect tail if something is lost
 func TestConversations(t *testing.T) {
@@ -77,6 +79,7 @@ type talker struct {
 	machine listMachine
 	flushed AppliedState
 	alarm   time.Duration
+	offset  time.Duration // of its wall clock
 }
 
 const talkGroup = catalog.GroupID(7)
@@ -102,7 +105,7 @@ func (x *talk) node(id int) *talker {
 func (n *talker) boot(suspect bool) {
 	n.inc++
 	n.alive, n.unsaved, n.tasks, n.alarm = true, nil, nil, 0
-	n.clock = hlc.New(func() int64 { return simEpoch + n.x.now.Microseconds() }, simConfig.MaxSkew)
+	n.clock = hlc.New(func() int64 { return simEpoch + (n.x.now + n.offset).Microseconds() }, simConfig.MaxSkew)
 	cfg := Config{Suspect: suspect}.withDefaults()
 	d := &Deps{Node: n.id, Incarnation: n.inc, Clock: n.clock, Logger: slog.New(slog.DiscardHandler)}
 	m := &Metrics{}
@@ -143,6 +146,9 @@ func (x *talk) command(t *testing.T, d *datadriven.TestData) string {
 			}
 			nodes = append(nodes, catalog.NodeID(k))
 			x.node(k)
+		}
+		if d.HasArg("fast") {
+			x.node(arg("fast")).offset = time.Duration(arg("by")) * time.Millisecond
 		}
 		for _, id := range nodes {
 			x.node(int(id)).take(GroupConfig{ID: talkGroup, Replica: replicaOn(id), New: true, Conf: confOn(nodes...)})
@@ -199,7 +205,8 @@ func (x *talk) command(t *testing.T, d *datadriven.TestData) string {
 			x.cut = make(map[[2]catalog.NodeID]bool)
 		}
 		a, b := catalog.NodeID(arg("a")), catalog.NodeID(arg("b"))
-		x.cut[[2]catalog.NodeID{a, b}], x.cut[[2]catalog.NodeID{b, a}] = true, true
+		x.cut[[2]catalog.NodeID{a, b}] = true
+		x.cut[[2]catalog.NodeID{b, a}] = !d.HasArg("oneway")
 	case "heal":
 		x.cut = nil
 	case "flush":
