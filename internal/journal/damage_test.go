@@ -165,8 +165,14 @@ func (w *world) checkCorrupt(r *Replay, of []StreamID) (refused int) {
 	return refused
 }
 
+// corruptIn tells which streams a replay speaks ill of: those it refuses, and
+// those it does not know, once it says that any stream may have lost records.
 func corruptIn(r *Replay) func(StreamID) bool {
-	return func(id StreamID) bool { return r.Streams[id] != nil && r.Streams[id].Corrupt }
+	any := slices.ContainsFunc(r.Corrupt, func(c Corruption) bool { return c.Streams == nil })
+	return func(id StreamID) bool {
+		s := r.Streams[id]
+		return s == nil && any && r.Suspect || s != nil && s.Corrupt
+	}
 }
 
 // corruptionLasts checks that a corrupt stream stays so, beyond the life of the
@@ -350,13 +356,14 @@ func (w *world) damage(v *verdict, rng *rand.Rand) (reported bool) {
 	sure := everything
 	if lastHit && (r.Suspect || p.zero) {
 		// Several sectors can take the last groups together.
-		last := 0
+		var batches []int
 		for _, s := range w.subs {
-			if s.err == nil {
-				last = s.batch
+			if s.err == nil && !slices.Contains(batches, s.batch) {
+				batches = append(batches, s.batch)
 			}
 		}
-		sure = func(s *submission) bool { return s.batch <= last-groups }
+		last := append(make([]int, groups+1), batches...)[len(batches)]
+		sure = func(s *submission) bool { return s.batch <= last }
 	} else if r.Suspect && groups > 0 && len(r.Corrupt) == 0 {
 		w.fatalf("%+v: suspect, though the last group was not hit", p)
 	}

@@ -38,6 +38,16 @@ func openSim(t testing.TB, fs *simfs.FS, clock Clock, incarnation uint64, o Opti
 	return j, r
 }
 
+// awaitSpare waits until the background has prepared the next segment.
+func (j *Journal) awaitSpare(t testing.TB) {
+	t.Helper()
+	until(t, "a spare segment", func() {}, func() bool {
+		j.books.Lock()
+		defer j.books.Unlock()
+		return j.books.spare != nil
+	})
+}
+
 // opCounter counts the data operations on segments.
 type opCounter struct{ writes, syncs atomic.Int64 }
 
@@ -56,7 +66,7 @@ func TestALoneAppendCostsOneWriteAndOneSync(t *testing.T) {
 	clock := &manualClock{}
 	j, _ := openSim(t, fs, clock, 1, Options{SegmentBytes: 256 << 10})
 	defer j.Close()
-	until(t, "a spare segment", func() {}, func() bool { return j.Metrics().Created == 2 })
+	j.awaitSpare(t)
 	var c opCounter
 	fs.SetFault(c.hook)
 	for i := range 100 {
@@ -150,7 +160,7 @@ func syncError1(t *testing.T, kind simfs.OpKind, fault error) {
 		fatals.Add(1)
 		dead.Store(true)
 	}})
-	until(t, "a spare segment", func() {}, func() bool { return j.Metrics().Created == 2 })
+	j.awaitSpare(t)
 	left := 3
 	fs.SetFault(func(op simfs.Op) simfs.Fault {
 		if dead.Load() {
@@ -225,7 +235,7 @@ func TestNoSpaceForASegment(t *testing.T) {
 	clock := &manualClock{}
 	o := Options{SegmentBytes: 64 << 10, Fatal: func(err error) { t.Errorf("fatal: %v", err) }}
 	j, _ := openSim(t, fs, clock, 1, o)
-	until(t, "a spare segment", func() {}, func() bool { return j.Metrics().Created == 2 })
+	j.awaitSpare(t)
 	fs.SetCapacity(fs.Used())
 	pos := uint64(0)
 	fill := func() (err error) {

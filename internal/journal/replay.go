@@ -24,7 +24,7 @@ type scanned struct {
 	gen    uint64
 	size   int64
 	groups []foundGroup
-	dirty  bool // the sector where the next group would begin is not zero
+	dirty  bool // where the next group would begin is something, and not of an earlier use
 }
 
 // scan finds the groups of a segment. Where there is none it looks for the next
@@ -44,8 +44,19 @@ func scan(data []byte, seed uint32, gen uint64) scanned {
 		at += uint64(h.extent())
 		end = at
 	}
-	s.dirty = nonZero(data, end)
+	s.dirty = nonZero(data, end) && !stale(data, seed, gen, end)
 	return s
+}
+
+// stale recognises the header of a group from an earlier use of the segment: a
+// segment that was being readied for reuse still begins with one.
+func stale(data []byte, seed uint32, gen, at uint64) bool {
+	if at+groupHeaderBytes > uint64(len(data)) {
+		return false
+	}
+	was := binary.LittleEndian.Uint64(data[at+40:])
+	_, ok := decodeGroupHeader(data[at:], seed, was, at)
+	return ok && was < gen
 }
 
 // nonZero reports whether the sector at offset holds anything.
@@ -227,17 +238,20 @@ func (v *verdict) lose(next *foundGroup, from, to uint64) {
 }
 
 // doubtAll marks every stream that cannot be shown to be whole although any
-// record of groups up to number may be missing.
+// record of groups up to number may be missing. Whole is one whose sequence runs
+// on over the gap from its very first record: of another, a state or start
+// written forward may be among what is gone.
 func (v *verdict) doubtAll(number uint64) {
 	for id, h := range v.streams {
 		v.add(foundRecord{stream: id, seq: h.lastBefore(number) + 1, lost: true, number: number})
+		v.add(foundRecord{stream: id, seq: 1, lost: true, number: number})
 	}
 }
 
 func (h *history) lastBefore(number uint64) uint64 {
 	seq := uint64(0)
 	for i := range h.records {
-		if h.records[i].number <= number {
+		if h.records[i].number <= number && !h.records[i].lost {
 			seq = max(seq, h.records[i].seq)
 		}
 	}

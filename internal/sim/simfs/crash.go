@@ -21,9 +21,12 @@ func (y *FS) Crash(c Crash) *FS {
 	y.mu.Lock()
 	defer y.mu.Unlock()
 	y.down = true
+	gone := newBound()
 	for i, ch := range y.pending {
-		if Mix(y.o.Seed, "names", c.Dice, uint64(i))%100 < uint64(c.Names) {
+		if Mix(y.o.Seed, "names", c.Dice, uint64(i))%100 < uint64(c.Names) && !gone.touches(ch) {
 			ch.persist()
+		} else {
+			gone.add(ch)
 		}
 	}
 	next := y.successor()

@@ -13,7 +13,8 @@
 //	F1. A write is durable when Sync or SyncData of its file has returned nil.
 //	    Until then each of its sectors is kept, dropped or torn on its own.
 //	F2. A name (create, rename, remove, link) is durable when its directory has
-//	    been synced. Syncing the file is not enough. A rename happens or does not.
+//	    been synced. Syncing the file is not enough. A rename happens or does not,
+//	    and no change survives without an earlier one of the same name or file.
 //	F3. A Sync that fails leaves its sectors clean though some of them never
 //	    reached the disk: reading shows them, a later Sync succeeds, a crash
 //	    takes them away.

@@ -131,15 +131,53 @@ func (c change) persist() {
 	}
 }
 
-// syncDir makes durable the changes that touch a directory.
-func (y *FS) syncDir(d *inode) {
-	y.pending = slices.DeleteFunc(y.pending, func(c change) bool {
-		touches := slices.ContainsFunc(c, func(e edit) bool { return e.dir == d })
-		if touches {
-			c.persist()
+// bound is what a change depends on, so that changes of the same name or of the
+// same inode become durable in their order: a second rename of a file cannot be
+// without the first.
+type bound struct {
+	names  map[edit]bool // without the inode
+	inodes map[*inode]bool
+}
+
+func newBound() bound { return bound{map[edit]bool{}, map[*inode]bool{}} }
+
+func (b bound) add(c change) {
+	for _, e := range c {
+		b.names[edit{e.dir, e.name, nil}] = true
+		if e.to != nil {
+			b.inodes[e.to] = true
 		}
-		return touches
+	}
+}
+
+func (b bound) touches(c change) bool {
+	return slices.ContainsFunc(c, func(e edit) bool {
+		return b.names[edit{e.dir, e.name, nil}] || e.to != nil && b.inodes[e.to]
 	})
+}
+
+// syncDir makes durable the changes that touch a directory, and those before
+// them that they depend on.
+func (y *FS) syncDir(d *inode) {
+	needed := newBound()
+	persist := make([]bool, len(y.pending))
+	for i := len(y.pending) - 1; i >= 0; i-- {
+		c := y.pending[i]
+		if needed.touches(c) || slices.ContainsFunc(c, func(e edit) bool { return e.dir == d }) {
+			persist[i] = true
+			needed.add(c)
+		}
+	}
+	rest := y.pending[:0]
+	for i, c := range y.pending {
+		if persist[i] {
+			c.persist()
+		} else {
+			rest = append(rest, c)
+		}
+	}
+	clear(y.pending[len(rest):])
+	y.pending = rest
 }
 
 // Create implements vfs.FS.

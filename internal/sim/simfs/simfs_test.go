@@ -126,6 +126,19 @@ func TestARenameHappensOrNot(t *testing.T) {
 	}
 }
 
+func TestASecondRenameNeedsTheFirst(t *testing.T) {
+	for dice := range uint64(64) {
+		y := New(Options{Seed: dice})
+		put(t, y, "a", []byte("A"))
+		must(t, y.Rename("a", "b"))
+		must(t, y.Rename("b", "c"))
+		names, _ := y.Crash(Crash{Names: 50, Dice: dice}).List("")
+		if len(names) != 1 {
+			t.Fatalf("dice %d: one file has the names %v", dice, names)
+		}
+	}
+}
+
 func TestAFailedSyncLosesWhatItCallsClean(t *testing.T) {
 	lost := 0
 	for seed := range uint64(50) {
