@@ -238,6 +238,9 @@ func seekKey(docKey, tail []byte) []byte {
 // children visits the newest version at or before the view's time of every child
 // of a document with lower <= tail < upper. What fn is given is borrowed.
 func (v *View) children(docKey, lower, upper []byte, reverse bool, fn func(tail, p []byte, t DocTime) bool) error {
+	if bytes.Compare(lower, upper) >= 0 {
+		return nil // nothing can be there, and Pebble forbids bounds that cross
+	}
 	it, err := v.take()
 	if err != nil {
 		return err
