@@ -112,7 +112,7 @@ var (
 	ErrClockOutlier   = errors.New("this node's clock disagrees with a majority of its peers")
 	ErrUnknownOutcome = errors.New("leadership was lost while the write was in the log: it may or may not take effect")
 	ErrStopped        = errors.New("the group is not served by this node any more")
-	ErrTooLarge       = errors.New("the write exceeds what one entry may hold")
+	ErrTooLarge       = errors.New("the write exceeds what one message between nodes may hold")
 	ErrGroupExists    = errors.New("the group already has a replica here")
 	ErrChangePending  = errors.New("another change of configuration is under way")
 	ErrBadChange      = errors.New("the change does not fit the configuration")
@@ -236,7 +236,8 @@ type Timer interface {
 // Spool holds one incoming snapshot until it is complete.
 type Spool interface {
 	io.Writer
-	// Reader starts reading what was written; nothing is written after.
+	// Reader reads what was written from its beginning; nothing is written
+	// after. It may be called again.
 	Reader() (io.Reader, error)
 	// Close forgets the contents.
 	Close() error
@@ -270,6 +271,8 @@ type Config struct {
 
 	Loops              int   // [1 per 2 processors, at most 8]
 	EntryBytesMax      int   // [4 MiB] of writes that share an entry
+	WriteBytesMax      int   // [what a message holds] of a single write, which may be an entry of its own
+	MessageBytesMax    int   // [64 MiB] the largest message that Transport carries
 	LogBytesMax        int64 // [16 MiB] kept in memory per group for slow followers
 	LogBytesTotal      int64 // [128 MiB] over all groups
 	ProposalBytesMax   int64 // [16 MiB] waiting per group

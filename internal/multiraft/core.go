@@ -80,6 +80,7 @@ type effects struct {
 type nodeBatch struct {
 	to    catalog.NodeID
 	batch *wire.RaftBatch
+	bytes int
 }
 
 type nodeBeats struct {
@@ -336,15 +337,30 @@ func (c *core) envelope(g *group, to catalog.NodeID, m *pb.Message) *wire.Envelo
 	return env
 }
 
-// post puts an envelope into the batch for a node.
+// A batch is closed when the next envelope would take it beyond
+// batchBytesMax: a message too large for the transport would be lost with every
+// vote and acknowledgement in it. An envelope alone may be larger.
+const (
+	batchBytesMax = 4 << 20
+	envelopeFixed = 96 // at most, beside raft's message
+)
+
+// post puts an envelope into the newest batch for a node, or begins a new one.
 func (c *core) post(to catalog.NodeID, env *wire.Envelope) {
-	for _, b := range c.fx.batches {
-		if b.to == to {
-			b.batch.Envelopes = append(b.batch.Envelopes, env)
-			return
+	size := len(env.Raft) + envelopeFixed
+	for i := len(c.fx.batches) - 1; i >= 0; i-- {
+		b := c.fx.batches[i]
+		if b.to != to {
+			continue
 		}
+		if b.bytes+size > batchBytesMax {
+			break
+		}
+		b.bytes += size
+		b.batch.Envelopes = append(b.batch.Envelopes, env)
+		return
 	}
-	c.fx.batches = append(c.fx.batches, &nodeBatch{to: to, batch: &wire.RaftBatch{
+	c.fx.batches = append(c.fx.batches, &nodeBatch{to: to, bytes: size, batch: &wire.RaftBatch{
 		FromNode: uint64(c.self), ToNode: uint64(to), Incarnation: c.inc, Envelopes: []*wire.Envelope{env}}})
 }
 

@@ -90,15 +90,39 @@ func (c Config) withDefaults() Config {
 	}
 	count(&c.Loops, min(8, max(1, runtime.GOMAXPROCS(0)/2)))
 	count(&c.EntryBytesMax, 4<<20)
+	count(&c.MessageBytesMax, 64<<20)
+	count(&c.WriteBytesMax, c.MessageBytesMax-messageRoom)
 	count(&c.SnapshotsMax, 2)
 	count(&c.SnapshotChunk, 1<<20)
 	count(&c.SnapshotMemory, 64<<20)
 	return c
 }
 
-// New makes a host. It runs after Start; groups may be created before.
+// messageRoom is more than the batch, the envelope, raft's message and the
+// entry's head add to a write that travels alone.
+const messageRoom = 64 << 10
+
+// check finds settings under which an entry would be committed nowhere: no
+// message could carry it.
+func (c *Config) check() error {
+	switch {
+	case c.WriteBytesMax > c.MessageBytesMax-messageRoom:
+		return fmt.Errorf("multiraft: a write of %d bytes does not fit a message of %d", c.WriteBytesMax, c.MessageBytesMax)
+	case c.EntryBytesMax > c.MessageBytesMax-messageRoom:
+		return fmt.Errorf("multiraft: an entry of %d bytes does not fit a message of %d", c.EntryBytesMax, c.MessageBytesMax)
+	case c.SnapshotChunk > min(c.MessageBytesMax-messageRoom, snapshotChunkMax):
+		return fmt.Errorf("multiraft: a snapshot's chunk of %d bytes does not fit a message of %d", c.SnapshotChunk, c.MessageBytesMax)
+	}
+	return nil
+}
+
+// New makes a host. It runs after Start; groups may be created before. Settings
+// that contradict each other are a programming error: New panics.
 func New(cfg Config, d Deps) *Host {
 	h := &Host{cfg: cfg.withDefaults(), d: d}
+	if err := h.cfg.check(); err != nil {
+		panic(err)
+	}
 	if h.d.Logger == nil {
 		h.d.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -467,10 +491,11 @@ func (g *Group) Propose(p *Proposal) {
 }
 
 // admit refuses what can be refused without the loop: here the caller's own
-// goroutine pays, and nothing queues.
+// goroutine pays, and nothing queues. Whatever its size, a write is let in where
+// nothing else waits: it could never come in otherwise.
 func (g *Group) admit(n int64) error {
 	h := g.host
-	if n > int64(h.cfg.EntryBytesMax) {
+	if n > int64(h.cfg.WriteBytesMax) {
 		return ErrTooLarge
 	}
 	if err := g.gate.leadingNow(h.d.Mono()); err != nil {
@@ -480,7 +505,7 @@ func (g *Group) admit(n int64) error {
 		return ErrDiskFull
 	}
 	own, all := g.bytes.Add(n), h.bytes.Add(n)
-	if own > h.cfg.ProposalBytesMax || all > h.cfg.ProposalBytesTotal {
+	if own > n && own > h.cfg.ProposalBytesMax || all > n && all > h.cfg.ProposalBytesTotal {
 		g.bytes.Add(-n)
 		h.bytes.Add(-n)
 		h.metrics.Overloaded.Add(1)

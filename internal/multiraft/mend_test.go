@@ -1,14 +1,21 @@
 package multiraft
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
+	pb "go.etcd.io/raft/v3/raftpb"
+
 	"github.com/braiddb/braid/internal/hlc"
 	"github.com/braiddb/braid/internal/journal"
+	"github.com/braiddb/braid/internal/wire"
 )
 
 // handTimer collects what was to run later. The test runs it.
@@ -114,5 +121,76 @@ func TestRefusedAppendsAreWrittenAgainInOrder(t *testing.T) {
 	timer.fire()
 	if len(disk.done) != 2 || disk.recs[0].Kind != journal.KindTruncate || disk.recs[0].Pos != 102 {
 		t.Fatalf("third attempt writes %v", disk.recs)
+	}
+}
+
+// A write above every bound on what waits gets in where nothing else waits, and
+// one above EntryBytesMax has an entry of its own; beyond WriteBytesMax none is.
+func TestOneLargeWriteIsLetIn(t *testing.T) {
+	cfg := testConfig
+	cfg.EntryBytesMax, cfg.WriteBytesMax = 1<<10, 3<<20
+	cfg.ProposalBytesMax, cfg.ProposalBytesTotal = 1<<10, 2<<10
+	nodes, _ := newCluster(t, 3, cfg, 0)
+	put(t, nodes, 7, strings.Repeat("x", 2<<20))
+	same(t, nodes, 1)
+	if r, _ := propose(leaderOf(nodes, 7).host.Group(7), strings.Repeat("x", 3<<20)); !errors.Is(r.Err, ErrTooLarge) {
+		t.Fatalf("a write above the bound: %v", r.Err)
+	}
+}
+
+func TestAWriteMustFitAMessage(t *testing.T) {
+	for _, c := range []Config{{MessageBytesMax: 1 << 20, WriteBytesMax: 1 << 20}, {MessageBytesMax: 4 << 20}, {SnapshotChunk: 9 << 20}} {
+		c = c.withDefaults()
+		if c.check() == nil {
+			t.Errorf("accepted: writes of %d, entries of %d, chunks of %d in messages of %d", c.WriteBytesMax, c.EntryBytesMax, c.SnapshotChunk, c.MessageBytesMax)
+		}
+	}
+	c := Config{MessageBytesMax: 65 << 20}.withDefaults()
+	if err := c.check(); err != nil {
+		t.Fatal(err)
+	}
+	// The largest write as it travels.
+	data := appendEntryWrite(appendEntryHead(nil, KindWrites, 1<<62, 1), 1<<63, make([]byte, c.WriteBytesMax))
+	raw, err := proto.Marshal(&pb.Message{Type: pb.MsgApp.Enum(), From: new(uint64(1 << 63)), To: new(uint64(1 << 63)), Term: new(uint64(1 << 63)),
+		Index: new(uint64(1 << 63)), LogTerm: new(uint64(1 << 63)), Commit: new(uint64(1 << 63)),
+		Entries: []*pb.Entry{{Term: new(uint64(1 << 63)), Index: new(uint64(1 << 63)), Data: data}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := &core{self: 1 << 63, inc: 1 << 63}
+	x.post(1<<63, &wire.Envelope{Group: 1 << 63, FromReplica: 1 << 63, ToReplica: 1 << 63, Incarnation: 1 << 63, HybridTimeLease: 1 << 63,
+		RemainingLeaseUs: 1 << 62, Revoked: true, Promise: 1 << 63, Removed: true, Raft: raw})
+	x.fx.batches[0].batch.HybridTime = 1 << 63
+	if n := x.fx.batches[0].batch.SizeVT(); n > c.MessageBytesMax {
+		t.Fatalf("the largest write makes a message of %d bytes, the bound is %d", n, c.MessageBytesMax)
+	}
+}
+
+// Everything to a node in one message could exceed what the transport carries.
+func TestBatchesAreBounded(t *testing.T) {
+	x := &core{self: 1}
+	for range 40 {
+		x.post(2, &wire.Envelope{Group: 1 << 63, FromReplica: 1 << 63, ToReplica: 1 << 63, Incarnation: 1 << 63, HybridTimeLease: 1 << 63,
+			RemainingLeaseUs: 1 << 62, Revoked: true, Promise: 1 << 63, Removed: true, Raft: make([]byte, 1<<20)})
+		x.post(3, &wire.Envelope{})
+	}
+	x.post(2, &wire.Envelope{Raft: make([]byte, 64<<20)})
+	x.post(2, &wire.Envelope{Raft: []byte("vote")})
+	small, large := 0, 0
+	for _, b := range x.fx.batches {
+		switch n := b.batch.SizeVT(); {
+		case b.to == 3:
+			small++
+		case n > batchBytesMax && len(b.batch.Envelopes) > 1:
+			t.Errorf("%d envelopes of %d bytes in one message", len(b.batch.Envelopes), n)
+		default:
+			large++
+		}
+	}
+	if small != 1 || large < 11 || large > 16 {
+		t.Fatalf("%d batches to one node, %d to the other", large, small)
+	}
+	if last := x.fx.batches[len(x.fx.batches)-1]; len(last.batch.Envelopes) != 1 || string(last.batch.Envelopes[0].Raft) != "vote" {
+		t.Fatal("a vote travels with the largest write")
 	}
 }
