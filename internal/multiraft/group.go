@@ -375,9 +375,9 @@ func (c *core) raftConfig(g *group) *raft.Config {
 		ID: uint64(g.replica), Storage: &g.log, Applied: g.applied, AsyncStorageWrites: true,
 		ElectionTick: 2, HeartbeatTick: 1, // only a leader whose lease lapsed is ticked
 		PreVote: true, CheckQuorum: true, StepDownOnRemoval: true, DisableProposalForwarding: true,
-		MaxSizePerMsg:            1 << 20, // an entry above it travels alone
-		MaxCommittedSizePerReady: uint64(c.cfg.ApplyBytesMax),
-		MaxInflightMsgs:          256, MaxInflightBytes: 16 << 20,
+		// An entry above either bound goes all the same, alone.
+		MaxSizePerMsg: 1 << 20, MaxCommittedSizePerReady: uint64(c.cfg.ApplyBytesMax),
+		MaxInflightMsgs: 256, MaxInflightBytes: 16 << 20,
 		Logger: raftLogger{l: c.logger, group: g.id},
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/braiddb/braid/internal/journal"
 	"github.com/braiddb/braid/internal/multiraft"
+	"github.com/braiddb/braid/internal/rpc"
 	"github.com/braiddb/braid/internal/tables/docdb"
 )
 
@@ -75,7 +76,7 @@ func (n *Node) raftConfig(suspect bool) multiraft.Config {
 	return multiraft.Config{
 		Beat: n.cfg.Beat, Lease: lease, ElectionDelay: n.cfg.ElectionDelay, MaxSkew: n.cfg.MaxSkew, Suspect: suspect,
 		LogBytesTotal: n.cfg.Memory / 8, ProposalBytesTotal: n.cfg.Memory / 8,
-		EntryBytesMax: requestBytesMax,
+		MessageBytesMax: rpc.MaxMessage,
 	}
 }
 
