@@ -42,6 +42,7 @@ type EngineOptions struct {
 
 	separateFrom int // values of this size and more leave the tree; tests lower it
 	blockBytes   int // of a data block; tests lower it
+	fileBytes    int // of a table; 0 is the store's choice
 }
 
 func (o EngineOptions) withDefaults() EngineOptions {
@@ -243,6 +244,9 @@ func (e *Engine) pebbleOptions() *pebble.Options {
 	// neither is to be kept apart from its value for that.
 	x.SpanPolicyFunc = func([]byte) (pebble.SpanPolicy, []byte, error) {
 		return pebble.SpanPolicy{DisableValueSeparationBySuffix: true}, nil, nil
+	}
+	for i := range po.TargetFileSizes {
+		po.TargetFileSizes[i] = int64(e.o.fileBytes)
 	}
 	for i := range po.Levels {
 		l := &po.Levels[i]

@@ -321,17 +321,131 @@ func TestReplacedVersionsGoAtOnce(t *testing.T) {
 			d.PutRoot(r)
 		})
 	}
+	if n := countVersions(t, e); n != 2 {
+		t.Errorf("%d versions are left of 20 writes of one field, want its root and itself", n)
+	}
+}
+
+// countVersions counts what the store holds of the table.
+func countVersions(t *testing.T, e *Engine) (n int) {
+	t.Helper()
 	lower, upper := wholeTable.bounds()
 	it, err := e.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer it.Close()
-	n := 0
 	for ok := it.First(); ok; ok = it.Next() {
 		n++
 	}
-	if n != 2 {
-		t.Errorf("%d versions are left of 20 writes of one field, want its root and itself", n)
+	if err := it.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// TestARootThatTellsOfChildrenStays is G3 where a write deletes what it replaces:
+// the root of the ended life is left to the sweep, which then finds the children.
+func TestARootThatTellsOfChildrenStays(t *testing.T) {
+	for name, end := range map[string]func(d *Doc){
+		"deleted":  func(d *Doc) { d.Delete() },
+		"replaced": func(d *Doc) { d.PutRoot(Root{Kind: RootString}) },
+		"edited, then deleted": func(d *Doc) {
+			r, _, _ := d.Root()
+			d.PutSub([]byte("b"), nil)
+			d.PutRoot(r)
+			d.Delete()
+		},
+	} {
+		e := mustOpen(t, vfs.NewMem(), EngineOptions{})
+		put(t, e, 10, func(x *Exec) {
+			d := x.Doc(1, []byte("k"))
+			d.PutRoot(Root{Kind: RootHash, Count: 1})
+			d.PutSub([]byte("a"), nil)
+		})
+		put(t, e, 20, func(x *Exec) {
+			x.SetCollect(hlc.Max)
+			d := x.Doc(1, []byte("k"))
+			if _, ok, err := d.Root(); !ok || err != nil {
+				t.Fatal(ok, err)
+			}
+			end(d)
+		})
+		if _, err := e.Sweep(wholeTable, SweepOptions{Cutoff: 20}); err != nil {
+			t.Fatal(err)
+		}
+		want := 0
+		if name == "replaced" {
+			want = 1
+		}
+		if n := countVersions(t, e); n != want {
+			t.Errorf("%s: %d versions are left, want %d", name, n, want)
+		}
+		if err := e.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestNothingHidesAtTheSeamOfFiles: a newer version may end one file and the
+// older one begin the next.
+func TestNothingHidesAtTheSeamOfFiles(t *testing.T) {
+	e := mustOpen(t, vfs.NewMem(), EngineOptions{blockBytes: 256, fileBytes: 1 << 10})
+	defer e.Close()
+	docs := 0 // with two versions; the others shift the seams
+	for ht := range hlc.Timestamp(2) {
+		put(t, e, 10+ht, func(x *Exec) {
+			for i := range uint64(1000) {
+				if ht == 0 || i%5 > 1 {
+					x.Doc(i, []byte("key")).PutRoot(Root{Kind: RootString, Value: []byte("some value")})
+					docs += int(ht)
+				}
+			}
+		})
+	}
+	if err := errors.Join(e.Flush(), e.db.Compact(t.Context(), []byte{spaceDocument, 0}, []byte{spaceProvisional, 0}, false)); err != nil {
+		t.Fatal(err)
+	}
+	r, err := e.Sweep(wholeTable, SweepOptions{Cutoff: 11, DeletesMax: 2000, BytesMax: 1 << 30})
+	if err != nil || r.Deleted != docs {
+		t.Errorf("%d versions were deleted, want %d (%v)", r.Deleted, docs, err)
+	}
+}
+
+// TestARangeIsDeletedAfterASecondLook is G4: a document that was dead when the
+// sweep looked lives again when it wants to delete its children as a range.
+func TestARangeIsDeletedAfterASecondLook(t *testing.T) {
+	e := mustOpen(t, vfs.NewMem(), EngineOptions{})
+	defer e.Close()
+	hash := func(x *Exec) {
+		d := x.Doc(1, []byte("k"))
+		d.PutRoot(Root{Kind: RootHash})
+		d.PutSub([]byte("a"), nil)
+	}
+	put(t, e, 10, hash)
+	put(t, e, 20, func(x *Exec) { x.Doc(1, []byte("k")).Delete() })
+	s := &sweep{e: e, o: SweepOptions{Cutoff: 20}.withDefaults(), batch: e.db.NewBatch()}
+	defer func() { _ = s.batch.Close() }()
+	defer s.closeIters()
+	lower, upper := wholeTable.bounds()
+	if err := s.run(upper, upper, false); err != nil { // opens what it looks through
+		t.Fatal(err)
+	}
+	docKey := appendDocKey(nil, wholeTable.Table, 1, []byte("k"))
+	plan, err := s.planRoot(docKey)
+	if err != nil || !plan.orphans || plan.alive != endOfTime {
+		t.Fatalf("the plan is %+v, %v", plan, err)
+	}
+	put(t, e, 30, hash)
+	done, err := s.dropChildren(docKey, plan.newest)
+	if err != nil || done || !inRange(s.result.Next[9:], lower, upper) {
+		t.Errorf("it went on: %v, %v", done, err)
+	}
+	v, err := e.View(wholeTable, 30, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	if _, ok, err := NewExec(v, nil, wholeTable.Table, 1).Doc(1, []byte("k")).Sub([]byte("a")); !ok || err != nil {
+		t.Errorf("the new child is gone: %v, %v", ok, err)
 	}
 }

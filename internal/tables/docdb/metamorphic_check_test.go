@@ -131,7 +131,7 @@ func (x *meta) sweep() {
 	}
 	r, err := x.e.Sweep(metaSpan, SweepOptions{
 		Cutoff: x.swept, From: x.cursor, Full: x.rng.IntN(3) == 0,
-		DeletesMax: 1 + x.rng.IntN(20), BytesMax: 1 + x.rng.Int64N(4000),
+		DeletesMax: 1 + x.rng.IntN(20*(1+9*x.rng.IntN(2))), BytesMax: 1 + x.rng.Int64N(8000),
 	})
 	x.must(err)
 	x.cursor = r.Next
@@ -218,6 +218,7 @@ func (x *meta) snapshot() {
 	x.must(err)
 	x.must(s.Close())
 	x.checkDamaged(stream.Bytes())
+	x.stale()
 	x.must(x.e.Ingest(metaSpan, metaGroup, &stream))
 	if x.rng.IntN(2) == 0 {
 		clone := x.fs.CrashClone(vfs.CrashCloneCfg{})
@@ -229,6 +230,23 @@ func (x *meta) snapshot() {
 	x.checkApplied(len(x.entries))
 	x.checkAt(x.e, x.someTime())
 	x.checkNeighbor()
+	if _, ok, err := x.e.GroupState(metaGroup, staleKey); ok || err != nil {
+		x.failf("a record of the group outlived its replacement (%v)", err)
+	}
+}
+
+var staleKey = []byte("stale")
+
+// stale writes what a snapshot must take away.
+func (x *meta) stale() {
+	var b WriteBatch
+	b.Reset()
+	NewExec(nil, &b, metaSpan.Table, 0).Doc(metaSpan.Start, staleKey).PutRoot(Root{Kind: RootString})
+	a := x.e.NewBatch()
+	_, err := a.Apply(metaSpan.Table, b.Encode(nil), 1, 0)
+	x.must(err)
+	x.must(a.PutGroupState(metaGroup, staleKey, nil))
+	x.must(a.Commit())
 }
 
 // checkDamaged flips a bit of a stream, or cuts it: it must be refused, and
@@ -296,7 +314,7 @@ func (x *meta) checkTidy() {
 }
 
 func (x *meta) sweepAll() {
-	o := SweepOptions{Cutoff: x.now, DeletesMax: 50}
+	o := SweepOptions{Cutoff: x.now, DeletesMax: 50 + x.rng.IntN(200)}
 	for more := true; more; {
 		r, err := x.e.Sweep(metaSpan, o)
 		x.must(err)
@@ -326,7 +344,7 @@ func (x *meta) leftovers() (left []string) {
 		case v.tail[0] == tailSub:
 			sub, err := subOf(nil, v.tail)
 			x.must(err)
-			if c, ok := d.children[string(sub)]; !ok || expired(c.expireAtMs, x.now.Millis()) {
+			if c, ok := d.children[string(sub)]; !ok || over(c.expireAtMs, x.now.Millis()) {
 				left = append(left, fmt.Sprintf("child %q of %q", sub, key))
 			}
 		}

@@ -100,7 +100,7 @@ func runMeta(t *testing.T, seed uint64, steps int) {
 }
 
 func (x *meta) options() EngineOptions {
-	return EngineOptions{MemTableBytes: 64 << 10, separateFrom: 100, blockBytes: 256, CacheBytes: 1 << 20, Fatal: func(err error) { x.t.Error(err) }}
+	return EngineOptions{MemTableBytes: 64 << 10, separateFrom: 100, blockBytes: 256, fileBytes: 2 << 10, CacheBytes: 1 << 20, Fatal: func(err error) { x.t.Error(err) }}
 }
 
 func (x *meta) open() {
@@ -291,6 +291,13 @@ func (x *meta) mutate() {
 	if !old.alive(nowMs) {
 		old = nil
 	}
+	if x.rng.IntN(2) == 0 { // what was read may be deleted at once
+		_, ok, err := d.Root()
+		x.must(err)
+		if ok != (old != nil) {
+			x.failf("document %v lives: %v", k, ok)
+		}
+	}
 	switch x.rng.IntN(9) {
 	case 0: // blind
 		x.m.now[k] = &modelDoc{kind: RootString, value: x.value()}
@@ -336,7 +343,7 @@ func (x *meta) mutate() {
 		if old != nil && to != k {
 			c := old.clone()
 			for sub, child := range c.children {
-				if expired(child.expireAtMs, nowMs) {
+				if over(child.expireAtMs, nowMs) {
 					delete(c.children, sub)
 				}
 			}
@@ -384,7 +391,7 @@ func (x *meta) editHash(k modelKey, d *Doc, old *modelDoc) {
 			_, has, err := d.Sub([]byte(sub))
 			x.must(err)
 			if r.Created != (DocTime{}) {
-				if c, want := next.children[sub]; has != (want && !expired(c.expireAtMs, x.now.Millis())) {
+				if c, want := next.children[sub]; has != (want && !over(c.expireAtMs, x.now.Millis())) {
 					x.failf("%v %q: there is %v, want %v", k, sub, has, want)
 				}
 			}

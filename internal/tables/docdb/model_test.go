@@ -36,16 +36,19 @@ func (d *modelDoc) clone() *modelDoc {
 	return &c
 }
 
+// over reports whether what expires at a time is gone.
+func over(expireAtMs, nowMs int64) bool { return expireAtMs > 0 && nowMs >= expireAtMs }
+
 // alive reports whether the document can be seen at a time.
 func (d *modelDoc) alive(nowMs int64) bool {
-	return d != nil && !expired(d.expireAtMs, nowMs)
+	return d != nil && !over(d.expireAtMs, nowMs)
 }
 
 // subs lists the children that can be seen, in order.
 func (d *modelDoc) subs(nowMs int64) []string {
 	var out []string
 	for sub, c := range d.children {
-		if !expired(c.expireAtMs, nowMs) {
+		if !over(c.expireAtMs, nowMs) {
 			out = append(out, sub)
 		}
 	}
