@@ -35,6 +35,9 @@ func (c *core) say(g *group, m *pb.Message) {
 			c.metrics.CommitsHeldBack.Add(1)
 			return
 		}
+		if len(m.GetEntries()) == 0 && g.hasAll(to) {
+			c.metrics.CommitsAlone.Add(1)
+		}
 		c.metrics.AppendsSent.Add(1)
 		c.envelope(g, node, m)
 	case pb.MsgAppResp:
@@ -80,21 +83,34 @@ func (c *core) stamp(g *group, to catalog.ReplicaID, node catalog.NodeID, term u
 // carriesCommitAlone says that an empty append to a peer tells it nothing but
 // the commit index. That travels with the next entries or the next beat (M10).
 func (c *core) carriesCommitAlone(g *group, to catalog.ReplicaID) bool {
-	replicating, complete := false, false
+	replicating, paused, complete := false, false, false
 	g.rn.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
 		if id == uint64(to) {
-			replicating = pr.State == tracker.StateReplicate && !pr.MsgAppFlowPaused
+			replicating, paused = pr.State == tracker.StateReplicate, pr.MsgAppFlowPaused
 			complete = pr.Match >= g.log.last()
 		}
 	})
-	p := g.peer(to)
-	if p.probe {
-		p.probe, replicating = false, false // an answer to a heartbeat showed it behind
+	if !replicating {
+		return false // a probe
 	}
-	if !replicating && complete {
-		c.metrics.CommitsAlone.Add(1)
+	if p := g.peer(to); p.probe && !complete {
+		p.probe = false
+		return false // an answer to a heartbeat showed it behind: what was sent may be lost
 	}
-	return replicating
+	if paused && !complete {
+		return false // its window is full: this one asks whether it is still there
+	}
+	return true
+}
+
+// hasAll says that a replica is known to have the whole log and is not probed.
+func (g *group) hasAll(r catalog.ReplicaID) (all bool) {
+	g.rn.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
+		if id == uint64(r) {
+			all = pr.State == tracker.StateReplicate && pr.Match >= g.log.last()
+		}
+	})
+	return all
 }
 
 // peer is what this leader remembers of another replica.

@@ -37,7 +37,8 @@
 //	M5. A voter grants no vote against a live promise, unless the promise's
 //	    holder revoked its leadership of that group.
 //	M6. A voter that restarted grants no vote and does not campaign for one
-//	    lease and the allowed skew: it has forgotten its promises.
+//	    lease (the longest it may have promised) and the allowed skew: it has
+//	    forgotten its promises.
 //	M7. A leader passes its gate only after an entry of its own term is applied
 //	    and its clock is above every hybrid-time bound that votes carried to it.
 //	M8. A leader that began to hand over never passes the gate again in that term.

@@ -168,7 +168,9 @@ func (g *group) assertDurable(m *pb.Message) {
 // bound keeps logs within their bounds: entries that are applied and that no
 // follower lacks go, beyond the bounds those that are applied at all.
 func (c *core) bound(g *group) {
-	full := g.log.bytes > c.cfg.LogBytesMax || c.bytes > c.cfg.LogBytesTotal && g.log.bytes > c.cfg.LogBytesTotal/256
+	// Loops do not know of each other's logs: each has its share of the total.
+	total := c.cfg.LogBytesTotal / int64(max(1, c.cfg.Loops))
+	full := g.log.bytes > c.cfg.LogBytesMax || c.bytes > total && g.log.bytes > total/256
 	if full || g.log.bytes > 1<<20 {
 		c.cutLog(g, full)
 	}

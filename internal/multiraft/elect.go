@@ -75,7 +75,7 @@ func (c *core) admitMessage(g *group, b *inBatch, env *wire.Envelope, m *pb.Mess
 			// A bound that voters acknowledged to an earlier leader (M7).
 			g.floor = max(g.floor, hlc.Timestamp(env.HybridTimeLease))
 			if left := time.Duration(env.RemainingLeaseUs) * time.Microsecond; left > 0 {
-				g.earliest = max(g.earliest, c.now+min(left, c.cfg.Lease))
+				g.earliest = max(g.earliest, c.now+min(left, max(c.cfg.Lease, c.cfg.PromisedBefore)))
 			}
 		}
 		return true
@@ -127,6 +127,10 @@ func (c *core) boundUntil(g *group, candidate catalog.NodeID) time.Duration {
 
 // mayVote decides whether raft may consider a vote.
 func (c *core) mayVote(g *group, from catalog.NodeID, env *wire.Envelope, m *pb.Message) bool {
+	if g.voteless {
+		c.metrics.VotesWithheld.Add(1)
+		return false
+	}
 	if bytes.Equal(m.GetContext(), campaignTransfer) {
 		if !env.Revoked || m.GetTerm() == 0 || g.owing() && !g.owes.heldBy(m.GetLogTerm(), m.GetIndex()) {
 			c.metrics.VotesWithheld.Add(1)

@@ -180,7 +180,7 @@ func TestFileSpool(t *testing.T) {
 		want[i] = byte(rand.Uint32())
 	}
 	for b := want; len(b) > 0; b = b[10_000:] {
-		if _, err := s.Write(b[:10_000]); err != nil {
+		if _, err := s.Write(bytes.Clone(b[:10_000])); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -80,6 +80,13 @@ func (g *gate) passLocked(now time.Duration) error {
 	if now >= s.leaseUntil && now >= g.refreshLocked() {
 		return ErrNotReady
 	}
+	// The bound on times is a second fence: where a host was suspended and its
+	// monotonic clock stood still, its wall clock tells that the lease is over.
+	if wall := hlc.FromMicros(g.clock.Physical()); wall > s.timesUntil {
+		if g.refreshLocked(); wall > s.timesUntil {
+			return ErrNotReady
+		}
+	}
 	return nil
 }
 

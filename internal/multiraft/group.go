@@ -99,8 +99,9 @@ type group struct {
 	restoring *restoreTask
 	held      []*pb.Message
 
-	tail *tailDoubt // nil: the journal's tail is sound
-	owes owed       // zero: nothing is known to be lost
+	tail     *tailDoubt // nil: the journal's tail is sound
+	owes     owed       // zero: nothing is known to be lost
+	voteless bool       // blank under a suspect tail: it may have voted, and knows nobody to ask
 }
 
 // peer is what a leader remembers of another replica beside raft's progress.
@@ -290,6 +291,7 @@ func (g *group) noteEntry(e *pb.Entry) error {
 func (c *core) create(g *group) {
 	c.groups[g.id] = g
 	c.order = append(c.order, g)
+	g.voteless = c.cfg.Suspect && g.h.isBlank
 	if g.h.damaged != nil {
 		g.publish()
 		return
@@ -314,7 +316,7 @@ func (c *core) create(g *group) {
 		g.durable.term = 0 // until it is
 		c.await(g, part{g: g, state: true, term: g.term, vote: g.vote}, turn)
 	}
-	if g.h.isNew {
+	if g.h.isNew && (!c.cfg.Suspect || g.alone()) {
 		c.beginElection(g)
 	} else {
 		c.wake(g)
@@ -346,18 +348,19 @@ func (c *core) beginElection(g *group) {
 	c.planElection(g, c.cfg.ElectionDelay+c.random(c.cfg.ElectionDelay))
 }
 
-// wake lets a recovered replica take part again. It has forgotten its promises,
-// so it waits them out (M6); alone, it promised nobody.
+// wake lets a recovered replica take part again, or one that a suspect tail may
+// have held more of than its beginning. It has forgotten its promises, so it
+// waits them out (M6); alone, it promised nobody.
 func (c *core) wake(g *group) {
 	alone := g.alone()
 	if !alone && !g.h.isBlank {
-		g.votesFrom = c.now + c.cfg.Lease + c.cfg.MaxSkew
+		g.votesFrom = c.now + c.cfg.PromisedBefore + c.cfg.MaxSkew
 	}
 	// What it acknowledged or gave out before is not remembered either. Its own
 	// clock bounds it: a bound ahead of it by more than the skew was refused.
 	g.floor = hlc.FromMicros(c.clock.Physical()).Add(c.cfg.MaxSkew)
 	if !alone {
-		g.floor = g.floor.Add(c.cfg.Lease)
+		g.floor = g.floor.Add(c.cfg.PromisedBefore)
 	}
 	if c.cfg.Suspect && len(g.conf) > 0 && !alone {
 		c.doubtTail(g)
@@ -521,7 +524,7 @@ func (g *group) publish() {
 	s := &h.gate.mu.status
 	s.Term, s.Commit, s.Leader = g.term, g.commit, g.lead
 	s.Quiesced = g.role == raft.StateLeader && !g.isActive
-	s.Suspect, s.Corrupt = g.tail != nil || g.owing(), h.damaged != nil
+	s.Suspect, s.Corrupt = g.tail != nil || g.owing() || g.voteless, h.damaged != nil
 	s.Conf = g.conf
 	s.LeaderNode = 0
 	if g.lead != 0 {

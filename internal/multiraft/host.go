@@ -68,6 +68,7 @@ func (c Config) withDefaults() Config {
 	}
 	def(&c.Beat, 200*time.Millisecond)
 	def(&c.Lease, 2*time.Second)
+	def(&c.PromisedBefore, c.Lease)
 	def(&c.ElectionDelay, 300*time.Millisecond)
 	def(&c.MaxSkew, 500*time.Millisecond)
 	def(&c.StallMax, time.Second)

@@ -412,7 +412,7 @@ func newCluster(t testing.TB, n int, cfg Config, syncTime time.Duration) ([]*tes
 // eventually waits for a condition, looking every millisecond.
 func eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(10 * time.Second)
+	deadline := time.NewTimer(40 * time.Second)
 	defer deadline.Stop()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()

@@ -13,6 +13,7 @@ import (
 
 	pb "go.etcd.io/raft/v3/raftpb"
 
+	"github.com/braiddb/braid/internal/catalog"
 	"github.com/braiddb/braid/internal/hlc"
 	"github.com/braiddb/braid/internal/journal"
 	"github.com/braiddb/braid/internal/wire"
@@ -192,5 +193,132 @@ func TestBatchesAreBounded(t *testing.T) {
 	}
 	if last := x.fx.batches[len(x.fx.batches)-1]; len(last.batch.Envelopes) != 1 || string(last.batch.Envelopes[0].Raft) != "vote" {
 		t.Fatal("a vote travels with the largest write")
+	}
+}
+
+// turn lets the core of the host's first loop take what was posted and more.
+func (h *Host) turn(now time.Duration, more ...event) *effects {
+	l := h.loops[0]
+	events := append(l.mail.events, more...)
+	l.mail.events = nil
+	return l.core.step(now, events)
+}
+
+func createOne(t *testing.T, h *Host, gc GroupConfig) *Group {
+	t.Helper()
+	gc.ID, gc.Replica, gc.SM = 7, replicaOn(1), &listMachine{}
+	g, err := h.Create(gc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// A founder whose beginning may be in the lost tail may have voted before: it
+// asks before it says a word. Alone it need not.
+func TestSuspectFounderAsksFirst(t *testing.T) {
+	for _, c := range []struct {
+		suspect bool
+		nodes   []catalog.NodeID
+		asked   int
+	}{{true, []catalog.NodeID{1, 2, 3}, 2}, {false, []catalog.NodeID{1, 2, 3}, 0}, {true, []catalog.NodeID{1}, 0}} {
+		cfg := Config{Loops: 1, Suspect: c.suspect}
+		h := handHost(t, cfg, Deps{})
+		g := createOne(t, h, GroupConfig{New: true, Conf: confOn(c.nodes...)})
+		fx := h.turn(time.Hour)
+		if len(fx.queries) != c.asked || g.Status().Suspect != (c.asked > 0) {
+			t.Errorf("%+v: asks %d peers, suspect %v", c, len(fx.queries), g.Status().Suspect)
+		}
+		if spoke := len(fx.batches) > 0; spoke != (c.asked == 0 && len(c.nodes) > 1) {
+			t.Errorf("%+v: spoke %v", c, spoke)
+		}
+		if waits := g.g.votesFrom > time.Hour+h.cfg.Lease; waits != (c.asked > 0) {
+			t.Errorf("%+v: votes from %s", c, g.g.votesFrom)
+		}
+	}
+}
+
+// A blank replica knows nobody to ask whether it voted before.
+func TestSuspectBlankReplicaDoesNotVote(t *testing.T) {
+	for _, suspect := range []bool{true, false} {
+		h := handHost(t, Config{Loops: 1, Suspect: suspect}, Deps{})
+		g := createOne(t, h, GroupConfig{})
+		h.turn(time.Hour)
+		vote := &pb.Message{Type: pb.MsgPreVote.Enum(), From: new(uint64(12)), To: new(uint64(11)), Term: new(uint64(5)),
+			LogTerm: new(uint64(4)), Index: new(uint64(9))}
+		handOver := &pb.Message{Type: pb.MsgVote.Enum(), From: new(uint64(12)), To: new(uint64(11)), Term: new(uint64(6)),
+			LogTerm: new(uint64(4)), Index: new(uint64(9)), Context: campaignTransfer}
+		fx := h.turn(time.Hour, event{kind: evBatch, batch: &inBatch{from: 2, inc: 1, msgs: []inMessage{
+			{env: &wire.Envelope{Group: 7, FromReplica: 12, ToReplica: 11}, msg: vote},
+			{env: &wire.Envelope{Group: 7, FromReplica: 12, ToReplica: 11, Revoked: true}, msg: handOver},
+		}}})
+		if answered := len(fx.batches)+len(fx.records) > 0; answered == suspect || g.Status().Suspect != suspect {
+			t.Errorf("suspect %v: votes %v, says it is suspect %v", suspect, answered, g.Status().Suspect)
+		}
+	}
+}
+
+// A host that was suspended may find its monotonic clock where it was: then the
+// lease seems to run, and the wall clock alone tells that it is long over.
+func TestWallClockEndsALeaseToo(t *testing.T) {
+	wall := int64(simEpoch)
+	cfg := Config{}.withDefaults()
+	d := &Deps{Node: 1, Incarnation: 1, Clock: hlc.New(func() int64 { return wall }, cfg.MaxSkew)}
+	p := newPairs(d, &cfg, &Metrics{})
+	g := gate{self: 1, clock: d.Clock, pairs: p}
+	g.lead(2, 0, 0, []voters{{{11, 1}, {12, 2}, {13, 3}}})
+	g.acknowledged(ack{replica: 12, inc: 1, gen: 1})
+	g.applied(2, 2, 0)
+	promise := func() {
+		p.mu.Lock()
+		p.pairLocked(2).got = grant{inc: 1, gen: 1, until: time.Hour + cfg.Lease, times: p.boundNow()}
+		p.mu.Unlock()
+	}
+	promise()
+	if _, err := g.readTime(time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	wall += (cfg.Lease + time.Second).Microseconds()
+	if _, err := g.readTime(time.Hour); !errors.Is(err, ErrNotReady) {
+		t.Fatalf("read under a lease that is over: %v", err)
+	}
+	if err := g.leadingNow(time.Hour); !errors.Is(err, ErrNotReady) {
+		t.Fatalf("leads under a lease that is over: %v", err)
+	}
+	promise()
+	if _, err := g.readTime(time.Hour); err != nil {
+		t.Fatalf("with a new promise: %v", err)
+	}
+}
+
+// What an earlier life promised under a longer lease is waited out.
+func TestRestartWaitsOutTheLongestPromise(t *testing.T) {
+	h := handHost(t, Config{Loops: 1, Lease: 2 * time.Second, PromisedBefore: 10 * time.Second}, Deps{})
+	st := state{term: 3, startIndex: bootIndex, startTerm: bootTerm, conf: EncodeConf(confOn(1, 2, 3))}
+	g := createOne(t, h, GroupConfig{Recovered: &journal.StreamReplay{State: encodeState(nil, &st)}})
+	h.turn(time.Hour)
+	if want := time.Hour + 10*time.Second + h.cfg.MaxSkew; g.g.votesFrom != want {
+		t.Fatalf("votes from %s, want %s", g.g.votesFrom, want)
+	}
+	if h.pairs.lease != 2*time.Second {
+		t.Fatalf("promises %s", h.pairs.lease)
+	}
+	if c := (Config{Lease: 3 * time.Second}).withDefaults(); c.PromisedBefore != c.Lease {
+		t.Fatalf("without a word of earlier lives: %s", c.PromisedBefore)
+	}
+}
+
+// The total of all logs is the node's, whatever the number of loops.
+func TestLoopsShareTheLogTotal(t *testing.T) {
+	for _, loops := range []int{1, 4} {
+		h := handHost(t, Config{Loops: loops, LogBytesTotal: 1000}, Deps{})
+		c := h.loops[0].core
+		g := &group{h: &Group{}, applied: 2}
+		g.log.reset(1, 1)
+		g.log.append([]*pb.Entry{{Index: new(uint64(2)), Term: new(uint64(1)), Data: make([]byte, 400)}})
+		c.bytes = g.log.bytes
+		if c.bound(g); (g.log.bytes == 0) != (loops == 4) {
+			t.Errorf("%d loops: a log of %d bytes stays", loops, g.log.bytes)
+		}
 	}
 }

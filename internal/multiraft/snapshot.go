@@ -134,7 +134,7 @@ func (c *core) restored(t *restoreTask) {
 		return
 	}
 	c.metrics.SnapshotsRestored.Add(1)
-	g.restoring = nil
+	g.restoring, g.voteless = nil, false
 	c.bytes -= g.log.bytes
 	g.log.reset(t.meta.Index, t.meta.Term)
 	g.applied, g.applyTime = t.meta.Index, t.meta.HybridTime

@@ -146,7 +146,7 @@ func (c *core) settled() bool {
 		return false
 	}
 	for _, g := range c.order {
-		if g.tail != nil || g.rn != nil && g.owing() {
+		if g.tail != nil || g.rn != nil && (g.owing() || g.voteless) {
 			return false
 		}
 	}
