@@ -70,11 +70,11 @@ func (n *Node) openStorage(context.Context) error {
 }
 
 func (n *Node) raftConfig(suspect bool) multiraft.Config {
-	// What was promised before this start was promised under the longest lease
-	// that any life of this directory has used.
-	lease := max(n.cfg.Lease, time.Duration(n.id.LeaseMax)*time.Microsecond)
 	return multiraft.Config{
-		Beat: n.cfg.Beat, Lease: lease, ElectionDelay: n.cfg.ElectionDelay, MaxSkew: n.cfg.MaxSkew, Suspect: suspect,
+		// What was promised before this start was promised under the longest lease
+		// that any life of this directory has used.
+		Lease: n.cfg.Lease, PromisedBefore: max(n.cfg.Lease, time.Duration(n.id.LeaseMax)*time.Microsecond),
+		Beat: n.cfg.Beat, ElectionDelay: n.cfg.ElectionDelay, MaxSkew: n.cfg.MaxSkew, Suspect: suspect,
 		LogBytesTotal: n.cfg.Memory / 8, ProposalBytesTotal: n.cfg.Memory / 8,
 		MessageBytesMax: rpc.MaxMessage,
 	}
