@@ -394,8 +394,8 @@ func TestNothingHidesAtTheSeamOfFiles(t *testing.T) {
 	docs := 0 // with two versions; the others shift the seams
 	for ht := range hlc.Timestamp(2) {
 		put(t, e, 10+ht, func(x *Exec) {
-			for i := range uint64(1000) {
-				if ht == 0 || i%5 > 1 {
+			for i := range uint64(5000) {
+				if ht == 0 || i%13 == 0 {
 					x.Doc(i, []byte("key")).PutRoot(Root{Kind: RootString, Value: []byte("some value")})
 					docs += int(ht)
 				}
