@@ -60,6 +60,32 @@ func writeDurably(fs vfs.FS, dir, name string, data []byte) error {
 	return syncDir(fs, dir)
 }
 
+// makeDurably makes a directory whose name outlives a power loss: syncing what is
+// in it does not see to that, its parent must be synced.
+func makeDurably(fs vfs.FS, dir string) error {
+	parents := []string{fs.PathDir(dir)} // always: an earlier life may have ended before it was synced
+	for at := parents[0]; fs.PathDir(at) != at; at = fs.PathDir(at) {
+		if _, err := fs.Stat(at); !isMissing(err) {
+			break
+		}
+		parents = append(parents, fs.PathDir(at))
+	}
+	_, known := fs.Stat(dir)
+	if err := fs.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, p := range parents {
+		err := syncDir(fs, p)
+		if known == nil && errors.Is(err, os.ErrPermission) {
+			continue // somebody else made the directory, where we may not look
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func syncDir(fs vfs.FS, dir string) error {
 	d, err := fs.OpenDir(dir)
 	if err != nil {

@@ -78,7 +78,9 @@ type Node struct {
 	ctx    context.Context // ends when the node stops
 	cancel context.CancelFunc
 	loops  sync.WaitGroup
-	dead   atomic.Bool // N2
+	dead   atomic.Bool   // N2
+	died   chan struct{} // closed once it is dead and off the network
+	gate   *gate
 	ended  sync.Once
 }
 
@@ -90,7 +92,9 @@ func Start(ctx context.Context, cfg Config, deps Deps) (_ *Node, err error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	n := &Node{cfg: cfg, deps: deps, log: deps.Logger, begin: deps.Now(), flushed: make(chan struct{}, 1), former: new(former)}
+	n := &Node{cfg: cfg, deps: deps, log: deps.Logger, begin: deps.Now(), flushed: make(chan struct{}, 1), former: new(former),
+		died: make(chan struct{}), gate: newGate(bound(deps.Network, cfg.Listen))}
+	n.deps.FS = diskGate{deps.FS, &n.dead}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	none := ""
 	n.cluster.Store(&none)
@@ -113,7 +117,7 @@ func Start(ctx context.Context, cfg Config, deps Deps) (_ *Node, err error) {
 // openDirectory locks the data directory and begins a new incarnation (N1).
 func (n *Node) openDirectory(context.Context) error {
 	fs, dir := n.deps.FS, n.cfg.Data
-	if err := fs.MkdirAll(dir, 0o755); err != nil {
+	if err := makeDurably(fs, dir); err != nil {
 		return fmt.Errorf("data directory: %w", err)
 	}
 	var err error
@@ -157,7 +161,7 @@ type listeners struct{ node, client, redis, console net.Listener }
 
 func (n *Node) listen(context.Context) error {
 	open := func(port int) (net.Listener, string, error) {
-		l, err := n.deps.Network.Listen(net.JoinHostPort(n.cfg.Listen, strconv.Itoa(port)))
+		l, err := n.gate.Listen(net.JoinHostPort(n.cfg.Listen, strconv.Itoa(port)))
 		if err != nil {
 			return nil, "", fmt.Errorf("listen: %w; choose another port or --listen address", err)
 		}
@@ -182,8 +186,7 @@ func (n *Node) listen(context.Context) error {
 		}
 		*d.l, *d.addr = l, net.JoinHostPort(d.host, port)
 	}
-	network := bound(n.deps.Network, n.cfg.Listen)
-	n.pool = rpc.NewPool(network, rpc.PoolOptions{
+	n.pool = rpc.NewPool(n.gate, rpc.PoolOptions{
 		Role: rpc.RoleNode, Cluster: n.clusterID, Node: n.nodeID, Incarnation: n.incarnation,
 		Clock: rpcClock{n.deps}, Rand: n.dice(), Logger: n.log, RedialMax: 100 * time.Millisecond,
 	})
@@ -220,12 +223,22 @@ func (c rpcClock) AfterFunc(d time.Duration, f func()) func() bool { return c.de
 // fatal ends the node: nothing of this incarnation writes, sends or answers
 // afterwards (N2), and whoever runs it is told.
 func (n *Node) fatal(err error) {
-	if n.dead.Swap(true) {
-		return
+	if n.silence() {
+		n.log.Error("fatal fault", "error", err)
+		n.deps.Fatal(err)
 	}
-	n.log.Error("fatal fault", "error", err)
+}
+
+// silence takes the node off its disk and its network, and reports whether this
+// call was the one that did.
+func (n *Node) silence() bool {
+	if n.dead.Swap(true) {
+		return false
+	}
 	n.cancel()
-	n.deps.Fatal(err)
+	n.gate.sever()
+	close(n.died)
+	return true
 }
 
 // Addrs are the addresses at which others reach the node.

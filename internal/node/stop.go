@@ -56,7 +56,7 @@ func (n *Node) Stop(ctx context.Context) error {
 	if err := n.host.Drain(drain); err != nil {
 		n.log.Info("not every leader moved away before the stop", "error", err)
 	}
-	n.redis.Close() // answers what is under way, then hangs up
+	n.closeRedis() // answers what is under way, then hangs up
 	var err error
 	if !n.dead.Load() {
 		err = n.engine.Flush()
@@ -81,8 +81,22 @@ func (n *Node) sayDraining(ctx context.Context) {
 	}
 }
 
+// closeRedis waits for commands under way, but not for those that a fatal fault
+// has left without an outcome: nobody will ever answer them.
+func (n *Node) closeRedis() {
+	closed := make(chan struct{})
+	go func() { defer close(closed); n.redis.Close() }()
+	select {
+	case <-closed:
+	case <-n.died:
+	}
+}
+
 // Kill ends the node as a crash would: nothing is flushed, nobody is told.
-func (n *Node) Kill() { n.close() }
+func (n *Node) Kill() {
+	n.silence()
+	n.close()
+}
 
 // close stops what was started, in reverse, once.
 func (n *Node) close() (err error) {
@@ -93,14 +107,14 @@ func (n *Node) close() (err error) {
 func (n *Node) closeAll() error {
 	n.cancel()
 	n.opened.Store(false)
+	if n.client != nil {
+		n.client.Close() // whatever still waits for a leader gives up
+	}
 	if n.redis != nil {
-		n.redis.Close()
+		n.closeRedis()
 	}
 	if n.console != nil {
 		n.console.Close()
-	}
-	if n.client != nil {
-		n.client.Close()
 	}
 	if n.clientServer != nil {
 		n.clientServer.Close()
@@ -123,7 +137,7 @@ func (n *Node) closeAll() error {
 	if n.journal != nil {
 		errs = append(errs, n.journal.Close())
 	}
-	if n.engine != nil {
+	if n.engine != nil && !n.dead.Load() { // closing it flushes, and waits for work that a fault has ended
 		errs = append(errs, n.engine.Close())
 	}
 	if n.lock != nil {

@@ -22,6 +22,11 @@ const (
 // openStorage opens the LSM and the journal, and every replica that is here.
 func (n *Node) openStorage(context.Context) error {
 	fs, dir := n.deps.FS, n.cfg.Data
+	for _, room := range []string{"docs", "journal"} {
+		if err := makeDurably(fs, fs.PathJoin(dir, room)); err != nil {
+			return err
+		}
+	}
 	var err error
 	n.engine, err = docdb.OpenEngine(fs, fs.PathJoin(dir, "docs"), docdb.EngineOptions{
 		CacheBytes: n.cfg.Memory / cacheShare, MemTableBytes: min(uint64(n.cfg.Memory/memtableShare), 64<<20),
