@@ -249,7 +249,7 @@ func TestNoSpaceForASegment(t *testing.T) {
 	if err := fill(); !errors.Is(err, ErrNoSpace) {
 		t.Fatal(err)
 	}
-	if pos < 50 {
+	if pos < 40 {
 		t.Errorf("only %d entries went in", pos)
 	}
 	states := 0
