@@ -53,6 +53,7 @@ func (c demoCmd) Run() error {
 	if err != nil {
 		return err
 	}
+	tuneCollector(configs[0].Memory * demoNodes)
 	nodes, err := startAll(stop, configs, logger)
 	defer stopAll(nodes)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -87,6 +88,7 @@ func (c startCmd) Run() error {
 	if err := cfg.Validate(); err != nil {
 		return &usageError{err}
 	}
+	tuneCollector(cfg.Memory)
 	logger := c.nodeFlags.logger()
 	stop, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
@@ -111,6 +113,14 @@ func exitOnFatal(logger *slog.Logger) func(error) {
 		logger.Error("fatal: the node ends", "error", err)
 		os.Exit(exitFailed)
 	}
+}
+
+// tuneCollector trades memory, of which --memory says how much there is, for the
+// collector's time: a node's live heap is small, so at Go's default it would be
+// collected many times a second under load.
+func tuneCollector(memory int64) {
+	debug.SetGCPercent(300)
+	debug.SetMemoryLimit(memory)
 }
 
 // machineMemory is the physical memory, in bytes.
