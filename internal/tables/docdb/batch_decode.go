@@ -28,12 +28,12 @@ type batchReader struct {
 	inDoc bool
 }
 
-func decodeBatch(p []byte) (*batchReader, error) {
-	d := &batchReader{r: reader{p: p}}
+func decodeBatch(p []byte) (batchReader, error) {
+	d := batchReader{r: reader{p: p}}
 	if v := d.r.byte(); d.r.bad {
-		return nil, ErrEncoding
+		return d, ErrEncoding
 	} else if v != batchVersion {
-		return nil, &FormatError{What: "a write batch", Have: uint64(v), Want: batchVersion}
+		return d, &FormatError{What: "a write batch", Have: uint64(v), Want: batchVersion}
 	}
 	return d, nil
 }

@@ -3,7 +3,9 @@ package docdb
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -223,4 +225,38 @@ func FuzzIngest(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// TestBytesOnDisk pins what docs/formats/docdb.md says.
+func TestBytesOnDisk(t *testing.T) {
+	at := DocTime{HT: 0x0102030405060708, WriteID: 9}
+	root := Root{Kind: RootHash, Created: DocTime{HT: 7, WriteID: 8}, ExpireAtMs: 300, Count: -2, Value: []byte("v")}
+	for name, c := range map[string]struct {
+		got  []byte
+		want string
+	}{
+		"root key":        {docVersion{table: 1, hash: 2, key: []byte("k\x00"), root: true, t: at}.encode(), "40 00000001 0000000000000002 6b0001 0000 01 fefdfcfbfaf9f8f7 fffffff6 0e"},
+		"child key":       {docVersion{table: 1, hash: 2, key: []byte("k"), sub: []byte("f"), t: at, h: hint{dead: true}}.encode(), "40 00000001 0000000000000002 6b 0000 02 66 0000 fefdfcfbfaf9f8f7 fffffff6 51"},
+		"expiring child":  {docVersion{table: 1, hash: 2, sub: []byte("f"), t: at, h: hint{expireAtMs: 300}}.encode(), "40 00000001 0000000000000002 0000 02 66 0000 fefdfcfbfaf9f8f7 fffffff6 00000000012c 97"},
+		"group key":       {groupKey(nil, 5, []byte("a")), "20 0000000000000005 61 00"},
+		"root":            {appendRoot(nil, &root, 0), "02 0d 0000000000000007 00000008 ac02 03 76"},
+		"root, back":      {appendRoot(nil, &Root{Kind: RootString, Created: DocTime{HT: pending}}, 3), "01 02 03"},
+		"child":           {appendChild(nil, []byte("v"), 0), "40 76"},
+		"child, expiring": {appendChild(nil, []byte("v"), 300), "41 ac02 76"},
+		"row":             {appendRow(nil, 3, []cell{{7, []byte{0x13, 'a'}}}), "03 07 02 13 61"},
+	} {
+		if got := fmt.Sprintf("%x", c.got); got != strings.ReplaceAll(c.want, " ", "") {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+	var b WriteBatch
+	b.Reset()
+	d := NewExec(nil, &b, 1, 0).Doc(2, []byte("k"))
+	d.PutSub([]byte("f"), []byte("old"))
+	d.PutSub([]byte("f"), []byte("v"))
+	d.PutRoot(Root{Kind: RootHash, Count: 1})
+	want := "01 01 0b 0000000000000002 6b0000 03 02 04 02660000 02 40 76 02 01 01 04 02 0a 02 02"
+	if got := fmt.Sprintf("%x", b.Encode(nil)); got != strings.ReplaceAll(want, " ", "") {
+		t.Errorf("batch: %s, want %s", got, want)
+	}
 }

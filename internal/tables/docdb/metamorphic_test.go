@@ -17,7 +17,7 @@ import (
 
 var (
 	metaSeed  = flag.Uint64("docdb.seed", 0, "run the metamorphic test with this seed only")
-	metaSeeds = flag.Int("docdb.seeds", 24, "seeds of the metamorphic test")
+	metaSeeds = flag.Int("docdb.seeds", 16, "seeds of the metamorphic test")
 	metaSteps = flag.Int("docdb.steps", 220, "steps of each seed")
 )
 
