@@ -68,6 +68,7 @@ type effects struct {
 	applies   []*applyTask
 	answers   []answer
 	snapshots []*snapshotTask
+	giveUps   []*snapshotTask // streams to end
 	restores  []*restoreTask
 	discards  []Spool
 	queries   []tailQuery

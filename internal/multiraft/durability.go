@@ -2,6 +2,7 @@ package multiraft
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"go.etcd.io/raft/v3"
@@ -25,6 +26,7 @@ type part struct {
 	state      bool   // a state record was written: term and vote become durable
 	term, vote uint64 //
 	last       uint64 // the log's last index once this is durable; 0: as it was
+	release    bool   // the journal may forget all of the stream's entries
 }
 
 // store takes what raft wants on disk. Entries enter the log in memory at
@@ -112,6 +114,10 @@ func (c *core) arena(ents []*pb.Entry) []byte {
 // writeState writes term, vote and the log's beginning.
 func (c *core) writeState(g *group) uint64 {
 	g.st.term, g.st.vote, g.st.commit = g.term, g.vote, g.commit
+	return c.recordState(g)
+}
+
+func (c *core) recordState(g *group) uint64 {
 	return c.write(journal.Record{Stream: journal.StreamID(g.id), Kind: journal.KindState, Payload: encodeState(nil, &g.st)})
 }
 
@@ -130,6 +136,9 @@ func (c *core) durable(turn uint64) {
 // deliver sends what waited for a part to be durable.
 func (c *core) deliver(p *part) {
 	g := p.g
+	if p.release && c.groups[g.id] == g {
+		c.fx.lowWaters = append(c.fx.lowWaters, lowWater{stream: journal.StreamID(g.id), pos: math.MaxUint64})
+	}
 	if g.rn == nil {
 		return
 	}
@@ -178,10 +187,7 @@ func (c *core) bound(g *group) {
 
 // cutLog forgets what followers have; with force, all that is applied.
 func (c *core) cutLog(g *group, force bool) {
-	to := g.applied
-	if g.streams > 0 {
-		to = min(to, g.pin)
-	}
+	to := min(g.applied, c.pinned(g))
 	if !force {
 		to = min(to, g.needed())
 	}
@@ -197,11 +203,15 @@ func (c *core) cutLog(g *group, force bool) {
 	c.bytes += g.log.bytes - before
 }
 
-// flushed lets the journal forget what the state machine has durably.
+// flushed lets the journal forget what the state machine has durably, also that
+// of a replica which was retired: its stream stays until Host.Remove.
 func (c *core) flushed(g *group, index uint64) {
-	if g.rn == nil || index <= g.lowWater {
+	if c.groups[g.id] != g || g.h.damaged != nil || index <= g.lowWater {
 		return
 	}
-	g.lowWater = min(index, g.applied)
+	if g.rn != nil {
+		index = min(index, g.applied)
+	}
+	g.lowWater = index
 	c.fx.lowWaters = append(c.fx.lowWaters, lowWater{stream: journal.StreamID(g.id), pos: g.lowWater})
 }

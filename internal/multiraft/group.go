@@ -93,8 +93,7 @@ type group struct {
 	changing *changeRequest
 
 	// Snapshots.
-	streams   int    // leaving
-	pin       uint64 // the log is kept above while they leave
+	streams   []*snapshotTask // leaving
 	incoming  *inSnapshot
 	restoring *restoreTask
 	held      []*pb.Message
@@ -293,6 +292,7 @@ func (c *core) create(g *group) {
 	c.order = append(c.order, g)
 	g.voteless = c.cfg.Suspect && g.h.isBlank
 	if g.h.damaged != nil {
+		c.condemn(g)
 		g.publish()
 		return
 	}
@@ -323,6 +323,19 @@ func (c *core) create(g *group) {
 	}
 	g.publish()
 }
+
+// condemn lets the journal forget a replica that is damaged: nobody will read
+// its entries, and kept they would fill the journal. What stays says that they
+// are missing, so that no later life takes the rest for all there was.
+func (c *core) condemn(g *group) {
+	g.st.startIndex, g.st.snapshotRestored = condemned, true
+	g.lastTurn = c.recordState(g)
+	c.await(g, part{g: g, release: true}, g.lastTurn)
+}
+
+// condemned is where the log of a damaged replica begins: no state machine is
+// there.
+const condemned = 1 << 62
 
 // committedAtLeast is how far a recovered log is known to be committed: what
 // the records say, and what the log itself says. A leader proposes a

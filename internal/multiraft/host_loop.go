@@ -139,6 +139,9 @@ func (l *loop) dispatch(fx *effects) {
 	for _, t := range fx.snapshots {
 		l.stream(t)
 	}
+	for _, t := range fx.giveUps {
+		t.cancel()
+	}
 	for _, t := range fx.restores {
 		l.restore(t)
 	}

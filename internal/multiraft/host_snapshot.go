@@ -2,6 +2,7 @@ package multiraft
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -25,22 +26,27 @@ const (
 	metaVersion      = 1
 	streamsInMax     = 8                // incoming at once
 	streamIdleMax    = 30 * time.Second // an incoming stream that stalls longer may be dropped
+	chunkSentMax     = 30 * time.Second // a chunk that takes longer ends its stream
 	snapshotChunkMax = 8 << 20
 )
 
 // stream sends a snapshot: the state machine is asked between two entries, then
 // read and sent by a goroutine of its own.
 func (l *loop) stream(t *snapshotTask) {
+	ctx, cancel := context.WithCancel(l.h.ctx)
+	t.cancel = cancel
 	l.applier.push(work{run: func() {
 		r, err := t.g.h.sm.Snapshot()
 		if err != nil {
+			cancel()
 			l.post(event{kind: evStreamed, stream: t, err: err})
 			return
 		}
 		l.h.wg.Add(1)
 		go func() {
 			defer l.h.wg.Done()
-			err := errors.Join(l.h.sendSnapshot(t, r), r.Close())
+			defer cancel()
+			err := errors.Join(l.h.sendSnapshot(ctx, t, r), r.Close())
 			if err != nil {
 				l.h.d.Logger.Warn("a snapshot did not arrive", "group", uint64(t.g.id), "to", uint64(t.to), "error", err)
 			}
@@ -51,7 +57,7 @@ func (l *loop) stream(t *snapshotTask) {
 
 // sendSnapshot streams a snapshot in checksummed chunks, one at a time: the
 // receiver's pace is the sender's. The last one carries the raft message.
-func (h *Host) sendSnapshot(t *snapshotTask, r SnapshotReader) error {
+func (h *Host) sendSnapshot(ctx context.Context, t *snapshotTask, r SnapshotReader) error {
 	meta := r.State()
 	if len(meta.Conf) == 0 {
 		meta.Conf = t.conf
@@ -72,13 +78,29 @@ func (h *Host) sendSnapshot(t *snapshotTask, r SnapshotReader) error {
 		if last {
 			c.Raft = raw
 		}
-		if err := h.d.Transport.SendSnapshotChunk(h.ctx, t.node, c); err != nil {
+		if err := h.sendChunk(ctx, t.node, c); err != nil {
 			return err
 		}
 		if last {
 			return nil
 		}
 	}
+}
+
+var errChunkStuck = errors.New("the peer did not take a snapshot's chunk in time")
+
+// sendChunk sends one chunk. A peer that swallows it without a word must not
+// hold the stream, and the log behind it, for ever.
+func (h *Host) sendChunk(ctx context.Context, to catalog.NodeID, c *wire.SnapshotChunk) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := h.d.Timer.AfterFunc(chunkSentMax, func() { cancel(errChunkStuck) })
+	defer stop()
+	err := h.d.Transport.SendSnapshotChunk(ctx, to, c)
+	if err != nil && ctx.Err() != nil {
+		err = errors.Join(err, context.Cause(ctx))
+	}
+	return err
 }
 
 func snapshotMessage(t *snapshotTask, meta *AppliedState) ([]byte, error) {

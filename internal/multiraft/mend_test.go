@@ -1,6 +1,7 @@
 package multiraft
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -320,5 +321,98 @@ func TestLoopsShareTheLogTotal(t *testing.T) {
 		if c.bound(g); (g.log.bytes == 0) != (loops == 4) {
 			t.Errorf("%d loops: a log of %d bytes stays", loops, g.log.bytes)
 		}
+	}
+}
+
+// deafTransport takes a chunk and never answers.
+type deafTransport struct {
+	testTransport
+	took chan struct{}
+}
+
+func (d *deafTransport) SendSnapshotChunk(ctx context.Context, _ catalog.NodeID, _ *wire.SnapshotChunk) error {
+	close(d.took)
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func TestSnapshotIntoASilentPeerEnds(t *testing.T) {
+	timer, deaf := &handTimer{}, &deafTransport{took: make(chan struct{})}
+	h := handHost(t, Config{}, Deps{Timer: timer, Transport: deaf})
+	g := &group{id: 7, replica: 11}
+	r := &listSnapshot{state: AppliedState{Index: 5, Term: 2, Conf: EncodeConf(confOn(1, 2))}, Reader: &sliceReader{b: []byte("all")}}
+	failed := make(chan error, 1)
+	go func() { failed <- h.sendSnapshot(h.ctx, &snapshotTask{g: g, to: 12, node: 2, term: 2}, r) }()
+	<-deaf.took
+	timer.fire()
+	if err := <-failed; !errors.Is(err, errChunkStuck) {
+		t.Fatalf("ended with %v", err)
+	}
+}
+
+// A stream that never ends must not keep the log without bound.
+func TestLeavingSnapshotPinsTheLogForAWhileOnly(t *testing.T) {
+	h := handHost(t, Config{Loops: 1, LogBytesMax: 1000}, Deps{})
+	c := h.loops[0].core
+	g := &group{h: &Group{}}
+	g.log.reset(1, 1)
+	task := &snapshotTask{g: g, index: 1}
+	g.streams = []*snapshotTask{task}
+	for i := uint64(2); i < 20; i++ {
+		before := g.log.bytes
+		g.log.append([]*pb.Entry{{Index: new(i), Term: new(uint64(1)), Data: make([]byte, 400)}})
+		c.bytes += g.log.bytes - before
+		g.applied = i
+		c.bound(g)
+		if g.log.bytes > pinnedLogs*1000 {
+			t.Fatalf("a log of %d bytes stays, of %d at most", g.log.bytes, 1000)
+		}
+		if kept := g.log.base == 1; kept == task.givenUp {
+			t.Fatalf("at %d bytes: kept %v, stream given up %v", g.log.bytes, kept, task.givenUp)
+		}
+	}
+	if len(c.fx.giveUps) != 1 {
+		t.Fatalf("%d streams were ended", len(c.fx.giveUps))
+	}
+	// The next one is kept for again.
+	c.streamSnapshot(g, 12, 2, &pb.Message{Term: new(uint64(2)), Snapshot: &pb.Snapshot{Metadata: &pb.SnapshotMetadata{Index: new(g.applied)}}})
+	if c.pinned(g) != g.applied {
+		t.Fatalf("the log is kept above %d for a stream at %d", c.pinned(g), g.applied)
+	}
+}
+
+// A damaged replica does not fill the journal; and what is left of its stream
+// never passes for a sound one.
+func TestDamagedReplicaLetsTheJournalGo(t *testing.T) {
+	h := handHost(t, Config{Loops: 1}, Deps{})
+	st := state{term: 3, startIndex: bootIndex, startTerm: bootTerm, conf: EncodeConf(confOn(1, 2, 3))}
+	rec := journal.Record{Stream: 7, Kind: journal.KindEntry, Pos: 20, Payload: appendRecord(nil,
+		&pb.Entry{Index: new(uint64(20)), Term: new(uint64(3)), Data: appendEntryHead(nil, KindWrites, 1, 0)}, 10)}
+	applied := AppliedState{Index: 10, Term: 2}
+	g := createOne(t, h, GroupConfig{Applied: applied, Recovered: &journal.StreamReplay{State: encodeState(nil, &st), Records: []journal.Record{rec}}})
+	fx := h.turn(time.Hour)
+	if !g.Status().Corrupt || len(fx.records) != 1 || fx.records[0].Kind != journal.KindState || len(fx.lowWaters) != 0 {
+		t.Fatalf("corrupt %v, writes %v, lets go %v", g.Status().Corrupt, fx.records, fx.lowWaters)
+	}
+	left := fx.records[0].Payload
+	if fx = h.turn(time.Hour, event{kind: evDurable, turn: fx.turn}); len(fx.lowWaters) != 1 || fx.lowWaters[0].pos < 20 {
+		t.Fatalf("lets go %v", fx.lowWaters)
+	}
+	for _, a := range []AppliedState{applied, {}} {
+		next := &Group{}
+		if _, err := newGroup(next, &GroupConfig{ID: 7, Replica: 11, Applied: a, Recovered: &journal.StreamReplay{State: left}}); !errors.Is(err, errCorrupt) {
+			t.Fatalf("the next life with the state machine at %d: %v", a.Index, err)
+		}
+	}
+}
+
+// A retired replica's journal is cut as it is flushed, until it is removed.
+func TestRetiredReplicaLetsTheJournalGo(t *testing.T) {
+	h := handHost(t, Config{Loops: 1}, Deps{})
+	g := createOne(t, h, GroupConfig{New: true, Conf: confOn(1, 2, 3)})
+	h.turn(time.Hour)
+	h.turn(time.Hour, event{kind: evCall, call: func(c *core) { c.retire(g.g) }})
+	if fx := h.turn(time.Hour, event{kind: evFlushed, group: g.g, index: 9}); len(fx.lowWaters) != 1 || fx.lowWaters[0].pos != 9 {
+		t.Fatalf("lets go %v", fx.lowWaters)
 	}
 }

@@ -2,6 +2,8 @@ package multiraft
 
 import (
 	"fmt"
+	"math"
+	"slices"
 
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
@@ -18,6 +20,10 @@ type snapshotTask struct {
 	term uint64
 	id   uint64
 	conf []byte // the configuration the group was created with, for a state machine that has seen no other
+
+	index   uint64 // the log is kept above, unless the stream is given up
+	givenUp bool
+	cancel  func() // the host's: it ends the stream
 }
 
 // inSnapshot is a snapshot that came in whole and was checked.
@@ -57,20 +63,38 @@ func (c *core) describeSnapshot(g *group) (*pb.Snapshot, error) {
 // streamSnapshot starts a stream where raft sends a snapshot. The log is kept
 // from here on until it has arrived, or the follower could not go on from it.
 func (c *core) streamSnapshot(g *group, to catalog.ReplicaID, node catalog.NodeID, m *pb.Message) {
-	if g.streams == 0 {
-		g.pin = m.GetSnapshot().GetMetadata().GetIndex()
-	}
-	g.streams++
 	c.leaving++
 	c.metrics.SnapshotsSent.Add(1)
-	c.fx.snapshots = append(c.fx.snapshots, &snapshotTask{g: g, to: to, node: node, term: m.GetTerm(),
-		id: c.dice.Uint64(), conf: EncodeConf(g.conf)})
+	t := &snapshotTask{g: g, to: to, node: node, term: m.GetTerm(),
+		id: c.dice.Uint64(), conf: EncodeConf(g.conf), index: m.GetSnapshot().GetMetadata().GetIndex()}
+	g.streams = append(g.streams, t)
+	c.fx.snapshots = append(c.fx.snapshots, t)
+}
+
+// pinnedLogs is how many times LogBytesMax a log may grow to while snapshots
+// leave. A follower that takes longer needs a later one.
+const pinnedLogs = 4
+
+// pinned is the index above which streams need the log. Where that has become
+// too much it gives the streams up.
+func (c *core) pinned(g *group) uint64 {
+	pin := uint64(math.MaxUint64)
+	for _, t := range g.streams {
+		if g.log.bytes > pinnedLogs*c.cfg.LogBytesMax && !t.givenUp {
+			t.givenUp = true
+			c.fx.giveUps = append(c.fx.giveUps, t)
+		}
+		if !t.givenUp {
+			pin = min(pin, t.index)
+		}
+	}
+	return pin
 }
 
 // streamed tells raft what became of a stream.
 func (c *core) streamed(t *snapshotTask, err error) {
 	g := t.g
-	g.streams--
+	g.streams = slices.DeleteFunc(g.streams, func(x *snapshotTask) bool { return x == t })
 	c.leaving--
 	if g.rn == nil || g.role != raft.StateLeader {
 		return
