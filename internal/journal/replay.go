@@ -240,22 +240,39 @@ func (v *verdict) lose(next *foundGroup, from, to uint64) {
 // doubtAll marks every stream that cannot be shown to be whole although any
 // record of groups up to number may be missing. Whole is one whose sequence runs
 // on over the gap from its very first record: of another, a state or start
-// written forward may be among what is gone.
+// written forward may be among what is gone, and that counts as the oldest loss,
+// since whatever state or start is still found is newer.
 func (v *verdict) doubtAll(number uint64) {
 	for id, h := range v.streams {
-		v.add(foundRecord{stream: id, seq: h.lastBefore(number) + 1, lost: true, number: number})
+		v.add(foundRecord{stream: id, seq: h.missing(number), lost: true, number: number})
 		v.add(foundRecord{stream: id, seq: 1, lost: true, number: number})
 	}
 }
 
-func (h *history) lastBefore(number uint64) uint64 {
-	seq := uint64(0)
+// missing is the sequence of an original that would be gone if any of the stream
+// were with the groups up to number.
+func (h *history) missing(number uint64) uint64 {
+	var before, after, copied uint64
 	for i := range h.records {
-		if h.records[i].number <= number && !h.records[i].lost {
-			seq = max(seq, h.records[i].seq)
+		switch r := &h.records[i]; {
+		case r.lost:
+		case r.rewritten:
+			copied = max(copied, r.seq)
+		case r.number <= number:
+			before = max(before, r.seq)
+		case after == 0 || r.seq < after:
+			after = r.seq
 		}
 	}
-	return seq
+	switch {
+	case before > 0:
+		return before + 1
+	case after > 1:
+		return after - 1
+	case after == 1:
+		return 1
+	}
+	return copied + 1
 }
 
 // damage reports the unsound records of a group whose header is sound.
