@@ -15,6 +15,7 @@ type applier struct {
 		queue     []work
 		closed    bool
 		destroyed map[*group]func(error)
+		restoring map[*group]*restoring
 	}
 
 	ents   []Entry      // reused from task to task
@@ -176,7 +177,49 @@ func (a *applier) onDestroyed(g *group, done func(error)) {
 	a.mu.destroyed[g] = done
 }
 
+// restoring is a restore under way on a goroutine of its own.
+type restoring struct {
+	over    chan struct{} // closed: the replica goes, do not try again
+	destroy bool          // the state machine is to be destroyed when the restore has ended
+}
+
+func (a *applier) beginRestore(g *group) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.mu.restoring == nil {
+		a.mu.restoring = make(map[*group]*restoring)
+	}
+	a.mu.restoring[g] = &restoring{over: make(chan struct{})}
+}
+
+func (a *applier) restoreOver(g *group) <-chan struct{} {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.mu.restoring[g].over
+}
+
+// endRestore destroys what was to be destroyed meanwhile.
+func (a *applier) endRestore(g *group) {
+	a.mu.Lock()
+	r := a.mu.restoring[g]
+	delete(a.mu.restoring, g)
+	a.mu.Unlock()
+	if r.destroy && !a.l.h.fatal.Load() {
+		a.destroy(g)
+	}
+}
+
+// destroy ends a group's state machine, after a restore that is under way: two
+// of its methods must not run at once, nor may a restore bring back what is gone.
 func (a *applier) destroy(g *group) {
+	a.mu.Lock()
+	if r := a.mu.restoring[g]; r != nil {
+		r.destroy = true
+		close(r.over)
+		a.mu.Unlock()
+		return
+	}
+	a.mu.Unlock()
 	err := g.h.sm.Destroy()
 	a.mu.Lock()
 	done := a.mu.destroyed[g]

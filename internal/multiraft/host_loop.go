@@ -43,9 +43,15 @@ type mailbox struct {
 	wake   chan struct{}
 }
 
+// post gives the loop an event. A loop that has ended refuses it.
 func (l *loop) post(e event) {
 	m := &l.mail
 	m.mu.Lock()
+	if m.closed {
+		m.mu.Unlock()
+		l.refuse(&e)
+		return
+	}
 	m.events = append(m.events, e)
 	first := len(m.events) == 1
 	m.mu.Unlock()
@@ -85,7 +91,7 @@ func (l *loop) run() {
 	for {
 		events, ok := l.mail.take(spare)
 		if !ok || l.h.fatal.Load() {
-			l.stop(events)
+			l.stop(append(events, l.mail.close()...))
 			return
 		}
 		fx := l.core.step(l.h.d.Mono(), events)
@@ -194,6 +200,34 @@ func (l *loop) setTimer(at time.Duration) {
 	l.disarm = l.h.d.Timer.AfterFunc(max(at-now, 0), func() { l.post(event{kind: evTimer}) })
 }
 
+// close makes the mailbox refuse, and empties it.
+func (m *mailbox) close() []event {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	events := m.events
+	m.closed, m.events = true, nil
+	return events
+}
+
+// refuse answers an event that no loop will take.
+func (l *loop) refuse(e *event) {
+	if l.h.fatal.Load() {
+		return // after a fatal fault nothing is answered
+	}
+	switch e.kind {
+	case evPropose:
+		l.h.finish(e.proposal, ProposalResult{Err: ErrStopped})
+	case evChange:
+		e.change.finish(ErrStopped)
+	case evAsked:
+		e.tail.reply(&wire.TailState{Group: e.tail.state.Group, Replica: e.tail.state.Replica})
+	case evSnapshot:
+		_ = e.snapshot.spool.Close() // nothing of it was used
+	case evRestored:
+		_ = e.restore.spool.Close() // nothing needs it any more
+	}
+}
+
 // stop ends the loop: what it still holds gets no promise of an outcome.
 func (l *loop) stop(events []event) {
 	if l.disarm != nil {
@@ -203,14 +237,7 @@ func (l *loop) stop(events []event) {
 		return // after a fatal fault nothing is answered
 	}
 	for i := range events {
-		switch e := &events[i]; e.kind {
-		case evPropose:
-			l.h.finish(e.proposal, ProposalResult{Err: ErrStopped})
-		case evChange:
-			e.change.finish(ErrStopped)
-		case evAsked:
-			e.tail.reply(&wire.TailState{Group: e.tail.state.Group, Replica: e.tail.state.Replica})
-		}
+		l.refuse(&events[i])
 	}
 	for _, g := range l.core.order {
 		for _, p := range g.waiting {
@@ -228,14 +255,13 @@ func (l *loop) stop(events []event) {
 
 // close ends the loop's goroutines, or, where none ran, its groups.
 func (l *loop) close(started bool) {
-	l.mail.mu.Lock()
-	l.mail.closed = true
-	events := l.mail.events
-	l.mail.mu.Unlock()
 	if !started {
-		l.stop(events)
+		l.stop(l.mail.close())
 		return
 	}
+	l.mail.mu.Lock()
+	l.mail.closed = true
+	l.mail.mu.Unlock()
 	select {
 	case l.mail.wake <- struct{}{}:
 	default:

@@ -309,6 +309,7 @@ func (m *memSpool) Close() error               { m.buf = bytes.Buffer{}; return 
 // gets no entries until raft hears of the snapshot.
 func (l *loop) restore(t *restoreTask) {
 	l.applier.push(work{run: func() {
+		l.applier.beginRestore(t.g)
 		l.h.wg.Add(1)
 		go func() {
 			defer l.h.wg.Done()
@@ -318,7 +319,11 @@ func (l *loop) restore(t *restoreTask) {
 }
 
 // tryRestore keeps trying: raft has already given up what the snapshot replaces.
+// It stops where the replica is to be removed: the state machine is destroyed
+// behind it, never beside it.
 func (l *loop) tryRestore(t *restoreTask) {
+	over := l.applier.restoreOver(t.g)
+	defer l.applier.endRestore(t.g)
 	for {
 		r, err := t.spool.Reader()
 		if err == nil {
@@ -328,11 +333,21 @@ func (l *loop) tryRestore(t *restoreTask) {
 			l.post(event{kind: evRestored, restore: t})
 			return
 		}
+		select {
+		case <-over:
+			l.post(event{kind: evRestored, restore: t}) // the core lets the spool go
+			return
+		default:
+		}
 		l.h.d.Logger.Error("a snapshot cannot be restored", "group", uint64(t.g.id), "error", err)
 		again := make(chan struct{})
 		stop := l.h.d.Timer.AfterFunc(time.Second, func() { close(again) })
 		select {
 		case <-again:
+		case <-over:
+			stop()
+			l.post(event{kind: evRestored, restore: t}) // the core lets the spool go
+			return
 		case <-l.h.ctx.Done():
 			stop()
 			return

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -414,5 +416,94 @@ func TestRetiredReplicaLetsTheJournalGo(t *testing.T) {
 	h.turn(time.Hour, event{kind: evCall, call: func(c *core) { c.retire(g.g) }})
 	if fx := h.turn(time.Hour, event{kind: evFlushed, group: g.g, index: 9}); len(fx.lowWaters) != 1 || fx.lowWaters[0].pos != 9 {
 		t.Fatalf("lets go %v", fx.lowWaters)
+	}
+}
+
+// A host that was closed answers at once, whoever still asks.
+func TestClosedHostAnswers(t *testing.T) {
+	for _, started := range []bool{true, false} {
+		h := handHost(t, Config{Loops: 1}, Deps{})
+		g := createOne(t, h, GroupConfig{New: true, Conf: confOn(1)})
+		if started {
+			h.Start()
+		}
+		h.Close()
+		answers := make(chan error, 2)
+		g.loop.post(event{kind: evPropose, proposal: &Proposal{group: g, Done: func(r ProposalResult) { answers <- r.Err }}})
+		g.loop.post(event{kind: evChange, group: g.g, change: &changeRequest{done: func(err error) { answers <- err }}})
+		for range 2 {
+			select {
+			case err := <-answers:
+				if !errors.Is(err, ErrStopped) {
+					t.Errorf("started %v: %v", started, err)
+				}
+			default:
+				t.Errorf("started %v: no answer", started)
+			}
+		}
+		closed := false
+		g.loop.post(event{kind: evSnapshot, snapshot: &inSnapshot{spool: closeSpool{&closed}}})
+		if !closed || len(g.loop.mail.events) != 0 {
+			t.Errorf("started %v: spool closed %v, %d events queue", started, closed, len(g.loop.mail.events))
+		}
+	}
+}
+
+type closeSpool struct{ closed *bool }
+
+func (closeSpool) Write(b []byte) (int, error) { return len(b), nil }
+func (closeSpool) Reader() (io.Reader, error)  { return strings.NewReader(""), nil }
+func (s closeSpool) Close() error              { *s.closed = true; return nil }
+
+// slowMachine restores when it is told to, as it is told.
+type slowMachine struct {
+	listMachine
+	began chan struct{}
+	end   chan error
+	after atomic.Bool // a restore began or ended when all was destroyed
+	dead  atomic.Bool
+}
+
+func (m *slowMachine) Restore(AppliedState, io.Reader) error {
+	m.began <- struct{}{}
+	err := <-m.end
+	if m.dead.Load() {
+		m.after.Store(true)
+	}
+	return err
+}
+
+func (m *slowMachine) Destroy() error { m.dead.Store(true); return nil }
+
+// A replica is removed while a snapshot goes into its state machine: what the
+// restore brings must be gone too.
+func TestRemoveDuringRestore(t *testing.T) {
+	for _, fault := range []error{nil, errors.New("disk")} {
+		n := newTestNode(t, newTestNet(), 1, testConfig, 0)
+		m := &slowMachine{began: make(chan struct{}), end: make(chan error)}
+		g := n.create(GroupConfig{ID: 7, Replica: replicaOn(1), SM: m})
+		closed := false
+		g.loop.restore(&restoreTask{g: g.g, spool: closeSpool{&closed}})
+		<-m.began
+		removed := make(chan error, 1)
+		go func() { removed <- n.host.Remove(7) }()
+		eventually(t, "the replica goes", func() bool {
+			g.loop.applier.mu.Lock()
+			defer g.loop.applier.mu.Unlock()
+			r := g.loop.applier.mu.restoring[g.g]
+			return r == nil || r.destroy
+		})
+		if m.dead.Load() {
+			t.Error("destroyed beside a restore")
+		}
+		m.end <- fault
+		if err := <-removed; err != nil || !m.dead.Load() {
+			t.Errorf("removed: %v, destroyed %v", err, m.dead.Load())
+		}
+		n.host.Close()
+		n.stop()
+		if m.after.Load() || !closed {
+			t.Errorf("restored after it was destroyed: %v; spool closed: %v", m.after.Load(), closed)
+		}
 	}
 }
