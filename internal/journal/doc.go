@@ -35,11 +35,11 @@
 //	J4. Sectors of a durable group are never written again, but for the last
 //	    group at Open, whose same bytes are written once more: it alone can be
 //	    in the page cache without being on the disk.
-//	J5. With each group the sector behind it becomes zero. So at the end of the
-//	    journal zeros (or the header of an earlier use) mean that nothing was
-//	    begun there, and anything else is a group that was begun and does not
-//	    verify: torn, or acknowledged and damaged since. Nobody here can tell,
-//	    and the tail is suspect until Trust, over any number of restarts.
+//	J5. With each group the sector behind it becomes zero, and a segment gets its
+//	    name only when its first is. So at the end of the journal zeros mean that
+//	    nothing was begun there, and anything else is a group that was begun and
+//	    does not verify: torn, or acknowledged and damaged since. Nobody here can
+//	    tell, and the tail is suspect until Trust, over any number of restarts.
 //	J6. Segments leave in order, oldest first. So what makes earlier records void
 //	    (KindTruncate, KindStart, KindDrop) never leaves before they do. A file
 //	    is reused or removed only once a group that calls it unused is itself

@@ -220,10 +220,7 @@ func rewrite(f vfs.File, from, to int64, zero bool) error {
 	if _, err := f.WriteAt(buf, from); err != nil {
 		return err
 	}
-	if err := f.SyncData(); err != nil {
-		return &syncError{err}
-	}
-	return nil
+	return synced(f.SyncData())
 }
 
 // opening writes the first group of this life: it says where the life before

@@ -24,7 +24,7 @@ type scanned struct {
 	gen    uint64
 	size   int64
 	groups []foundGroup
-	dirty  bool // where the next group would begin is something, and not of an earlier use
+	dirty  bool // the sector where the next group would begin is not zero
 }
 
 // scan finds the groups of a segment. Where there is none it looks for the next
@@ -44,19 +44,8 @@ func scan(data []byte, seed uint32, gen uint64) scanned {
 		at += uint64(h.extent())
 		end = at
 	}
-	s.dirty = nonZero(data, end) && !stale(data, seed, gen, end)
+	s.dirty = nonZero(data, end)
 	return s
-}
-
-// stale recognises the header of a group from an earlier use of the segment: a
-// segment that was being readied for reuse still begins with one.
-func stale(data []byte, seed uint32, gen, at uint64) bool {
-	if at+groupHeaderBytes > uint64(len(data)) {
-		return false
-	}
-	was := binary.LittleEndian.Uint64(data[at+40:])
-	_, ok := decodeGroupHeader(data[at:], seed, was, at)
-	return ok && was < gen
 }
 
 // nonZero reports whether the sector at offset holds anything.

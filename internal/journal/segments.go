@@ -38,82 +38,103 @@ const temporary = "filling.tmp"
 
 func (s *shelf) path(name string) string { return s.fs.PathJoin(s.dir, name) }
 
-// create makes a new segment file of size bytes, all zeros and durable.
-func (s *shelf) create(gen uint64, size int64) (vfs.File, error) {
-	f, err := s.fs.Create(s.path(temporary), vfs.WriteCategoryUnspecified)
-	if err != nil {
-		return nil, err
-	}
-	err = s.zero(f, size)
-	err = errors.Join(err, f.Close())
-	if err == nil {
-		err = s.fs.Rename(s.path(temporary), s.path(segmentName(gen)))
-	}
-	if err != nil {
-		if !s.failed.Load() {
-			err = errors.Join(err, s.fs.Remove(s.path(temporary)))
-		}
-		return nil, err
-	}
-	s.stats.created.Add(1)
-	return s.fs.OpenReadWrite(s.path(segmentName(gen)), vfs.WriteCategoryUnspecified)
-}
-
-// zero fills a new file. A sync that fails here is as fatal as any other.
-func (s *shelf) zero(f vfs.File, size int64) error {
-	for at := int64(0); at < size; at += zeroChunk {
-		if s.failed.Load() {
-			return errStopped
-		}
-		n, err := f.Write(zeros[:min(zeroChunk, size-at)])
-		s.stats.bytes.Add(uint64(n))
-		if err != nil {
-			return err
-		}
-	}
-	if err := f.Sync(); err != nil {
-		return &syncError{err}
-	}
-	return nil
-}
-
-// prepare readies a segment for use: named, headed, its first group's sector
-// zero, all of that durable. A released file is renamed rather than created.
+// prepare readies a segment for use: headed, the sector of its first group zero,
+// named, all of that durable, and the name last, so that a segment of its own
+// generation's name is never half ready. A released file is used again rather
+// than a new one made.
 func (s *shelf) prepare(gen uint64, size int64, reuse *segment) (*openSegment, error) {
 	if s.failed.Load() {
 		return nil, errStopped
 	}
-	f, err := s.obtain(gen, size, reuse)
-	if err != nil {
-		return nil, err
+	from, err := s.path(temporary), error(nil)
+	if reuse != nil {
+		from = s.path(segmentName(reuse.gen))
+		err = s.refit(from, gen, size)
+	} else {
+		err = s.fill(from, gen, size)
 	}
-	var head [2 * sector]byte
-	h := segmentHeader{generation: gen, id: s.id, sizeOnDisk: uint64(size)}
-	h.encode(head[:])
-	if _, err = f.WriteAt(head[:], 0); err == nil {
-		s.stats.bytes.Add(uint64(len(head)))
-		if err = f.SyncData(); err != nil {
-			err = &syncError{err}
-		}
+	if err == nil {
+		err = s.fs.Rename(from, s.path(segmentName(gen)))
 	}
 	if err == nil {
 		err = s.syncDir()
 	}
 	if err != nil {
-		return nil, errors.Join(err, f.Close())
+		return nil, err
+	}
+	f, err := s.fs.OpenReadWrite(s.path(segmentName(gen)), vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return nil, err
+	}
+	if reuse != nil {
+		s.stats.recycled.Add(1)
+	} else {
+		s.stats.created.Add(1)
 	}
 	return &openSegment{&segment{gen: gen, size: size}, f}, nil
 }
 
-func (s *shelf) obtain(gen uint64, size int64, reuse *segment) (vfs.File, error) {
-	if reuse == nil {
-		return s.create(gen, size)
+// fill makes a new file of size bytes: a header, then zeros. What does not fit on
+// the disk is removed again.
+func (s *shelf) fill(name string, gen uint64, size int64) error {
+	f, err := s.fs.Create(name, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return err
 	}
-	if err := s.fs.Rename(s.path(segmentName(reuse.gen)), s.path(segmentName(gen))); err != nil {
-		return nil, err
+	head := s.head(gen, size)
+	if _, err = f.Write(head[:]); err == nil {
+		err = s.zero(f, size-int64(len(head)))
 	}
-	s.stats.recycled.Add(1)
-	return s.fs.OpenReadWrite(s.path(segmentName(gen)), vfs.WriteCategoryUnspecified)
+	err = errors.Join(err, f.Close())
+	if err != nil && !s.failed.Load() {
+		err = errors.Join(err, s.fs.Remove(name))
+	}
+	return err
+}
+
+// zero writes n more zeros and syncs. A sync that fails here is as fatal as any
+// other: what it was about is not known.
+func (s *shelf) zero(f vfs.File, n int64) error {
+	for at := int64(0); at < n; at += zeroChunk {
+		if s.failed.Load() {
+			return errStopped
+		}
+		wrote, err := f.Write(zeros[:min(zeroChunk, n-at)])
+		s.stats.bytes.Add(uint64(wrote))
+		if err != nil {
+			return err
+		}
+	}
+	return synced(f.Sync())
+}
+
+// refit gives a released file the beginning of its next generation.
+func (s *shelf) refit(name string, gen uint64, size int64) error {
+	f, err := s.fs.OpenReadWrite(name, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return err
+	}
+	head := s.head(gen, size)
+	if _, err = f.WriteAt(head[:], 0); err == nil {
+		s.stats.bytes.Add(uint64(len(head)))
+		err = synced(f.SyncData())
+	}
+	return errors.Join(err, f.Close())
+}
+
+// head is what a segment begins with: its header and a sector of zeros.
+func (s *shelf) head(gen uint64, size int64) (b [2 * sector]byte) {
+	h := segmentHeader{generation: gen, id: s.id, sizeOnDisk: uint64(size)}
+	h.encode(b[:])
+	return b
+}
+
+// synced marks the error of a sync.
+func synced(err error) error {
+	if err != nil {
+		return &syncError{err}
+	}
+	return nil
 }
 
 func (s *shelf) syncDir() error {
@@ -121,10 +142,7 @@ func (s *shelf) syncDir() error {
 	if err != nil {
 		return err
 	}
-	if err = d.Sync(); err != nil {
-		err = &syncError{err}
-	}
-	return errors.Join(err, d.Close())
+	return errors.Join(synced(d.Sync()), d.Close())
 }
 
 func (s *shelf) remove(seg *segment) error {
