@@ -45,6 +45,10 @@ func (k redisKV) Get(ctx context.Context, key []byte) error {
 
 // Run puts the load on the cluster and prints what it saw.
 func (c benchCmd) Run() error {
+	o := bench.Options{Workload: c.Workload, Clients: c.Clients, ValueBytes: c.Value, Keys: c.Keys, Duration: c.Duration, Warmup: c.Warmup, Rate: c.Rate}
+	if err := o.Validate(); err != nil {
+		return &usageError{err}
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	connect, cancel := context.WithTimeout(ctx, c.Timeout)
@@ -54,10 +58,6 @@ func (c benchCmd) Run() error {
 		return err
 	}
 	defer cl.Close()
-	o := bench.Options{Workload: c.Workload, Clients: c.Clients, ValueBytes: c.Value, Keys: c.Keys, Duration: c.Duration, Warmup: c.Warmup, Rate: c.Rate}
-	if err := o.Validate(); err != nil {
-		return &usageError{err}
-	}
 	if info, err := os.Stderr.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
 		o.Progress = func(done time.Duration, ops int64) {
 			fmt.Fprintf(os.Stderr, "\r%3.0f s of %.0f s   %d operations", done.Seconds(), (c.Warmup + c.Duration).Seconds(), ops)

@@ -113,6 +113,9 @@ func word(name, prefix string) string {
 	return strings.ToLower(strings.TrimPrefix(name, prefix))
 }
 
+// Help shows a typical call.
+func (nodesCmd) Help() string { return "Example:\n  braid nodes --addr 127.0.0.1,127.0.0.2" }
+
 // Run lists the nodes.
 func (c nodesCmd) Run() error {
 	cl, err := c.cluster()
@@ -148,6 +151,9 @@ type tableRow struct {
 	Copies   uint32   `json:"replication_factor"`
 	Tablets  int      `json:"tablets"`
 }
+
+// Help shows a typical call.
+func (tablesCmd) Help() string { return "Example:\n  braid tables --format json" }
 
 // Run lists the tables.
 func (c tablesCmd) Run() error {
@@ -188,6 +194,9 @@ type tabletRow struct {
 	Leader   uint64   `json:"leader_node"`
 	Replicas []string `json:"replicas"`
 }
+
+// Help shows a typical call.
+func (tabletsCmd) Help() string { return "Example:\n  braid tablets --addr 127.0.0.2" }
 
 // Run lists the tablets.
 func (c tabletsCmd) Run() error {

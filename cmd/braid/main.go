@@ -97,6 +97,9 @@ func version() string {
 
 type versionCmd struct{}
 
+// Help shows a typical call.
+func (versionCmd) Help() string { return "Example:\n  braid version" }
+
 // Run prints the version.
 func (versionCmd) Run() error {
 	fmt.Println("braid", version())

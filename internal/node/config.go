@@ -122,19 +122,24 @@ func (c Config) Validate() error {
 	if c.Data == "" {
 		return errors.New("no data directory: pass --data DIR")
 	}
+	for _, p := range []int{c.NodePort, c.ClientPort, c.RedisPort, c.ConsolePort} {
+		if p < -1 || p > 65535 {
+			return fmt.Errorf("port %d is not between 1 and 65535", p)
+		}
+	}
+	for name, d := range map[string]time.Duration{"park": c.Park, "lease": c.Lease, "beat": c.Beat, "election-delay": c.ElectionDelay, "max-skew": c.MaxSkew, "dead-after": c.DeadAfter} {
+		if d < 0 {
+			return fmt.Errorf("--%s %s is negative: write a duration such as 2s", name, d)
+		}
+	}
 	c = c.withDefaults()
 	if !c.Insecure && !isLoopback(c.Listen) {
 		return fmt.Errorf("--listen %s: %w", c.Listen, ErrInsecure)
 	}
-	for _, p := range []int{c.NodePort, c.ClientPort, c.RedisPort, c.ConsolePort} {
-		if p < 0 || p > 65535 {
-			return fmt.Errorf("port %d is not between 1 and 65535", p)
-		}
-	}
 	seen := map[string]bool{}
 	for _, a := range c.joinAddrs() {
-		if _, _, err := net.SplitHostPort(a); err != nil {
-			return fmt.Errorf("--join %s: %w", a, err)
+		if err := checkAddr(a); err != nil {
+			return fmt.Errorf("--join %s: %w: write ADDR or ADDR:PORT", a, err)
 		}
 		if seen[a] {
 			return fmt.Errorf("--join names %s twice", a)
@@ -143,6 +148,9 @@ func (c Config) Validate() error {
 	}
 	if c.Memory < 64<<20 {
 		return fmt.Errorf("--memory of %d MiB is below the least, 64 MiB", c.Memory>>20)
+	}
+	if c.RedisMaxClients < 1 {
+		return fmt.Errorf("--redis-max-clients %d lets nobody in", c.RedisMaxClients)
 	}
 	if c.RedisTablets < 1 || c.RedisTablets > 1024 {
 		return fmt.Errorf("--redis-tablets %d is not between 1 and 1024", c.RedisTablets)
@@ -173,6 +181,21 @@ func (c Config) joinAddrs() []string {
 	}
 	slices.Sort(out)
 	return out
+}
+
+// checkAddr says what is wrong with an address with a port.
+func checkAddr(a string) error {
+	host, port, err := net.SplitHostPort(a)
+	if err != nil {
+		return err
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+		return fmt.Errorf("port %q is not between 1 and 65535", port)
+	}
+	if host == "" || strings.Contains(host, ":") && net.ParseIP(host) == nil {
+		return fmt.Errorf("%q is neither a name nor an IP address", host)
+	}
+	return nil
 }
 
 func isLoopback(host string) bool {
