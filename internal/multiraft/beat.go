@@ -53,6 +53,9 @@ func (c *core) say(g *group, m *pb.Message) {
 	case pb.MsgVoteResp:
 		env := c.envelope(g, node, m)
 		env.HybridTimeLease = uint64(max(g.floor, g.h.gate.highest()))
+		if !m.GetReject() {
+			g.votedAt = c.now
+		}
 	case pb.MsgTimeoutNow:
 		env := c.envelope(g, node, m)
 		env.Revoked, env.HybridTimeLease = true, uint64(g.handover.times)
@@ -152,6 +155,9 @@ func (c *core) beat() {
 			c.abdicate(g)
 			continue
 		}
+		if c.rest(g); !g.isActive {
+			continue
+		}
 		if g.tickedAt != c.now { // a tick beats by itself
 			c.stepRaft(g, &pb.Message{Type: pb.MsgBeat.Enum(), From: new(raft.LocalAppendThread)})
 		}
@@ -170,7 +176,9 @@ func (c *core) tickShaky() {
 			continue
 		}
 		keep = append(keep, g)
-		if g.h.gate.lease(c.now) <= c.now {
+		// A new leader has a lease's time to be acknowledged: on a node that is
+		// slow under many elections, resigning early only makes more of them.
+		if g.h.gate.lease(c.now) <= c.now && c.now-g.ledAt > c.cfg.Lease {
 			c.metrics.LeasesLapsed.Add(1)
 			g.rn.Tick()
 			g.tickedAt = c.now
@@ -246,7 +254,8 @@ func (c *core) rest(g *group) {
 			return
 		}
 		node := g.nodeOf(r)
-		done = pr.State != tracker.StateSnapshot && (c.upToDate(g, r, node) || !c.promises(node))
+		gone := !c.promises(node) && c.now-g.ledAt > c.cfg.Lease // not merely yet to be heard of
+		done = pr.State != tracker.StateSnapshot && (c.upToDate(g, r, node) || gone)
 	})
 	if !done {
 		return

@@ -48,6 +48,7 @@ type core struct {
 	bytes      int64    // of all logs
 	leaving    int      // snapshot streams under way
 	draining   bool
+	pace       time.Duration // what a turn of the loop takes of late; its host says
 
 	turn      uint64 // newest append handed out
 	done      uint64 // newest append that is durable

@@ -143,6 +143,10 @@ func (c *core) mayVote(g *group, from catalog.NodeID, env *wire.Envelope, m *pb.
 		c.metrics.VotesWithheld.Add(1)
 		return false
 	}
+	if m.GetType() == pb.MsgPreVote && g.votedAt != 0 && c.now-g.votedAt < c.cfg.ElectionDelay {
+		c.metrics.VotesWithheld.Add(1)
+		return false // who got this voter's vote is about to be heard of
+	}
 	if c.boundUntil(g, from) != 0 || c.leaderAlive(g, from) {
 		c.metrics.VotesWithheld.Add(1)
 		c.doubtLeader(g)
@@ -373,7 +377,7 @@ func (c *core) nextCampaigns() {
 	if len(c.candidates) == 0 {
 		return
 	}
-	c.running = slices.DeleteFunc(c.running, func(g *group) bool { return c.now-g.campaignAt > 2*c.cfg.ElectionDelay })
+	c.running = slices.DeleteFunc(c.running, func(g *group) bool { return c.now-g.campaignAt > max(2*c.cfg.ElectionDelay, 32*c.pace) })
 	for len(c.candidates) > 0 && len(c.running) < campaignsMax {
 		g := c.candidates[0]
 		c.candidates[0] = nil
@@ -411,6 +415,7 @@ func (c *core) runCampaign(g *group) {
 		retry = max(c.cfg.ElectionDelay/32, time.Millisecond)
 	}
 	retry = min(retry<<min(g.attempts, 10), max(c.cfg.Lease, c.cfg.ElectionDelay))
+	retry = max(retry, min(16*c.pace, c.cfg.Lease)) // an election takes some turns of three loops
 	g.attempts++
 	c.planElection(g, retry+c.random(retry))
 }
@@ -456,7 +461,7 @@ func (c *core) foundLeader(g *group, node catalog.NodeID) {
 func (c *core) becameLeader(g *group) {
 	c.metrics.Elected.Add(1)
 	g.pledge.node, g.electAt, g.attempts, g.eager = 0, 0, 0, false
-	g.handover.to, g.ledTerm = 0, g.term
+	g.handover.to, g.ledTerm, g.ledAt = 0, g.term, c.now
 	g.peers = g.peers[:0]
 	g.floor = max(g.floor, g.maxTime)
 	g.h.gate.lead(g.term, g.floor, g.earliest, g.confs())

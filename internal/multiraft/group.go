@@ -61,6 +61,7 @@ type group struct {
 		gen     uint64
 		term    uint64
 	}
+	votedAt   time.Duration // when its last vote left
 	doubted   time.Duration // when the leader was last asked whether it still leads
 	floor     hlc.Timestamp // bound on times of leaders that it followed before: votes carry it
 	votesFrom time.Duration // grants and asks for no vote before (M6)
@@ -79,7 +80,8 @@ type group struct {
 	peers    []*peer
 	waiting  []*Proposal
 	pending  []*pendingEntry
-	ledTerm  uint64
+	ledTerm  uint64        // the term that it led last
+	ledAt    time.Duration // when that began
 	tickedAt time.Duration
 	isActive bool
 	isShaky  bool

@@ -443,8 +443,21 @@ func TestIdleGroupsCostNothing(t *testing.T) {
 			}
 		}
 		return n == groups
+	}, func() {
+		for _, x := range nodes {
+			for _, g := range x.host.Groups() {
+				if st := g.Status(); st.Role == RoleLeader && !st.Quiesced || st.Leader == 0 {
+					t.Logf("node %d: %+v", x.id, st)
+				}
+			}
+		}
 	})
 	t.Logf("at rest after %s", time.Since(began))
+	for _, x := range nodes {
+		m := x.host.Metrics()
+		t.Logf("node %d: %d campaigns, %d won, %d leaderships ended, %d votes withheld, %d turns, %d leases lapsed, %d promises lapsed", x.id,
+			m.Campaigns.Load(), m.Elected.Load(), m.Deposed.Load(), m.VotesWithheld.Load(), m.Turns.Load(), m.LeasesLapsed.Load(), m.PromisesLapsed.Load())
+	}
 	runtime.GC()
 	runtime.ReadMemStats(&after)
 	perGroup := max(0, float64(after.HeapAlloc)-float64(before.HeapAlloc)) / float64(3*groups)

@@ -94,13 +94,15 @@ func (l *loop) run() {
 			l.stop(append(events, l.mail.close()...))
 			return
 		}
-		fx := l.core.step(l.h.d.Mono(), events)
+		began := l.h.d.Mono()
+		fx := l.core.step(began, events)
 		l.h.metrics.Turns.Add(1)
 		l.send(fx)
 		l.append(fx)
 		l.dispatch(fx)
 		l.setTimer(fx.timer)
 		l.tookBeat(events)
+		l.core.pace = max(l.core.pace*7/8, l.h.d.Mono()-began)
 		clear(events)
 		spare = events[:0]
 	}

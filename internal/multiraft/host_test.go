@@ -409,8 +409,9 @@ func newCluster(t testing.TB, n int, cfg Config, syncTime time.Duration) ([]*tes
 	return nodes, net
 }
 
-// eventually waits for a condition, looking every millisecond.
-func eventually(t testing.TB, what string, cond func() bool) {
+// eventually waits for a condition, looking every millisecond, and lets others
+// say how things stand if it never holds.
+func eventually(t testing.TB, what string, cond func() bool, otherwise ...func()) {
 	t.Helper()
 	deadline := time.NewTimer(40 * time.Second)
 	defer deadline.Stop()
@@ -420,6 +421,9 @@ func eventually(t testing.TB, what string, cond func() bool) {
 		select {
 		case <-tick.C:
 		case <-deadline.C:
+			for _, f := range otherwise {
+				f()
+			}
 			t.Fatalf("never: %s", what)
 		}
 	}
