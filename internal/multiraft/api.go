@@ -218,7 +218,8 @@ type Journal interface {
 	Full() bool
 }
 
-// Transport carries what leaves this node. Sends never block and may lose.
+// Transport carries what leaves this node. SendBatch and SendBeat are called
+// from loops: they must not block, and may lose.
 type Transport interface {
 	SendBatch(to catalog.NodeID, b *wire.RaftBatch)
 	SendBeat(to catalog.NodeID, b *wire.Beat)
@@ -256,7 +257,7 @@ type Deps struct {
 	Rand        *rand.Rand
 	Logger      *slog.Logger
 	Fatal       func(error)                              // called once; nothing is acknowledged after
-	Removed     func(catalog.GroupID, catalog.ReplicaID) // optional: the configuration dropped this replica
+	Removed     func(catalog.GroupID, catalog.ReplicaID) // optional, must not block: the configuration dropped this replica
 }
 
 // Config are a host's settings. Zero values take the defaults in brackets.

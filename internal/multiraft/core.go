@@ -150,6 +150,7 @@ type inBatch struct {
 	inc   uint64
 	msgs  []inMessage
 	beats []*wire.GroupBeat
+	bytes int64 // of the messages, as the mailbox counts them
 }
 
 type inMessage struct {

@@ -373,8 +373,11 @@ func (c *core) wake(g *group) {
 	}
 	// What it acknowledged or gave out before is not remembered either. Its own
 	// clock bounds it: a bound ahead of it by more than the skew was refused.
-	g.floor = hlc.FromMicros(c.clock.Physical()).Add(c.cfg.MaxSkew)
-	if !alone {
+	forgot := !g.h.isBlank || c.cfg.Suspect
+	if forgot {
+		g.floor = hlc.FromMicros(c.clock.Physical()).Add(c.cfg.MaxSkew)
+	}
+	if !alone && forgot {
 		g.floor = g.floor.Add(c.cfg.PromisedBefore)
 	}
 	if c.cfg.Suspect && len(g.conf) > 0 && !alone {

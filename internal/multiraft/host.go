@@ -357,10 +357,11 @@ func (h *Host) HandleBatch(b *wire.RaftBatch) {
 			in[l.index] = &inBatch{from: from, inc: b.Incarnation, msgs: make([]inMessage, 0, len(b.Envelopes))}
 		}
 		in[l.index].msgs = append(in[l.index].msgs, inMessage{env: env, msg: m})
+		in[l.index].bytes += int64(len(env.Raft)) + 128
 	}
 	for i, b := range in {
 		if b != nil {
-			h.loops[i].post(event{kind: evBatch, batch: b})
+			h.loops[i].postBatch(b)
 		}
 	}
 }
@@ -568,6 +569,9 @@ func (g *Group) ChangeMembers(ctx context.Context, ch Change) error {
 	case err := <-done:
 		return err
 	case <-ctx.Done():
+		// A promotion that waits for its learner waits no more. What is in the
+		// log already goes its way.
+		g.loop.post(event{kind: evCall, call: func(c *core) { c.cancelChange(g.g, r) }})
 		return ctx.Err()
 	case <-g.host.ctx.Done():
 		return ErrStopped

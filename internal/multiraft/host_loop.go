@@ -34,13 +34,27 @@ func newLoop(h *Host, c *core) *loop {
 }
 
 // mailbox holds what has happened until the loop takes it. Its bounds are those
-// of what posts: proposals by bytes, messages by raft's windows, the rest by
-// what is under way.
+// of what posts: proposals and messages by bytes, the rest by what is under way.
 type mailbox struct {
 	mu     sync.Mutex
 	events []event
 	closed bool
 	wake   chan struct{}
+	bytes  atomic.Int64 // of peers' messages that wait
+}
+
+// mailBytesMax bounds the messages of peers that wait for a loop. What comes
+// beyond is dropped, as a network would: raft sends it again.
+const mailBytesMax = 64 << 20
+
+// postBatch gives the loop a peer's messages, unless too many wait.
+func (l *loop) postBatch(b *inBatch) {
+	if l.mail.bytes.Add(b.bytes) > mailBytesMax {
+		l.mail.bytes.Add(-b.bytes)
+		l.h.metrics.MailDropped.Add(uint64(len(b.msgs)))
+		return
+	}
+	l.post(event{kind: evBatch, batch: b})
 }
 
 // post gives the loop an event. A loop that has ended refuses it.
@@ -110,8 +124,11 @@ func (l *loop) run() {
 
 func (l *loop) tookBeat(events []event) {
 	for i := range events {
-		if events[i].kind == evBeat {
+		switch e := &events[i]; e.kind {
+		case evBeat:
 			l.beatPending.Store(0)
+		case evBatch:
+			l.mail.bytes.Add(-e.batch.bytes)
 		}
 	}
 }
@@ -158,9 +175,7 @@ func (l *loop) dispatch(fx *effects) {
 			l.h.d.Logger.Warn("an incoming snapshot's spool does not close", "error", err)
 		}
 	}
-	for _, q := range fx.queries {
-		l.query(q)
-	}
+	l.ask(fx.queries)
 	for _, w := range fx.lowWaters {
 		l.h.d.Journal.SetLowWater(w.stream, w.pos)
 	}
@@ -174,16 +189,29 @@ func (l *loop) dispatch(fx *effects) {
 	}
 }
 
-func (l *loop) query(q tailQuery) {
-	msg := &wire.TailQuery{FromNode: uint64(l.h.d.Node), Groups: []*wire.TailState{q.state}}
-	l.h.d.Transport.TailQuery(q.to, msg, func(a *wire.TailAnswer, err error) {
-		if err != nil {
-			return // asked again next beat
+// ask sends the questions of a turn, one message per node.
+func (l *loop) ask(queries []tailQuery) {
+	for len(queries) > 0 {
+		to := queries[0].to
+		msg := &wire.TailQuery{FromNode: uint64(l.h.d.Node)}
+		rest := queries[:0]
+		for _, q := range queries {
+			if q.to == to && len(msg.Groups) < beatsPerMessage {
+				msg.Groups = append(msg.Groups, q.state)
+			} else {
+				rest = append(rest, q)
+			}
 		}
-		for _, s := range a.Groups {
-			l.post(event{kind: evTail, tail: &tailEvent{from: q.to, state: s}})
-		}
-	})
+		queries = rest
+		l.h.d.Transport.TailQuery(to, msg, func(a *wire.TailAnswer, err error) {
+			if err != nil {
+				return // asked again next beat
+			}
+			for _, s := range a.Groups {
+				l.post(event{kind: evTail, tail: &tailEvent{from: to, state: s}})
+			}
+		})
+	}
 }
 
 // setTimer makes the loop wake at the time its core asked for.

@@ -81,6 +81,13 @@ func (c *core) promoteReady(g *group) {
 	}
 }
 
+// cancelChange forgets a promotion that is not in the log yet.
+func (c *core) cancelChange(g *group, r *changeRequest) {
+	if g.changing == r && !slices.ContainsFunc(g.pending, func(p *pendingEntry) bool { return p.change == r }) {
+		g.changing = nil
+	}
+}
+
 // proposeChange puts the new configuration into the log. It carries a hybrid
 // time as writes do.
 func (c *core) proposeChange(g *group, r *changeRequest) {

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -23,16 +24,23 @@ import (
 )
 
 // handTimer collects what was to run later. The test runs it.
-type handTimer struct{ due []func() }
+type handTimer struct {
+	mu  sync.Mutex
+	due []func()
+}
 
 func (h *handTimer) AfterFunc(_ time.Duration, f func()) func() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.due = append(h.due, f)
 	return func() bool { return true }
 }
 
 func (h *handTimer) fire() {
+	h.mu.Lock()
 	due := h.due
 	h.due = nil
+	h.mu.Unlock()
 	for _, f := range due {
 		f()
 	}

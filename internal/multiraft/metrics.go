@@ -28,6 +28,7 @@ type Metrics struct {
 	LeasesLapsed      atomic.Uint64 // beats at which a leader here had no lease
 	SkewRefused       atomic.Uint64 // batches and beats refused because of the sender's clock
 	Strays            atomic.Uint64 // messages for replicas that are not here
+	MailDropped       atomic.Uint64 // messages dropped because too many wait for a loop
 	RaftRefused       atomic.Uint64 // messages that Raft refused to take
 	DiskStalls        atomic.Uint64 // beats at which the journal was overdue
 	LogsCutShort      atomic.Uint64 // logs cut although a follower still needed entries
