@@ -401,7 +401,7 @@ func TestAMisdirectedGroupIsReported(t *testing.T) {
 		after, before := 0, 0
 		var batch atomic.Int64
 		w.fs.SetFault(func(op simfs.Op) simfs.Fault {
-			if op.Kind != simfs.OpWrite || op.Offset < sector {
+			if op.Kind != simfs.OpWrite || op.Offset < sector || !strings.HasSuffix(op.Path, ".journal") {
 				return simfs.Fault{}
 			}
 			at--
