@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -37,7 +38,7 @@ func (n *Node) meet(ctx context.Context) error {
 		n.former.founding = saved.Founding
 	}
 	if n.id.Cluster != "" {
-		return nil
+		return n.checkJoin(ctx)
 	}
 	first := master.First{Tablets: n.cfg.RedisTablets}
 	if len(n.cfg.Join) == 0 {
@@ -58,6 +59,48 @@ func (n *Node) meet(ctx context.Context) error {
 		}
 	}
 	return n.admitted(formed)
+}
+
+// checkJoinTime bounds how long a start waits for what its join list says.
+const checkJoinTime = time.Second
+
+// checkJoin refuses to start a member of one cluster where its join list leads
+// to another: served by itself, the directory would be mistaken for a part of
+// that one (N4). One node of the list that is of this cluster settles it; nodes
+// that are down say nothing.
+func (n *Node) checkJoin(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, checkJoinTime)
+	defer cancel()
+	addrs := n.cfg.joinAddrs()
+	type answer struct {
+		ours    bool
+		refused error
+	}
+	answers := make(chan answer, len(addrs))
+	for _, addr := range addrs {
+		resp := new(wire.HelloResponse)
+		n.pool.To(addr).Go(ctx, rpc.MethodHello, &wire.HelloRequest{}, resp, func(err error) {
+			var a answer
+			var h *rpc.HandshakeError
+			if errors.As(err, &h) && h.Refusal == rpc.RefusalCluster {
+				a.refused = fmt.Errorf("%w: it is of %s, and %s of the join list of %s; start it with its own list, or with an empty directory",
+					ErrOtherCluster, h.Ours, addr, h.Theirs)
+			}
+			a.ours = err == nil && resp.ClusterId == n.clusterID() && !bytes.Equal(resp.DirectoryId, n.directory)
+			answers <- a
+		})
+	}
+	var refused error
+	for range addrs {
+		a := <-answers
+		if a.ours {
+			return nil
+		}
+		if a.refused != nil {
+			refused = a.refused
+		}
+	}
+	return refused
 }
 
 func (n *Node) savedBootstrap() (*wire.BootstrapState, error) {
