@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -64,6 +65,7 @@ type startCmd struct {
 	RedisPort     int      `help:"Port for Redis clients." default:"6379"`
 	ConsolePort   int      `help:"Port for the console, /metrics, /livez, /readyz and profiles." default:"7000"`
 	Location      string   `help:"region/zone/rack of this node." placeholder:"R/Z/R"`
+	Procs         int      `help:"Processors that the node may use; 0: all. Where several nodes share a machine, give each its share: fewer threads are woken for the same work." default:"0"`
 	Insecure      bool     `help:"Listen on addresses that are not loopback without TLS."`
 }
 
@@ -87,6 +89,12 @@ func (c startCmd) Run() error {
 	}
 	if err := cfg.Validate(); err != nil {
 		return &usageError{err}
+	}
+	if c.Procs < 0 || c.Procs > 1024 {
+		return &usageError{fmt.Errorf("--procs %d is not between 0 and 1024", c.Procs)}
+	}
+	if c.Procs > 0 {
+		runtime.GOMAXPROCS(c.Procs)
 	}
 	tuneCollector(cfg.Memory)
 	logger := c.nodeFlags.logger()
