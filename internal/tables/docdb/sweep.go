@@ -50,7 +50,7 @@ const rangeFrom = 64
 // is right.
 func (e *Engine) Sweep(span Span, o SweepOptions) (SweepResult, error) {
 	s := &sweep{e: e, o: o.withDefaults(), batch: e.db.NewBatch()}
-	defer s.batch.Close()
+	defer func() { s.batch.Close() }() // the one in use then: commit closes and replaces it, and Pebble uses closed ones again
 	lower, upper := span.bounds()
 	from, orphans := s.parseCursor(o.From)
 	if bytes.Compare(from, lower) < 0 {

@@ -1,0 +1,5 @@
+//go:build !race
+
+package docdb
+
+const raceEnabled = false
