@@ -223,6 +223,53 @@ func (w *world) corruptionLasts(fs *simfs.FS, first *Replay) {
 	j.Close()
 }
 
+// TestACutGroupStaysCut: a torn group is cut, the next life's first group takes
+// its number, and then that one is lost. What was cut must not come to light
+// again and be taken for an acknowledged group that is damaged.
+func TestACutGroupStaysCut(t *testing.T) {
+	w := built(t)
+	v := layout(t, w.fs)
+	last := &v.groups[len(v.groups)-1]
+	j, _ := w.reopen(w.fs)
+	w.batch++
+	torn := &submission{batch: w.batch, recs: []Record{entry(1, 7, strings.Repeat("t", 2000))}}
+	appendWait(t, j, torn.recs...)
+	w.fs = w.fs.Crash(simfs.Crash{Sectors: 100, Names: 100})
+	j.Close()
+	v = layout(t, w.fs)
+	group := &v.groups[len(v.groups)-1]
+	if group.number == last.number || len(group.records) != 1 {
+		t.Fatalf("the last group is %+v", group)
+	}
+	must(t, w.fs.Overwrite(fileOf(group.generation), int64(group.offset)+3*sector, make([]byte, sector)))
+
+	w.life += 2
+	j, r := w.reopen(w.fs)
+	if !r.Suspect || len(r.Corrupt) > 0 {
+		t.Fatalf("%+v", r)
+	}
+	j.Trust()
+	w.batch++
+	sub := &submission{batch: w.batch, told: true, recs: []Record{entry(2, 7, "after"), entry(3, 7, "after")}}
+	appendWait(t, j, sub.recs...)
+	w.subs = append(w.subs, sub)
+	w.fs = w.fs.Crash(simfs.Crash{Sectors: 100, Names: 100})
+	j.Close()
+
+	next := layout(t, w.fs).groups
+	i := slices.IndexFunc(next, func(g foundGroup) bool { return g.number == group.number })
+	if i < 0 || next[i].generation == group.generation {
+		t.Fatal("no group of the next life took the number")
+	}
+	must(t, w.fs.Overwrite(fileOf(next[i].generation), int64(next[i].offset), make([]byte, sector)))
+	w.life++
+	j, r = w.reopen(w.fs)
+	defer j.Close()
+	if n := w.checkCorrupt(r, nil); n != 0 || len(r.Corrupt) != 1 || r.Suspect {
+		t.Errorf("%d streams refused, suspect %v, corrupt %+v", n, r.Suspect, r.Corrupt)
+	}
+}
+
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {

@@ -165,6 +165,7 @@ func (v *verdict) collect() {
 		return cmp.Compare(g.number, n)
 	})
 	v.groups = v.groups[first:]
+	v.dropVoid()
 	expect := oldest
 	for i := range v.groups {
 		g := &v.groups[i]
@@ -185,6 +186,32 @@ func (v *verdict) collect() {
 	for _, number := range v.doubts {
 		v.doubtAll(number)
 	}
+}
+
+// dropVoid takes out groups that an earlier Open had cut and that have come to
+// light again because the group that took their number is gone: the next group's
+// watermark is not where they end. Where the next group is gone too, a later
+// life behind an unsound group is reason enough.
+func (v *verdict) dropVoid() {
+	next := v.cut
+	kept := len(v.groups)
+	for i := len(v.groups) - 1; i >= 0; i-- {
+		g := &v.groups[i]
+		if next != nil && g.isVoid(next) {
+			continue
+		}
+		kept--
+		v.groups[kept] = *g
+		next = &v.groups[kept]
+	}
+	v.groups = v.groups[kept:]
+}
+
+func (g *foundGroup) isVoid(next *foundGroup) bool {
+	if next.number == g.number+1 {
+		return next.markGen != g.generation || next.markOffset != uint64(g.end())
+	}
+	return !g.sound() && next.incarnation > g.incarnation
 }
 
 func (v *verdict) add(r foundRecord) {
