@@ -57,14 +57,14 @@ func (n *Node) openStorage(context.Context) error {
 	for _, c := range replay.Corrupt {
 		n.log.Error("the journal is damaged; the replicas concerned are replaced", "corruption", c)
 	}
-	spools, err := openSpooler(fs, dir)
+	spools, err := multiraft.DirSpools(fs, fs.PathJoin(dir, "incoming"))
 	if err != nil {
-		return err
+		return fmt.Errorf("snapshots that arrive: %w", err)
 	}
 	n.host = multiraft.New(n.raftConfig(replay.Suspect), multiraft.Deps{
 		Node: n.id.Node, Incarnation: n.id.Incarnation, Clock: n.clock, Mono: n.deps.Mono, Timer: journalClock{n.deps},
 		Journal: n.journal, Transport: &raftTransport{n.pool, n.addresses, n.dead.Load}, Rand: n.dice(), Logger: n.log, Fatal: n.fatal,
-		Spool: spools.open,
+		Spool: spools,
 	})
 	n.machine = &masterMachine{node: n}
 	if err := n.openReplicas(replay.Streams); err != nil {
