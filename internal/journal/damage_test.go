@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -312,6 +313,9 @@ func harm(rng *rand.Rand, fs *simfs.FS) (p place) {
 		block := slices.Clone(other[at:min(at+p.bytes, int64(len(other)))])
 		p.bytes = int64(len(block))
 		p.zero = !nonZero(block, 0)
+		if bytes.Equal(block, data[p.at:min(p.at+p.bytes, int64(len(data)))]) {
+			p.bytes = 0 // nothing was harmed
+		}
 		fs.Overwrite(name, p.at, block)
 	case 3:
 		p.what = "unreadable"
