@@ -344,6 +344,154 @@ func (NodeState) EnumDescriptor() ([]byte, []int) {
 	return file_internal_catalog_catalog_proto_rawDescGZIP(), []int{5}
 }
 
+// StorageState says what a node's shard is used for.
+type StorageState int32
+
+const (
+	StorageState_STORAGE_STATE_READ_WRITE StorageState = 0
+	StorageState_STORAGE_STATE_READ_ONLY  StorageState = 1
+	StorageState_STORAGE_STATE_NONE       StorageState = 2
+)
+
+// Enum value maps for StorageState.
+var (
+	StorageState_name = map[int32]string{
+		0: "STORAGE_STATE_READ_WRITE",
+		1: "STORAGE_STATE_READ_ONLY",
+		2: "STORAGE_STATE_NONE",
+	}
+	StorageState_value = map[string]int32{
+		"STORAGE_STATE_READ_WRITE": 0,
+		"STORAGE_STATE_READ_ONLY":  1,
+		"STORAGE_STATE_NONE":       2,
+	}
+)
+
+func (x StorageState) Enum() *StorageState {
+	p := new(StorageState)
+	*p = x
+	return p
+}
+
+func (x StorageState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (StorageState) Descriptor() protoreflect.EnumDescriptor {
+	return file_internal_catalog_catalog_proto_enumTypes[6].Descriptor()
+}
+
+func (StorageState) Type() protoreflect.EnumType {
+	return &file_internal_catalog_catalog_proto_enumTypes[6]
+}
+
+func (x StorageState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use StorageState.Descriptor instead.
+func (StorageState) EnumDescriptor() ([]byte, []int) {
+	return file_internal_catalog_catalog_proto_rawDescGZIP(), []int{6}
+}
+
+type Compression int32
+
+const (
+	Compression_COMPRESSION_NONE Compression = 0
+	Compression_COMPRESSION_LZ4  Compression = 1
+	Compression_COMPRESSION_ZSTD Compression = 2
+)
+
+// Enum value maps for Compression.
+var (
+	Compression_name = map[int32]string{
+		0: "COMPRESSION_NONE",
+		1: "COMPRESSION_LZ4",
+		2: "COMPRESSION_ZSTD",
+	}
+	Compression_value = map[string]int32{
+		"COMPRESSION_NONE": 0,
+		"COMPRESSION_LZ4":  1,
+		"COMPRESSION_ZSTD": 2,
+	}
+)
+
+func (x Compression) Enum() *Compression {
+	p := new(Compression)
+	*p = x
+	return p
+}
+
+func (x Compression) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Compression) Descriptor() protoreflect.EnumDescriptor {
+	return file_internal_catalog_catalog_proto_enumTypes[7].Descriptor()
+}
+
+func (Compression) Type() protoreflect.EnumType {
+	return &file_internal_catalog_catalog_proto_enumTypes[7]
+}
+
+func (x Compression) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Compression.Descriptor instead.
+func (Compression) EnumDescriptor() ([]byte, []int) {
+	return file_internal_catalog_catalog_proto_rawDescGZIP(), []int{7}
+}
+
+type Durability int32
+
+const (
+	Durability_DURABILITY_FSYNC  Durability = 0 // every copy is fsynced before it counts
+	Durability_DURABILITY_ASYNC  Durability = 1 // refused until rebuilding exists
+	Durability_DURABILITY_MEMORY Durability = 2 // refused until rebuilding exists
+)
+
+// Enum value maps for Durability.
+var (
+	Durability_name = map[int32]string{
+		0: "DURABILITY_FSYNC",
+		1: "DURABILITY_ASYNC",
+		2: "DURABILITY_MEMORY",
+	}
+	Durability_value = map[string]int32{
+		"DURABILITY_FSYNC":  0,
+		"DURABILITY_ASYNC":  1,
+		"DURABILITY_MEMORY": 2,
+	}
+)
+
+func (x Durability) Enum() *Durability {
+	p := new(Durability)
+	*p = x
+	return p
+}
+
+func (x Durability) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Durability) Descriptor() protoreflect.EnumDescriptor {
+	return file_internal_catalog_catalog_proto_enumTypes[8].Descriptor()
+}
+
+func (Durability) Type() protoreflect.EnumType {
+	return &file_internal_catalog_catalog_proto_enumTypes[8]
+}
+
+func (x Durability) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Durability.Descriptor instead.
+func (Durability) EnumDescriptor() ([]byte, []int) {
+	return file_internal_catalog_catalog_proto_rawDescGZIP(), []int{8}
+}
+
 type Column struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"` // never reused within a table
@@ -813,19 +961,23 @@ func (x *Tablet) GetConfigIndex() uint64 {
 }
 
 type Node struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`                                  // never reused: a wiped directory gets a new one
-	Incarnation   uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`                // one life of the data directory between two starts
-	RpcAddr       string                 `protobuf:"bytes,3,opt,name=rpc_addr,json=rpcAddr,proto3" json:"rpc_addr,omitempty"`          // where nodes reach it
-	ClientAddr    string                 `protobuf:"bytes,4,opt,name=client_addr,json=clientAddr,proto3" json:"client_addr,omitempty"` // where braid clients reach it
-	RedisAddr     string                 `protobuf:"bytes,5,opt,name=redis_addr,json=redisAddr,proto3" json:"redis_addr,omitempty"`
-	ConsoleAddr   string                 `protobuf:"bytes,6,opt,name=console_addr,json=consoleAddr,proto3" json:"console_addr,omitempty"`
-	Location      string                 `protobuf:"bytes,7,opt,name=location,proto3" json:"location,omitempty"` // region/zone/rack
-	State         NodeState              `protobuf:"varint,8,opt,name=state,proto3,enum=braid.catalog.NodeState" json:"state,omitempty"`
-	Version       string                 `protobuf:"bytes,9,opt,name=version,proto3" json:"version,omitempty"`
-	DirectoryId   []byte                 `protobuf:"bytes,10,opt,name=directory_id,json=directoryId,proto3" json:"directory_id,omitempty"` // 16 random bytes made with the data directory
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Id              uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`                                  // never reused: a wiped directory gets a new one
+	Incarnation     uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`                // one life of the data directory between two starts
+	RpcAddr         string                 `protobuf:"bytes,3,opt,name=rpc_addr,json=rpcAddr,proto3" json:"rpc_addr,omitempty"`          // where nodes reach it
+	ClientAddr      string                 `protobuf:"bytes,4,opt,name=client_addr,json=clientAddr,proto3" json:"client_addr,omitempty"` // where braid clients reach it
+	RedisAddr       string                 `protobuf:"bytes,5,opt,name=redis_addr,json=redisAddr,proto3" json:"redis_addr,omitempty"`
+	ConsoleAddr     string                 `protobuf:"bytes,6,opt,name=console_addr,json=consoleAddr,proto3" json:"console_addr,omitempty"`
+	Location        string                 `protobuf:"bytes,7,opt,name=location,proto3" json:"location,omitempty"` // region/zone/rack
+	State           NodeState              `protobuf:"varint,8,opt,name=state,proto3,enum=braid.catalog.NodeState" json:"state,omitempty"`
+	Version         string                 `protobuf:"bytes,9,opt,name=version,proto3" json:"version,omitempty"`
+	DirectoryId     []byte                 `protobuf:"bytes,10,opt,name=directory_id,json=directoryId,proto3" json:"directory_id,omitempty"`               // 16 random bytes made with the data directory
+	Roles           uint32                 `protobuf:"varint,11,opt,name=roles,proto3" json:"roles,omitempty"`                                             // bits: RoleMaster ... RoleStorage of ids.go; 0 means all
+	SequencerWeight float64                `protobuf:"fixed64,12,opt,name=sequencer_weight,json=sequencerWeight,proto3" json:"sequencer_weight,omitempty"` // share of sequencers; 0 means 1, negative means none
+	StorageWeight   float64                `protobuf:"fixed64,13,opt,name=storage_weight,json=storageWeight,proto3" json:"storage_weight,omitempty"`       // share of copies; 0 means 1, negative means none
+	StorageState    StorageState           `protobuf:"varint,14,opt,name=storage_state,json=storageState,proto3,enum=braid.catalog.StorageState" json:"storage_state,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Node) Reset() {
@@ -928,6 +1080,423 @@ func (x *Node) GetDirectoryId() []byte {
 	return nil
 }
 
+func (x *Node) GetRoles() uint32 {
+	if x != nil {
+		return x.Roles
+	}
+	return 0
+}
+
+func (x *Node) GetSequencerWeight() float64 {
+	if x != nil {
+		return x.SequencerWeight
+	}
+	return 0
+}
+
+func (x *Node) GetStorageWeight() float64 {
+	if x != nil {
+		return x.StorageWeight
+	}
+	return 0
+}
+
+func (x *Node) GetStorageState() StorageState {
+	if x != nil {
+		return x.StorageState
+	}
+	return StorageState_STORAGE_STATE_READ_WRITE
+}
+
+// Replication says how many copies a record has, and over how many domains of
+// each scope they lie. 0: no demand at that scope.
+type Replication struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          uint32                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
+	Rack          uint32                 `protobuf:"varint,2,opt,name=rack,proto3" json:"rack,omitempty"`
+	Zone          uint32                 `protobuf:"varint,3,opt,name=zone,proto3" json:"zone,omitempty"`
+	Region        uint32                 `protobuf:"varint,4,opt,name=region,proto3" json:"region,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Replication) Reset() {
+	*x = Replication{}
+	mi := &file_internal_catalog_catalog_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Replication) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Replication) ProtoMessage() {}
+
+func (x *Replication) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_catalog_catalog_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Replication.ProtoReflect.Descriptor instead.
+func (*Replication) Descriptor() ([]byte, []int) {
+	return file_internal_catalog_catalog_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Replication) GetNode() uint32 {
+	if x != nil {
+		return x.Node
+	}
+	return 0
+}
+
+func (x *Replication) GetRack() uint32 {
+	if x != nil {
+		return x.Rack
+	}
+	return 0
+}
+
+func (x *Replication) GetZone() uint32 {
+	if x != nil {
+		return x.Zone
+	}
+	return 0
+}
+
+func (x *Replication) GetRegion() uint32 {
+	if x != nil {
+		return x.Region
+	}
+	return 0
+}
+
+// LogAttributes are inherited from the cluster's defaults through directories to
+// log groups; what is absent is inherited.
+type LogAttributes struct {
+	state                             protoimpl.MessageState `protogen:"open.v1"`
+	Replication                       *Replication           `protobuf:"bytes,1,opt,name=replication,proto3" json:"replication,omitempty"`
+	NodesetSize                       *uint32                `protobuf:"varint,2,opt,name=nodeset_size,json=nodesetSize,proto3,oneof" json:"nodeset_size,omitempty"`
+	MaxWritesInFlight                 *uint32                `protobuf:"varint,3,opt,name=max_writes_in_flight,json=maxWritesInFlight,proto3,oneof" json:"max_writes_in_flight,omitempty"`
+	MaxPayloadBytes                   *uint32                `protobuf:"varint,4,opt,name=max_payload_bytes,json=maxPayloadBytes,proto3,oneof" json:"max_payload_bytes,omitempty"`
+	StickyCopysets                    *bool                  `protobuf:"varint,5,opt,name=sticky_copysets,json=stickyCopysets,proto3,oneof" json:"sticky_copysets,omitempty"`
+	SingleCopyDelivery                *bool                  `protobuf:"varint,6,opt,name=single_copy_delivery,json=singleCopyDelivery,proto3,oneof" json:"single_copy_delivery,omitempty"`
+	SequencerBatching                 *bool                  `protobuf:"varint,7,opt,name=sequencer_batching,json=sequencerBatching,proto3,oneof" json:"sequencer_batching,omitempty"`
+	SequencerBatchingTimeMs           *uint32                `protobuf:"varint,8,opt,name=sequencer_batching_time_ms,json=sequencerBatchingTimeMs,proto3,oneof" json:"sequencer_batching_time_ms,omitempty"`
+	SequencerBatchingBytes            *uint32                `protobuf:"varint,9,opt,name=sequencer_batching_bytes,json=sequencerBatchingBytes,proto3,oneof" json:"sequencer_batching_bytes,omitempty"`
+	SequencerBatchingPassthroughBytes *uint32                `protobuf:"varint,10,opt,name=sequencer_batching_passthrough_bytes,json=sequencerBatchingPassthroughBytes,proto3,oneof" json:"sequencer_batching_passthrough_bytes,omitempty"`
+	SequencerBatchingCompression      *Compression           `protobuf:"varint,11,opt,name=sequencer_batching_compression,json=sequencerBatchingCompression,proto3,enum=braid.catalog.Compression,oneof" json:"sequencer_batching_compression,omitempty"`
+	BacklogMs                         *int64                 `protobuf:"varint,12,opt,name=backlog_ms,json=backlogMs,proto3,oneof" json:"backlog_ms,omitempty"` // 0: for ever
+	Durability                        *Durability            `protobuf:"varint,13,opt,name=durability,proto3,enum=braid.catalog.Durability,oneof" json:"durability,omitempty"`
+	CreateOnAppend                    *bool                  `protobuf:"varint,14,opt,name=create_on_append,json=createOnAppend,proto3,oneof" json:"create_on_append,omitempty"`       // directories: a log of any name below is made when it is appended to
+	SequencerAffinity                 *string                `protobuf:"bytes,15,opt,name=sequencer_affinity,json=sequencerAffinity,proto3,oneof" json:"sequencer_affinity,omitempty"` // location
+	unknownFields                     protoimpl.UnknownFields
+	sizeCache                         protoimpl.SizeCache
+}
+
+func (x *LogAttributes) Reset() {
+	*x = LogAttributes{}
+	mi := &file_internal_catalog_catalog_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogAttributes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogAttributes) ProtoMessage() {}
+
+func (x *LogAttributes) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_catalog_catalog_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogAttributes.ProtoReflect.Descriptor instead.
+func (*LogAttributes) Descriptor() ([]byte, []int) {
+	return file_internal_catalog_catalog_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *LogAttributes) GetReplication() *Replication {
+	if x != nil {
+		return x.Replication
+	}
+	return nil
+}
+
+func (x *LogAttributes) GetNodesetSize() uint32 {
+	if x != nil && x.NodesetSize != nil {
+		return *x.NodesetSize
+	}
+	return 0
+}
+
+func (x *LogAttributes) GetMaxWritesInFlight() uint32 {
+	if x != nil && x.MaxWritesInFlight != nil {
+		return *x.MaxWritesInFlight
+	}
+	return 0
+}
+
+func (x *LogAttributes) GetMaxPayloadBytes() uint32 {
+	if x != nil && x.MaxPayloadBytes != nil {
+		return *x.MaxPayloadBytes
+	}
+	return 0
+}
+
+func (x *LogAttributes) GetStickyCopysets() bool {
+	if x != nil && x.StickyCopysets != nil {
+		return *x.StickyCopysets
+	}
+	return false
+}
+
+func (x *LogAttributes) GetSingleCopyDelivery() bool {
+	if x != nil && x.SingleCopyDelivery != nil {
+		return *x.SingleCopyDelivery
+	}
+	return false
+}
+
+func (x *LogAttributes) GetSequencerBatching() bool {
+	if x != nil && x.SequencerBatching != nil {
+		return *x.SequencerBatching
+	}
+	return false
+}
+
+func (x *LogAttributes) GetSequencerBatchingTimeMs() uint32 {
+	if x != nil && x.SequencerBatchingTimeMs != nil {
+		return *x.SequencerBatchingTimeMs
+	}
+	return 0
+}
+
+func (x *LogAttributes) GetSequencerBatchingBytes() uint32 {
+	if x != nil && x.SequencerBatchingBytes != nil {
+		return *x.SequencerBatchingBytes
+	}
+	return 0
+}
+
+func (x *LogAttributes) GetSequencerBatchingPassthroughBytes() uint32 {
+	if x != nil && x.SequencerBatchingPassthroughBytes != nil {
+		return *x.SequencerBatchingPassthroughBytes
+	}
+	return 0
+}
+
+func (x *LogAttributes) GetSequencerBatchingCompression() Compression {
+	if x != nil && x.SequencerBatchingCompression != nil {
+		return *x.SequencerBatchingCompression
+	}
+	return Compression_COMPRESSION_NONE
+}
+
+func (x *LogAttributes) GetBacklogMs() int64 {
+	if x != nil && x.BacklogMs != nil {
+		return *x.BacklogMs
+	}
+	return 0
+}
+
+func (x *LogAttributes) GetDurability() Durability {
+	if x != nil && x.Durability != nil {
+		return *x.Durability
+	}
+	return Durability_DURABILITY_FSYNC
+}
+
+func (x *LogAttributes) GetCreateOnAppend() bool {
+	if x != nil && x.CreateOnAppend != nil {
+		return *x.CreateOnAppend
+	}
+	return false
+}
+
+func (x *LogAttributes) GetSequencerAffinity() string {
+	if x != nil && x.SequencerAffinity != nil {
+		return *x.SequencerAffinity
+	}
+	return ""
+}
+
+type LogDirectory struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`         // never reused; 1 is the root
+	Parent        uint64                 `protobuf:"varint,2,opt,name=parent,proto3" json:"parent,omitempty"` // 0: the root
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Attributes    *LogAttributes         `protobuf:"bytes,4,opt,name=attributes,proto3" json:"attributes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogDirectory) Reset() {
+	*x = LogDirectory{}
+	mi := &file_internal_catalog_catalog_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogDirectory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogDirectory) ProtoMessage() {}
+
+func (x *LogDirectory) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_catalog_catalog_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogDirectory.ProtoReflect.Descriptor instead.
+func (*LogDirectory) Descriptor() ([]byte, []int) {
+	return file_internal_catalog_catalog_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *LogDirectory) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *LogDirectory) GetParent() uint64 {
+	if x != nil {
+		return x.Parent
+	}
+	return 0
+}
+
+func (x *LogDirectory) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *LogDirectory) GetAttributes() *LogAttributes {
+	if x != nil {
+		return x.Attributes
+	}
+	return nil
+}
+
+// LogGroup is a range of logs with one name and the same attributes.
+type LogGroup struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`         // never reused
+	Parent        uint64                 `protobuf:"varint,2,opt,name=parent,proto3" json:"parent,omitempty"` // directory
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	FirstLog      uint64                 `protobuf:"varint,4,opt,name=first_log,json=firstLog,proto3" json:"first_log,omitempty"`
+	LastLog       uint64                 `protobuf:"varint,5,opt,name=last_log,json=lastLog,proto3" json:"last_log,omitempty"`
+	Attributes    *LogAttributes         `protobuf:"bytes,6,opt,name=attributes,proto3" json:"attributes,omitempty"`
+	Version       uint64                 `protobuf:"varint,7,opt,name=version,proto3" json:"version,omitempty"` // of the catalog when it last changed
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogGroup) Reset() {
+	*x = LogGroup{}
+	mi := &file_internal_catalog_catalog_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogGroup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogGroup) ProtoMessage() {}
+
+func (x *LogGroup) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_catalog_catalog_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogGroup.ProtoReflect.Descriptor instead.
+func (*LogGroup) Descriptor() ([]byte, []int) {
+	return file_internal_catalog_catalog_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *LogGroup) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *LogGroup) GetParent() uint64 {
+	if x != nil {
+		return x.Parent
+	}
+	return 0
+}
+
+func (x *LogGroup) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *LogGroup) GetFirstLog() uint64 {
+	if x != nil {
+		return x.FirstLog
+	}
+	return 0
+}
+
+func (x *LogGroup) GetLastLog() uint64 {
+	if x != nil {
+		return x.LastLog
+	}
+	return 0
+}
+
+func (x *LogGroup) GetAttributes() *LogAttributes {
+	if x != nil {
+		return x.Attributes
+	}
+	return nil
+}
+
+func (x *LogGroup) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 // Snapshot of the whole catalog, at one version.
 type Catalog struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -944,17 +1513,22 @@ type Catalog struct {
 	NextNodeId     uint64                 `protobuf:"varint,11,opt,name=next_node_id,json=nextNodeId,proto3" json:"next_node_id,omitempty"`
 	// What adding, removing, config_index and version of a Tablet say, of the
 	// master's own group.
-	MasterAdding      *Replica `protobuf:"bytes,12,opt,name=master_adding,json=masterAdding,proto3" json:"master_adding,omitempty"`
-	MasterRemoving    uint64   `protobuf:"varint,13,opt,name=master_removing,json=masterRemoving,proto3" json:"master_removing,omitempty"`
-	MasterConfigIndex uint64   `protobuf:"varint,14,opt,name=master_config_index,json=masterConfigIndex,proto3" json:"master_config_index,omitempty"`
-	MasterDescriptor  uint64   `protobuf:"varint,15,opt,name=master_descriptor,json=masterDescriptor,proto3" json:"master_descriptor,omitempty"`
+	MasterAdding      *Replica        `protobuf:"bytes,12,opt,name=master_adding,json=masterAdding,proto3" json:"master_adding,omitempty"`
+	MasterRemoving    uint64          `protobuf:"varint,13,opt,name=master_removing,json=masterRemoving,proto3" json:"master_removing,omitempty"`
+	MasterConfigIndex uint64          `protobuf:"varint,14,opt,name=master_config_index,json=masterConfigIndex,proto3" json:"master_config_index,omitempty"`
+	MasterDescriptor  uint64          `protobuf:"varint,15,opt,name=master_descriptor,json=masterDescriptor,proto3" json:"master_descriptor,omitempty"`
+	LogDirectories    []*LogDirectory `protobuf:"bytes,16,rep,name=log_directories,json=logDirectories,proto3" json:"log_directories,omitempty"` // the root first
+	LogGroups         []*LogGroup     `protobuf:"bytes,17,rep,name=log_groups,json=logGroups,proto3" json:"log_groups,omitempty"`
+	NextLogId         uint64          `protobuf:"varint,18,opt,name=next_log_id,json=nextLogId,proto3" json:"next_log_id,omitempty"`               // never given out twice
+	NextLogItemId     uint64          `protobuf:"varint,19,opt,name=next_log_item_id,json=nextLogItemId,proto3" json:"next_log_item_id,omitempty"` // of directories and groups
+	LogDefaults       *LogAttributes  `protobuf:"bytes,20,opt,name=log_defaults,json=logDefaults,proto3" json:"log_defaults,omitempty"`            // the cluster's, over the built-in ones
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Catalog) Reset() {
 	*x = Catalog{}
-	mi := &file_internal_catalog_catalog_proto_msgTypes[7]
+	mi := &file_internal_catalog_catalog_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -966,7 +1540,7 @@ func (x *Catalog) String() string {
 func (*Catalog) ProtoMessage() {}
 
 func (x *Catalog) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_catalog_catalog_proto_msgTypes[7]
+	mi := &file_internal_catalog_catalog_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -979,7 +1553,7 @@ func (x *Catalog) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Catalog.ProtoReflect.Descriptor instead.
 func (*Catalog) Descriptor() ([]byte, []int) {
-	return file_internal_catalog_catalog_proto_rawDescGZIP(), []int{7}
+	return file_internal_catalog_catalog_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Catalog) GetClusterId() string {
@@ -1087,6 +1661,41 @@ func (x *Catalog) GetMasterDescriptor() uint64 {
 	return 0
 }
 
+func (x *Catalog) GetLogDirectories() []*LogDirectory {
+	if x != nil {
+		return x.LogDirectories
+	}
+	return nil
+}
+
+func (x *Catalog) GetLogGroups() []*LogGroup {
+	if x != nil {
+		return x.LogGroups
+	}
+	return nil
+}
+
+func (x *Catalog) GetNextLogId() uint64 {
+	if x != nil {
+		return x.NextLogId
+	}
+	return 0
+}
+
+func (x *Catalog) GetNextLogItemId() uint64 {
+	if x != nil {
+		return x.NextLogItemId
+	}
+	return 0
+}
+
+func (x *Catalog) GetLogDefaults() *LogAttributes {
+	if x != nil {
+		return x.LogDefaults
+	}
+	return nil
+}
+
 var File_internal_catalog_catalog_proto protoreflect.FileDescriptor
 
 const file_internal_catalog_catalog_proto_rawDesc = "" +
@@ -1131,7 +1740,7 @@ const file_internal_catalog_catalog_proto_rawDesc = "" +
 	"\aversion\x18\x06 \x01(\x04R\aversion\x12.\n" +
 	"\x06adding\x18\a \x01(\v2\x16.braid.catalog.ReplicaR\x06adding\x12\x1a\n" +
 	"\bremoving\x18\b \x01(\x04R\bremoving\x12!\n" +
-	"\fconfig_index\x18\t \x01(\x04R\vconfigIndex\"\xbf\x02\n" +
+	"\fconfig_index\x18\t \x01(\x04R\vconfigIndex\"\xe9\x03\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x19\n" +
@@ -1145,7 +1754,68 @@ const file_internal_catalog_catalog_proto_rawDesc = "" +
 	"\x05state\x18\b \x01(\x0e2\x18.braid.catalog.NodeStateR\x05state\x12\x18\n" +
 	"\aversion\x18\t \x01(\tR\aversion\x12!\n" +
 	"\fdirectory_id\x18\n" +
-	" \x01(\fR\vdirectoryId\"\x9b\x05\n" +
+	" \x01(\fR\vdirectoryId\x12\x14\n" +
+	"\x05roles\x18\v \x01(\rR\x05roles\x12)\n" +
+	"\x10sequencer_weight\x18\f \x01(\x01R\x0fsequencerWeight\x12%\n" +
+	"\x0estorage_weight\x18\r \x01(\x01R\rstorageWeight\x12@\n" +
+	"\rstorage_state\x18\x0e \x01(\x0e2\x1b.braid.catalog.StorageStateR\fstorageState\"a\n" +
+	"\vReplication\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\rR\x04node\x12\x12\n" +
+	"\x04rack\x18\x02 \x01(\rR\x04rack\x12\x12\n" +
+	"\x04zone\x18\x03 \x01(\rR\x04zone\x12\x16\n" +
+	"\x06region\x18\x04 \x01(\rR\x06region\"\xd0\t\n" +
+	"\rLogAttributes\x12<\n" +
+	"\vreplication\x18\x01 \x01(\v2\x1a.braid.catalog.ReplicationR\vreplication\x12&\n" +
+	"\fnodeset_size\x18\x02 \x01(\rH\x00R\vnodesetSize\x88\x01\x01\x124\n" +
+	"\x14max_writes_in_flight\x18\x03 \x01(\rH\x01R\x11maxWritesInFlight\x88\x01\x01\x12/\n" +
+	"\x11max_payload_bytes\x18\x04 \x01(\rH\x02R\x0fmaxPayloadBytes\x88\x01\x01\x12,\n" +
+	"\x0fsticky_copysets\x18\x05 \x01(\bH\x03R\x0estickyCopysets\x88\x01\x01\x125\n" +
+	"\x14single_copy_delivery\x18\x06 \x01(\bH\x04R\x12singleCopyDelivery\x88\x01\x01\x122\n" +
+	"\x12sequencer_batching\x18\a \x01(\bH\x05R\x11sequencerBatching\x88\x01\x01\x12@\n" +
+	"\x1asequencer_batching_time_ms\x18\b \x01(\rH\x06R\x17sequencerBatchingTimeMs\x88\x01\x01\x12=\n" +
+	"\x18sequencer_batching_bytes\x18\t \x01(\rH\aR\x16sequencerBatchingBytes\x88\x01\x01\x12T\n" +
+	"$sequencer_batching_passthrough_bytes\x18\n" +
+	" \x01(\rH\bR!sequencerBatchingPassthroughBytes\x88\x01\x01\x12e\n" +
+	"\x1esequencer_batching_compression\x18\v \x01(\x0e2\x1a.braid.catalog.CompressionH\tR\x1csequencerBatchingCompression\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"backlog_ms\x18\f \x01(\x03H\n" +
+	"R\tbacklogMs\x88\x01\x01\x12>\n" +
+	"\n" +
+	"durability\x18\r \x01(\x0e2\x19.braid.catalog.DurabilityH\vR\n" +
+	"durability\x88\x01\x01\x12-\n" +
+	"\x10create_on_append\x18\x0e \x01(\bH\fR\x0ecreateOnAppend\x88\x01\x01\x122\n" +
+	"\x12sequencer_affinity\x18\x0f \x01(\tH\rR\x11sequencerAffinity\x88\x01\x01B\x0f\n" +
+	"\r_nodeset_sizeB\x17\n" +
+	"\x15_max_writes_in_flightB\x14\n" +
+	"\x12_max_payload_bytesB\x12\n" +
+	"\x10_sticky_copysetsB\x17\n" +
+	"\x15_single_copy_deliveryB\x15\n" +
+	"\x13_sequencer_batchingB\x1d\n" +
+	"\x1b_sequencer_batching_time_msB\x1b\n" +
+	"\x19_sequencer_batching_bytesB'\n" +
+	"%_sequencer_batching_passthrough_bytesB!\n" +
+	"\x1f_sequencer_batching_compressionB\r\n" +
+	"\v_backlog_msB\r\n" +
+	"\v_durabilityB\x13\n" +
+	"\x11_create_on_appendB\x15\n" +
+	"\x13_sequencer_affinity\"\x88\x01\n" +
+	"\fLogDirectory\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x16\n" +
+	"\x06parent\x18\x02 \x01(\x04R\x06parent\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12<\n" +
+	"\n" +
+	"attributes\x18\x04 \x01(\v2\x1c.braid.catalog.LogAttributesR\n" +
+	"attributes\"\xd6\x01\n" +
+	"\bLogGroup\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x16\n" +
+	"\x06parent\x18\x02 \x01(\x04R\x06parent\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x1b\n" +
+	"\tfirst_log\x18\x04 \x01(\x04R\bfirstLog\x12\x19\n" +
+	"\blast_log\x18\x05 \x01(\x04R\alastLog\x12<\n" +
+	"\n" +
+	"attributes\x18\x06 \x01(\v2\x1c.braid.catalog.LogAttributesR\n" +
+	"attributes\x12\x18\n" +
+	"\aversion\x18\a \x01(\x04R\aversion\"\xa3\a\n" +
 	"\aCatalog\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x18\n" +
@@ -1164,7 +1834,13 @@ const file_internal_catalog_catalog_proto_rawDesc = "" +
 	"\rmaster_adding\x18\f \x01(\v2\x16.braid.catalog.ReplicaR\fmasterAdding\x12'\n" +
 	"\x0fmaster_removing\x18\r \x01(\x04R\x0emasterRemoving\x12.\n" +
 	"\x13master_config_index\x18\x0e \x01(\x04R\x11masterConfigIndex\x12+\n" +
-	"\x11master_descriptor\x18\x0f \x01(\x04R\x10masterDescriptor*>\n" +
+	"\x11master_descriptor\x18\x0f \x01(\x04R\x10masterDescriptor\x12D\n" +
+	"\x0flog_directories\x18\x10 \x03(\v2\x1b.braid.catalog.LogDirectoryR\x0elogDirectories\x126\n" +
+	"\n" +
+	"log_groups\x18\x11 \x03(\v2\x17.braid.catalog.LogGroupR\tlogGroups\x12\x1e\n" +
+	"\vnext_log_id\x18\x12 \x01(\x04R\tnextLogId\x12'\n" +
+	"\x10next_log_item_id\x18\x13 \x01(\x04R\rnextLogItemId\x12?\n" +
+	"\flog_defaults\x18\x14 \x01(\v2\x1c.braid.catalog.LogAttributesR\vlogDefaults*>\n" +
 	"\x04Hash\x12\x14\n" +
 	"\x10HASH_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -1202,7 +1878,20 @@ const file_internal_catalog_catalog_proto_rawDesc = "" +
 	"\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10NODE_STATE_ALIVE\x10\x01\x12\x17\n" +
 	"\x13NODE_STATE_DRAINING\x10\x02\x12\x13\n" +
-	"\x0fNODE_STATE_DEAD\x10\x03B+Z)github.com/braiddb/braid/internal/catalogb\x06proto3"
+	"\x0fNODE_STATE_DEAD\x10\x03*a\n" +
+	"\fStorageState\x12\x1c\n" +
+	"\x18STORAGE_STATE_READ_WRITE\x10\x00\x12\x1b\n" +
+	"\x17STORAGE_STATE_READ_ONLY\x10\x01\x12\x16\n" +
+	"\x12STORAGE_STATE_NONE\x10\x02*N\n" +
+	"\vCompression\x12\x14\n" +
+	"\x10COMPRESSION_NONE\x10\x00\x12\x13\n" +
+	"\x0fCOMPRESSION_LZ4\x10\x01\x12\x14\n" +
+	"\x10COMPRESSION_ZSTD\x10\x02*O\n" +
+	"\n" +
+	"Durability\x12\x14\n" +
+	"\x10DURABILITY_FSYNC\x10\x00\x12\x14\n" +
+	"\x10DURABILITY_ASYNC\x10\x01\x12\x15\n" +
+	"\x11DURABILITY_MEMORY\x10\x02B+Z)github.com/braiddb/braid/internal/catalogb\x06proto3"
 
 var (
 	file_internal_catalog_catalog_proto_rawDescOnce sync.Once
@@ -1216,46 +1905,62 @@ func file_internal_catalog_catalog_proto_rawDescGZIP() []byte {
 	return file_internal_catalog_catalog_proto_rawDescData
 }
 
-var file_internal_catalog_catalog_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_internal_catalog_catalog_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_internal_catalog_catalog_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
+var file_internal_catalog_catalog_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_internal_catalog_catalog_proto_goTypes = []any{
-	(Hash)(0),        // 0: braid.catalog.Hash
-	(Type)(0),        // 1: braid.catalog.Type
-	(ColumnKind)(0),  // 2: braid.catalog.ColumnKind
-	(TableState)(0),  // 3: braid.catalog.TableState
-	(Role)(0),        // 4: braid.catalog.Role
-	(NodeState)(0),   // 5: braid.catalog.NodeState
-	(*Column)(nil),   // 6: braid.catalog.Column
-	(*Schema)(nil),   // 7: braid.catalog.Schema
-	(*Keyspace)(nil), // 8: braid.catalog.Keyspace
-	(*Table)(nil),    // 9: braid.catalog.Table
-	(*Replica)(nil),  // 10: braid.catalog.Replica
-	(*Tablet)(nil),   // 11: braid.catalog.Tablet
-	(*Node)(nil),     // 12: braid.catalog.Node
-	(*Catalog)(nil),  // 13: braid.catalog.Catalog
+	(Hash)(0),             // 0: braid.catalog.Hash
+	(Type)(0),             // 1: braid.catalog.Type
+	(ColumnKind)(0),       // 2: braid.catalog.ColumnKind
+	(TableState)(0),       // 3: braid.catalog.TableState
+	(Role)(0),             // 4: braid.catalog.Role
+	(NodeState)(0),        // 5: braid.catalog.NodeState
+	(StorageState)(0),     // 6: braid.catalog.StorageState
+	(Compression)(0),      // 7: braid.catalog.Compression
+	(Durability)(0),       // 8: braid.catalog.Durability
+	(*Column)(nil),        // 9: braid.catalog.Column
+	(*Schema)(nil),        // 10: braid.catalog.Schema
+	(*Keyspace)(nil),      // 11: braid.catalog.Keyspace
+	(*Table)(nil),         // 12: braid.catalog.Table
+	(*Replica)(nil),       // 13: braid.catalog.Replica
+	(*Tablet)(nil),        // 14: braid.catalog.Tablet
+	(*Node)(nil),          // 15: braid.catalog.Node
+	(*Replication)(nil),   // 16: braid.catalog.Replication
+	(*LogAttributes)(nil), // 17: braid.catalog.LogAttributes
+	(*LogDirectory)(nil),  // 18: braid.catalog.LogDirectory
+	(*LogGroup)(nil),      // 19: braid.catalog.LogGroup
+	(*Catalog)(nil),       // 20: braid.catalog.Catalog
 }
 var file_internal_catalog_catalog_proto_depIdxs = []int32{
 	1,  // 0: braid.catalog.Column.type:type_name -> braid.catalog.Type
 	2,  // 1: braid.catalog.Column.kind:type_name -> braid.catalog.ColumnKind
-	6,  // 2: braid.catalog.Schema.columns:type_name -> braid.catalog.Column
+	9,  // 2: braid.catalog.Schema.columns:type_name -> braid.catalog.Column
 	0,  // 3: braid.catalog.Table.hash:type_name -> braid.catalog.Hash
-	7,  // 4: braid.catalog.Table.schema:type_name -> braid.catalog.Schema
+	10, // 4: braid.catalog.Table.schema:type_name -> braid.catalog.Schema
 	3,  // 5: braid.catalog.Table.state:type_name -> braid.catalog.TableState
 	4,  // 6: braid.catalog.Replica.role:type_name -> braid.catalog.Role
-	10, // 7: braid.catalog.Tablet.replicas:type_name -> braid.catalog.Replica
-	10, // 8: braid.catalog.Tablet.adding:type_name -> braid.catalog.Replica
+	13, // 7: braid.catalog.Tablet.replicas:type_name -> braid.catalog.Replica
+	13, // 8: braid.catalog.Tablet.adding:type_name -> braid.catalog.Replica
 	5,  // 9: braid.catalog.Node.state:type_name -> braid.catalog.NodeState
-	8,  // 10: braid.catalog.Catalog.keyspaces:type_name -> braid.catalog.Keyspace
-	9,  // 11: braid.catalog.Catalog.tables:type_name -> braid.catalog.Table
-	11, // 12: braid.catalog.Catalog.tablets:type_name -> braid.catalog.Tablet
-	12, // 13: braid.catalog.Catalog.nodes:type_name -> braid.catalog.Node
-	10, // 14: braid.catalog.Catalog.master_replicas:type_name -> braid.catalog.Replica
-	10, // 15: braid.catalog.Catalog.master_adding:type_name -> braid.catalog.Replica
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	6,  // 10: braid.catalog.Node.storage_state:type_name -> braid.catalog.StorageState
+	16, // 11: braid.catalog.LogAttributes.replication:type_name -> braid.catalog.Replication
+	7,  // 12: braid.catalog.LogAttributes.sequencer_batching_compression:type_name -> braid.catalog.Compression
+	8,  // 13: braid.catalog.LogAttributes.durability:type_name -> braid.catalog.Durability
+	17, // 14: braid.catalog.LogDirectory.attributes:type_name -> braid.catalog.LogAttributes
+	17, // 15: braid.catalog.LogGroup.attributes:type_name -> braid.catalog.LogAttributes
+	11, // 16: braid.catalog.Catalog.keyspaces:type_name -> braid.catalog.Keyspace
+	12, // 17: braid.catalog.Catalog.tables:type_name -> braid.catalog.Table
+	14, // 18: braid.catalog.Catalog.tablets:type_name -> braid.catalog.Tablet
+	15, // 19: braid.catalog.Catalog.nodes:type_name -> braid.catalog.Node
+	13, // 20: braid.catalog.Catalog.master_replicas:type_name -> braid.catalog.Replica
+	13, // 21: braid.catalog.Catalog.master_adding:type_name -> braid.catalog.Replica
+	18, // 22: braid.catalog.Catalog.log_directories:type_name -> braid.catalog.LogDirectory
+	19, // 23: braid.catalog.Catalog.log_groups:type_name -> braid.catalog.LogGroup
+	17, // 24: braid.catalog.Catalog.log_defaults:type_name -> braid.catalog.LogAttributes
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_internal_catalog_catalog_proto_init() }
@@ -1263,13 +1968,14 @@ func file_internal_catalog_catalog_proto_init() {
 	if File_internal_catalog_catalog_proto != nil {
 		return
 	}
+	file_internal_catalog_catalog_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_catalog_catalog_proto_rawDesc), len(file_internal_catalog_catalog_proto_rawDesc)),
-			NumEnums:      6,
-			NumMessages:   8,
+			NumEnums:      9,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

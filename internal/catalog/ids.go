@@ -23,3 +23,12 @@ const (
 	RedisTable             = "redis"
 	RedisTableID   TableID = 1
 )
+
+// Roles of a node, bits of Node.roles.
+const (
+	RoleMaster uint32 = 1 << iota
+	RoleTablet
+	RoleSequencer
+	RoleStorage
+	RoleAll = RoleMaster | RoleTablet | RoleSequencer | RoleStorage
+)

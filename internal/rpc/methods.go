@@ -22,18 +22,38 @@ type Method uint16
 
 // The methods; the table below says everything about each.
 const (
-	MethodRaftBatch     Method = 1
-	MethodBeat          Method = 2
-	MethodTailQuery     Method = 3
-	MethodSnapshotChunk Method = 4
-	MethodHello         Method = 5
-	MethodJoin          Method = 6
-	MethodHeartbeat     Method = 7
-	MethodLocations     Method = 8
-	MethodCatalog       Method = 9
-	MethodWrite         Method = 10
-	MethodRead          Method = 11
-	MethodBootstrap     Method = 12
+	MethodRaftBatch      Method = 1
+	MethodBeat           Method = 2
+	MethodTailQuery      Method = 3
+	MethodSnapshotChunk  Method = 4
+	MethodHello          Method = 5
+	MethodJoin           Method = 6
+	MethodHeartbeat      Method = 7
+	MethodLocations      Method = 8
+	MethodCatalog        Method = 9
+	MethodWrite          Method = 10
+	MethodRead           Method = 11
+	MethodBootstrap      Method = 12
+	MethodLogBatch       Method = 13
+	MethodAppend         Method = 14
+	MethodSequencerState Method = 15
+	MethodSeal           Method = 16
+	MethodDigest         Method = 17
+	MethodClean          Method = 18
+	MethodCheckSeal      Method = 19
+	MethodEpochRecovery  Method = 20
+	MethodProducerLookup Method = 21
+	MethodReadStart      Method = 22
+	MethodReadNext       Method = 23
+	MethodReadStop       Method = 24
+	MethodReadMetadata   Method = 25
+	MethodFindLSN        Method = 26
+	MethodTrim           Method = 27
+	MethodDataSize       Method = 28
+	MethodLogState       Method = 29
+	MethodRecords        Method = 30
+	MethodGossip         Method = 31
+	MethodClusterState   Method = 32
 )
 
 // Lane is one of the connections between two nodes. What must not wait behind
@@ -44,9 +64,10 @@ const (
 	LaneBeat   Lane = 0 // promises between nodes: the failure detector
 	LaneRaft   Lane = 1 // replication
 	LaneClient Lane = 2 // requests of clients and to the master
-	LaneBulk   Lane = 3 // snapshots
+	LaneBulk   Lane = 3 // snapshots, readers of logs
+	LaneLog    Lane = 4 // copies of log records and what fences them
 
-	lanes = 4
+	lanes = 5
 )
 
 func (l Lane) String() string {
@@ -59,6 +80,8 @@ func (l Lane) String() string {
 		return "client"
 	case LaneBulk:
 		return "bulk"
+	case LaneLog:
+		return "log"
 	}
 	return fmt.Sprintf("lane %d", uint8(l))
 }
@@ -120,6 +143,46 @@ var methods = [...]methodInfo{
 		req: func() Message { return new(wire.WriteRequest) }, resp: func() Message { return new(wire.WriteResponse) }},
 	MethodRead: {name: "Read", lane: LaneClient, node: true, client: true,
 		req: func() Message { return new(wire.ReadRequest) }, resp: func() Message { return new(wire.ReadResponse) }},
+	MethodLogBatch: {name: "LogBatch", lane: LaneLog, oneWay: true, node: true,
+		req: func() Message { return new(wire.LogBatch) }},
+	MethodAppend: {name: "Append", lane: LaneClient, node: true, client: true,
+		req: func() Message { return new(wire.AppendRequest) }, resp: func() Message { return new(wire.AppendResponse) }},
+	MethodSequencerState: {name: "SequencerState", lane: LaneClient, node: true, client: true,
+		req: func() Message { return new(wire.SequencerStateRequest) }, resp: func() Message { return new(wire.SequencerStateResponse) }},
+	MethodSeal: {name: "Seal", lane: LaneLog, node: true,
+		req: func() Message { return new(wire.SealRequest) }, resp: func() Message { return new(wire.SealResponse) }},
+	MethodDigest: {name: "Digest", lane: LaneBulk, node: true,
+		req: func() Message { return new(wire.DigestRequest) }, resp: func() Message { return new(wire.DigestResponse) }},
+	MethodClean: {name: "Clean", lane: LaneLog, node: true,
+		req: func() Message { return new(wire.CleanRequest) }, resp: func() Message { return new(wire.CleanResponse) }},
+	MethodCheckSeal: {name: "CheckSeal", lane: LaneLog, node: true,
+		req: func() Message { return new(wire.CheckSealRequest) }, resp: func() Message { return new(wire.CheckSealResponse) }},
+	MethodEpochRecovery: {name: "EpochRecovery", lane: LaneBulk, node: true,
+		req: func() Message { return new(wire.EpochRecoveryRequest) }, resp: func() Message { return new(wire.EpochRecoveryResponse) }},
+	MethodProducerLookup: {name: "ProducerLookup", lane: LaneBulk, node: true,
+		req: func() Message { return new(wire.ProducerLookupRequest) }, resp: func() Message { return new(wire.ProducerLookupResponse) }},
+	MethodReadStart: {name: "ReadStart", lane: LaneBulk, node: true, client: true,
+		req: func() Message { return new(wire.ReadStartRequest) }, resp: func() Message { return new(wire.ReadStartResponse) }},
+	MethodReadNext: {name: "ReadNext", lane: LaneBulk, node: true, client: true,
+		req: func() Message { return new(wire.ReadNextRequest) }, resp: func() Message { return new(wire.ReadNextResponse) }},
+	MethodReadStop: {name: "ReadStop", lane: LaneBulk, node: true, client: true,
+		req: func() Message { return new(wire.ReadStopRequest) }, resp: func() Message { return new(wire.ReadStopResponse) }},
+	MethodReadMetadata: {name: "ReadMetadata", lane: LaneBulk, node: true, client: true,
+		req: func() Message { return new(wire.ReadMetadataRequest) }, resp: func() Message { return new(wire.ReadMetadataResponse) }},
+	MethodFindLSN: {name: "FindLSN", lane: LaneBulk, node: true, client: true,
+		req: func() Message { return new(wire.FindRequest) }, resp: func() Message { return new(wire.FindResponse) }},
+	MethodTrim: {name: "Trim", lane: LaneBulk, node: true, client: true,
+		req: func() Message { return new(wire.TrimRequest) }, resp: func() Message { return new(wire.TrimResponse) }},
+	MethodDataSize: {name: "DataSize", lane: LaneBulk, node: true, client: true,
+		req: func() Message { return new(wire.DataSizeRequest) }, resp: func() Message { return new(wire.DataSizeResponse) }},
+	MethodLogState: {name: "LogState", lane: LaneBulk, node: true, client: true,
+		req: func() Message { return new(wire.LogStateRequest) }, resp: func() Message { return new(wire.LogStateResponse) }},
+	MethodRecords: {name: "Records", lane: LaneBulk, node: true, client: true,
+		req: func() Message { return new(wire.RecordsRequest) }, resp: func() Message { return new(wire.RecordsResponse) }},
+	MethodGossip: {name: "Gossip", lane: LaneBeat, oneWay: true, node: true,
+		req: func() Message { return new(wire.Gossip) }},
+	MethodClusterState: {name: "ClusterState", lane: LaneClient, node: true, client: true,
+		req: func() Message { return new(wire.ClusterStateRequest) }, resp: func() Message { return new(wire.ClusterStateResponse) }},
 }
 
 // info describes m, nil if there is no such method.
