@@ -19,12 +19,14 @@ type call struct {
 	started  time.Time
 	deadline time.Time // by which the caller wants to know
 	park     time.Time // until which attempts are repeated
-	ops      []*Op
-	one      [1]*Op // what ops points to when there is one
-	doneOne  func(*Result, error)
-	done     func(Reply, error)
-	request  request
-	write    bool
+	// allowance is what a large request is given beyond the usual times.
+	allowance time.Duration
+	ops       []*Op
+	one       [1]*Op // what ops points to when there is one
+	doneOne   func(*Result, error)
+	done      func(Reply, error)
+	request   request
+	write     bool
 
 	id      uint64   // writes: the request id (I1)
 	running *running // writes: where id is registered
@@ -74,17 +76,38 @@ func (c *call) start() {
 		c.giveUp(ErrClosed)
 		return
 	}
+	size := 0
 	for _, op := range c.ops {
-		if wire.OpCode(op.Code).Write() {
-			c.write = true
-			break
+		c.write = c.write || wire.OpCode(op.Code).Write()
+		for _, arg := range op.Args {
+			size += len(arg)
 		}
+	}
+	if size >= largeBytes {
+		c.allow(time.Duration(size/largeBytes) * largeTime)
 	}
 	if r := c.table.routes.Load(); r != nil {
 		c.route(r)
 		return
 	}
 	c.reroute()
+}
+
+// largeBytes of a request are given largeTime more, in every attempt: what is
+// large has to be sent, written by every replica, and sent again.
+const (
+	largeBytes = 1 << 20
+	largeTime  = 250 * time.Millisecond
+)
+
+// allow gives a large request the time that it takes, unless the caller has said
+// how long he waits.
+func (c *call) allow(d time.Duration) {
+	c.allowance = d
+	if c.deadline == c.park {
+		c.deadline = c.deadline.Add(d)
+	}
+	c.park = c.park.Add(d)
 }
 
 // reroute waits for routes newer than those the call knows.
@@ -157,7 +180,7 @@ func (c *call) attempt() {
 		return
 	}
 	limit := c.deadline
-	if a := now.Add(cl.opts.Attempt); a.Before(limit) {
+	if a := now.Add(cl.opts.Attempt + c.allowance); a.Before(limit) {
 		limit = a
 	}
 	if c.write {
@@ -266,6 +289,10 @@ func (c *call) answered(r Reply) {
 func (c *call) unanswered(err error) {
 	switch {
 	case errors.Is(err, rpc.ErrTooLarge):
+		c.finish(Reply{}, c.noEffect(newError(wire.Code_CODE_TOO_LARGE, err, "%v", err)))
+		return
+	case errors.Is(err, rpc.ErrResponseTooLarge):
+		c.maybe = c.write // it was carried out, and what it answers cannot be told
 		c.finish(Reply{}, c.noEffect(newError(wire.Code_CODE_TOO_LARGE, err, "%v", err)))
 		return
 	case errors.Is(err, rpc.ErrOverloaded):

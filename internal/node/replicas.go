@@ -10,6 +10,7 @@ import (
 	"github.com/braiddb/braid/internal/journal"
 	"github.com/braiddb/braid/internal/master"
 	"github.com/braiddb/braid/internal/multiraft"
+	"github.com/braiddb/braid/internal/rpc"
 	"github.com/braiddb/braid/internal/tables/tablet"
 	"github.com/braiddb/braid/internal/wire"
 )
@@ -136,8 +137,10 @@ func (n *Node) tabletDeps() tablet.Deps {
 	}
 }
 
-// requestBytesMax is the largest write: a Redis value of 64 MiB and what goes with it.
-const requestBytesMax = 72 << 20
+// requestBytesMax is the largest write: a Redis value of 64 MiB and what goes
+// with it. It leaves room for what an entry and a message between nodes add, so
+// that whatever is let in can be replicated.
+const requestBytesMax = rpc.MaxMessage - 256<<10
 
 // reconcile makes this node hold what the catalog says it should.
 func (n *Node) reconcile(x *catalog.Index) error {

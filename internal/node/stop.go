@@ -165,7 +165,7 @@ func (n *Node) collect() {
 
 func (n *Node) redisOptions() redis.Options {
 	return redis.Options{
-		Password: n.cfg.RedisPassword, MaxClients: n.cfg.RedisMaxClients, Park: n.cfg.Park, Clock: n.deps.Now, Seed: n.deps.Rand.Uint64(),
+		Password: n.cfg.RedisPassword, MaxClients: n.cfg.RedisMaxClients, Clock: n.deps.Now, Seed: n.deps.Rand.Uint64(),
 		Logger: n.log, NodeID: n.id.Node, ClusterID: n.id.Cluster, BraidVersion: n.cfg.Version,
 		QueryBytesTotal: n.cfg.Memory / 4, Info: n.redisInfo,
 	}

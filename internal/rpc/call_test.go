@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -79,7 +80,7 @@ func TestATooLargeResponseFailsItsCallAlone(t *testing.T) {
 			r.Reply(&wire.ReadResponse{Results: []*wire.Result{{Bytes: make([]byte, MaxMessage)}}})
 		})
 	}, func(r *rig) {
-		if err := r.client.Call(r.t.Context(), MethodRead, &wire.ReadRequest{}, new(wire.ReadResponse)); !errors.Is(err, ErrLost) {
+		if err := r.client.Call(r.t.Context(), MethodRead, &wire.ReadRequest{}, new(wire.ReadResponse)); !errors.Is(err, ErrResponseTooLarge) {
 			r.t.Errorf("error %v", err)
 		}
 		if n, err := r.write(r.t.Context(), 7); n != 7 || err != nil {
@@ -289,5 +290,62 @@ func TestEncodesAndDecodesAreCounted(t *testing.T) {
 		if p.BytesSent.Load() != s.BytesReceived.Load() || p.BytesSent.Load() == 0 {
 			r.t.Errorf("%d bytes sent, %d received", p.BytesSent.Load(), s.BytesReceived.Load())
 		}
+	})
+}
+
+// slow is a network whose connections give what they receive in small parts.
+type slow struct{ *pipes }
+
+type slowConn struct{ net.Conn }
+
+func (n slow) Dial(ctx context.Context, addr string) (net.Conn, error) {
+	c, err := n.pipes.Dial(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	return slowConn{c}, nil
+}
+
+func (c slowConn) Read(b []byte) (int, error) {
+	if len(b) > 8<<10 {
+		b = b[:8<<10]
+	}
+	n, err := c.Conn.Read(b)
+	if n == len(b) {
+		<-time.After(5 * time.Millisecond)
+	}
+	return n, err
+}
+
+// TestALargeAnswerOnItsWayOutlivesTheDeadline has an answer of 2 MiB take 1.3 s,
+// and of 512 KiB, which is not large, 0.3 s: the first is waited for.
+func TestALargeAnswerOnItsWayOutlivesTheDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &rig{t: t, net: newPipes()}
+		size := 2 << 20
+		r.start(ServerOptions{Role: RoleNode, Cluster: testCluster}, func(s *Server) {
+			s.Handle(MethodRead, nil, func(q *Request) {
+				q.Reply(&wire.ReadResponse{Results: []*wire.Result{{Bytes: make([]byte, size)}}})
+			})
+		})
+		r.pool = NewPool(slow{r.net}, PoolOptions{Role: RoleNode, Cluster: testCluster})
+		r.client = r.pool.To("s")
+		read := func(limit time.Duration) error {
+			done := make(chan error, 1)
+			r.client.Start(time.Now().Add(limit), MethodRead, &wire.ReadRequest{}, new(wire.ReadResponse), func(err error) { done <- err })
+			return <-done
+		}
+		begin := time.Now()
+		if err := read(500 * time.Millisecond); err != nil || time.Since(begin) < time.Second {
+			t.Errorf("a large answer: %v after %v", err, time.Since(begin))
+		}
+		size = 512 << 10
+		if err := read(100 * time.Millisecond); !errors.Is(err, ErrDeadline) {
+			t.Errorf("an answer that is not large: %v", err)
+		}
+		if err := r.pool.Close(); err != nil {
+			t.Error(err)
+		}
+		r.stop()
 	})
 }

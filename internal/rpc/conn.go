@@ -242,6 +242,7 @@ func (c *clientConn) read() {
 		c.heard, c.sent = true, c.out.mu.added // part of a large frame is a sign of life, too
 		c.out.mu.Unlock()
 	})
+	frames.large = c.arriving
 	for {
 		h, payload, err := frames.next()
 		if err == nil {
@@ -256,6 +257,21 @@ func (c *clientConn) read() {
 			}
 			c.abort()
 			return
+		}
+	}
+}
+
+// arrivingPerMiB is what a large answer that has begun to arrive is given beyond
+// its call's deadline. To drop it on the way would be to ask for it again.
+const arrivingPerMiB = time.Second
+
+// arriving gives a call whose large answer is on its way the time to take it.
+func (c *clientConn) arriving(h header) {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	if slot := h.id & slotMask; slot < uint64(len(c.slots)) {
+		if p := c.slots[slot]; p != nil && p.id == h.id && !p.deadline.IsZero() {
+			p.deadline = p.deadline.Add(time.Duration(h.length>>20) * arrivingPerMiB)
 		}
 	}
 }
@@ -296,7 +312,7 @@ func peerError(code uint8) error {
 	case errorCluster:
 		return &HandshakeError{Refusal: RefusalCluster}
 	case errorTooLarge:
-		return fmt.Errorf("%w: the response is too large", ErrLost)
+		return ErrResponseTooLarge
 	}
 	return fmt.Errorf("%w: peer answered error %d", ErrLost, code)
 }

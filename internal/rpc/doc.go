@@ -24,7 +24,8 @@
 //
 //	R1. ErrUnreachable and ErrOverloaded are returned only for messages of which
 //	    no byte was given to the kernel. A call that ends with ErrLost, ErrDeadline
-//	    or its context's error may have been carried out.
+//	    or its context's error may have been carried out; one that ends with
+//	    ErrResponseTooLarge was.
 //	R2. Frames of one connection are written in the order in which they were
 //	    added, and handlers run in the order in which frames arrive.
 //	R3. Nothing is allocated for bytes that are not there: lengths are bounded,

@@ -24,6 +24,9 @@ var (
 	ErrClosed = errors.New("rpc: closed")
 	// ErrTooLarge says that a message exceeds MaxMessage; nothing was sent.
 	ErrTooLarge = errors.New("rpc: message too large")
+	// ErrResponseTooLarge says that the peer handled the request, and that its
+	// answer exceeds MaxMessage. It would again: asking once more is no use.
+	ErrResponseTooLarge = errors.New("rpc: the answer is too large for a message between nodes")
 	// ErrNoMethod says that the peer does not serve the method on that listener.
 	ErrNoMethod = errors.New("rpc: method not served by this listener")
 	// ErrBadRequest says that the peer could not decode the request.

@@ -114,8 +114,11 @@ type frameReader struct {
 	metrics *Metrics
 	// idle is called before each read that may wait, woke after it.
 	idle, woke func()
-	buf        []byte
-	lo, hi     int // buf[lo:hi] is read and not yet taken
+	// large, unless nil, is called when a frame of at least firstAllocation has
+	// begun to arrive.
+	large  func(header)
+	buf    []byte
+	lo, hi int // buf[lo:hi] is read and not yet taken
 }
 
 func newFrameReader(r io.Reader, m *Metrics, idle, woke func()) *frameReader {
@@ -134,6 +137,9 @@ func (f *frameReader) next() (header, []byte, error) {
 	f.lo += headerBytes
 	var payload []byte
 	if n := int(h.length); n > 0 {
+		if n >= firstAllocation && f.large != nil {
+			f.large(h)
+		}
 		if payload, err = f.payload(n); err != nil {
 			return header{}, nil, err
 		}

@@ -42,7 +42,7 @@ var codeTexts = map[client.Code]string{
 	client.CodeOutOfRange:    "ERR index out of range",
 	client.CodeSyntax:        string(errSyntax),
 	client.CodeAlreadyExists: "BUSYKEY Target key name already exists.",
-	client.CodeTooLarge:      string(errTooLong),
+	client.CodeTooLarge:      string(errTooLong) + ", or what the command moves at once does: take it in parts",
 
 	// No effect, and worth another try.
 	client.CodeUnavailable:    "TRYAGAIN no leader was found in time for this key's tablet; nothing was done",
