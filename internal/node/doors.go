@@ -14,18 +14,18 @@ import (
 // handleNodes says what other nodes are served.
 func (n *Node) handleNodes() {
 	s := n.nodeServer
-	s.Handle(rpc.MethodRaftBatch, nil, n.whenOpen(func(r *rpc.Request) { n.host.HandleBatch(r.Msg.(*wire.RaftBatch)) }))
-	s.Handle(rpc.MethodBeat, nil, n.whenOpen(func(r *rpc.Request) { n.host.HandleBeat(r.Msg.(*wire.Beat)) }))
-	s.Handle(rpc.MethodTailQuery, nil, n.whenOpen(func(r *rpc.Request) {
+	s.Handle(rpc.MethodRaftBatch, nil, n.whenOpen(nil, func(r *rpc.Request) { n.host.HandleBatch(r.Msg.(*wire.RaftBatch)) }))
+	s.Handle(rpc.MethodBeat, nil, n.whenOpen(nil, func(r *rpc.Request) { n.host.HandleBeat(r.Msg.(*wire.Beat)) }))
+	s.Handle(rpc.MethodTailQuery, nil, n.whenOpen(func(*wire.Error) rpc.Message { return new(wire.TailAnswer) }, func(r *rpc.Request) {
 		n.host.HandleTailQuery(r.Msg.(*wire.TailQuery), func(a *wire.TailAnswer) { n.reply(r, a) })
 	}))
-	s.Handle(rpc.MethodSnapshotChunk, nil, n.whenOpen(func(r *rpc.Request) {
+	s.Handle(rpc.MethodSnapshotChunk, nil, n.whenOpen(func(e *wire.Error) rpc.Message { return &wire.SnapshotAck{Error: e} }, func(r *rpc.Request) {
 		n.beside(func() { n.reply(r, n.host.HandleSnapshotChunk(r.Msg.(*wire.SnapshotChunk))) }) // it may write a file
 	}))
 	s.Handle(rpc.MethodHello, nil, n.handleHello)
 	s.Handle(rpc.MethodBootstrap, nil, n.handleBootstrap)
 	s.Handle(rpc.MethodJoin, nil, n.handleJoin)
-	s.Handle(rpc.MethodHeartbeat, nil, n.whenOpen(n.handleHeartbeat))
+	s.Handle(rpc.MethodHeartbeat, nil, n.whenOpen(func(e *wire.Error) rpc.Message { return &wire.HeartbeatResponse{Error: e} }, n.handleHeartbeat))
 	n.handleRequests(s)
 }
 
@@ -37,14 +37,14 @@ func (n *Node) handleClients() {
 
 // handleRequests is what both listeners serve.
 func (n *Node) handleRequests(s *rpc.Server) {
-	s.Handle(rpc.MethodWrite, nil, n.whenOpen(func(r *rpc.Request) {
+	s.Handle(rpc.MethodWrite, nil, n.whenOpen(func(e *wire.Error) rpc.Message { return &wire.WriteResponse{Error: e} }, func(r *rpc.Request) {
 		deadline := r.Deadline
 		if deadline.IsZero() {
 			deadline = n.deps.Now().Add(n.cfg.Park)
 		}
 		n.write(r.Msg.(*wire.WriteRequest), deadline, func(resp *wire.WriteResponse) { n.reply(r, resp) })
 	}))
-	s.Handle(rpc.MethodRead, nil, n.whenOpen(func(r *rpc.Request) {
+	s.Handle(rpc.MethodRead, nil, n.whenOpen(func(e *wire.Error) rpc.Message { return &wire.ReadResponse{Error: e} }, func(r *rpc.Request) {
 		req := r.Msg.(*wire.ReadRequest)
 		if !walks(req) {
 			n.reply(r, n.read(req))
@@ -52,7 +52,7 @@ func (n *Node) handleRequests(s *rpc.Server) {
 		}
 		n.beside(func() { n.reply(r, n.read(req)) })
 	}))
-	s.Handle(rpc.MethodLocations, nil, n.whenOpen(func(r *rpc.Request) {
+	s.Handle(rpc.MethodLocations, nil, n.whenOpen(func(e *wire.Error) rpc.Message { return &wire.LocationsResponse{Error: e} }, func(r *rpc.Request) {
 		req := r.Msg.(*wire.LocationsRequest)
 		if s == n.nodeServer { // from a node's askMaster: it goes round by itself
 			n.reply(r, n.serveLocations(req))
@@ -68,7 +68,7 @@ func (n *Node) handleRequests(s *rpc.Server) {
 			})
 		})
 	}))
-	s.Handle(rpc.MethodCatalog, nil, n.whenOpen(func(r *rpc.Request) {
+	s.Handle(rpc.MethodCatalog, nil, n.whenOpen(func(e *wire.Error) rpc.Message { return &wire.CatalogResponse{Error: e} }, func(r *rpc.Request) {
 		req := r.Msg.(*wire.CatalogRequest)
 		if s == n.nodeServer {
 			n.startCatalog(req, func(resp *wire.CatalogResponse) { n.reply(r, resp) })
@@ -90,12 +90,21 @@ func (n *Node) handleRequests(s *rpc.Server) {
 // node waits for: the servers are closed before, so nothing is begun afterwards.
 func (n *Node) beside(f func()) { n.loops.Go(f) }
 
-// whenOpen refuses requests that come before the storage is open: a one-way
-// message is lost, a call is not answered and times out at its caller.
-func (n *Node) whenOpen(h func(*rpc.Request)) func(*rpc.Request) {
+// whenOpen refuses what comes before the storage is open: a one-way message is
+// lost, a call is answered at once with refusal's word of it, so that its caller
+// asks elsewhere or again. After a fatal fault nothing is answered at all (N2).
+func (n *Node) whenOpen(refusal func(*wire.Error) rpc.Message, h func(*rpc.Request)) func(*rpc.Request) {
 	return func(r *rpc.Request) {
-		if n.opened.Load() && !n.dead.Load() {
+		switch {
+		case n.dead.Load():
+		case n.opened.Load():
 			h(r)
+		case refusal != nil:
+			code := wire.Code_CODE_NOT_READY
+			if r.Method == rpc.MethodWrite || r.Method == rpc.MethodRead {
+				code = wire.Code_CODE_UNAVAILABLE // it surely leads nothing: ask another replica
+			}
+			n.reply(r, refusal(&wire.Error{Code: code, Message: "the node is starting or stopping: its storage is not open"}))
 		}
 	}
 }
