@@ -54,6 +54,8 @@ const (
 	MethodRecords        Method = 30
 	MethodGossip         Method = 31
 	MethodClusterState   Method = 32
+	MethodQuery          Method = 33
+	MethodTableRows      Method = 34
 )
 
 // Lane is one of the connections between two nodes. What must not wait behind
@@ -183,6 +185,10 @@ var methods = [...]methodInfo{
 		req: func() Message { return new(wire.Gossip) }},
 	MethodClusterState: {name: "ClusterState", lane: LaneClient, node: true, client: true,
 		req: func() Message { return new(wire.ClusterStateRequest) }, resp: func() Message { return new(wire.ClusterStateResponse) }},
+	MethodQuery: {name: "Query", lane: LaneBulk, node: true, client: true,
+		req: func() Message { return new(wire.QueryRequest) }, resp: func() Message { return new(wire.QueryResponse) }},
+	MethodTableRows: {name: "TableRows", lane: LaneBulk, node: true,
+		req: func() Message { return new(wire.TableRowsRequest) }, resp: func() Message { return new(wire.TableRowsResponse) }},
 }
 
 // info describes m, nil if there is no such method.

@@ -161,31 +161,55 @@ func (Move_Kind) EnumDescriptor() ([]byte, []int) {
 type CatalogRequest_Action int32
 
 const (
-	CatalogRequest_ACTION_READ            CatalogRequest_Action = 0
-	CatalogRequest_ACTION_CREATE_KEYSPACE CatalogRequest_Action = 1
-	CatalogRequest_ACTION_DROP_KEYSPACE   CatalogRequest_Action = 2
-	CatalogRequest_ACTION_CREATE_TABLE    CatalogRequest_Action = 3
-	CatalogRequest_ACTION_DROP_TABLE      CatalogRequest_Action = 4
-	CatalogRequest_ACTION_ALTER_TABLE     CatalogRequest_Action = 5
+	CatalogRequest_ACTION_READ               CatalogRequest_Action = 0
+	CatalogRequest_ACTION_CREATE_KEYSPACE    CatalogRequest_Action = 1
+	CatalogRequest_ACTION_DROP_KEYSPACE      CatalogRequest_Action = 2
+	CatalogRequest_ACTION_CREATE_TABLE       CatalogRequest_Action = 3
+	CatalogRequest_ACTION_DROP_TABLE         CatalogRequest_Action = 4
+	CatalogRequest_ACTION_ALTER_TABLE        CatalogRequest_Action = 5
+	CatalogRequest_ACTION_READ_LOGS          CatalogRequest_Action = 6 // the log part of the catalog, if it is newer than log.known_version
+	CatalogRequest_ACTION_MAKE_LOG_DIRECTORY CatalogRequest_Action = 7
+	CatalogRequest_ACTION_MAKE_LOG_GROUP     CatalogRequest_Action = 8
+	CatalogRequest_ACTION_ALTER_LOGS         CatalogRequest_Action = 9  // attributes of a group, a directory, or "/": the cluster's defaults
+	CatalogRequest_ACTION_RENAME_LOGS        CatalogRequest_Action = 10 // a group or a directory with all below it
+	CatalogRequest_ACTION_REMOVE_LOGS        CatalogRequest_Action = 11 // a group, or a directory, with recursive all below it too
+	CatalogRequest_ACTION_RESIZE_LOG_GROUP   CatalogRequest_Action = 12
+	CatalogRequest_ACTION_CREATE_ON_APPEND   CatalogRequest_Action = 13 // the log of a path where its directory allows it; one that exists is found
 )
 
 // Enum value maps for CatalogRequest_Action.
 var (
 	CatalogRequest_Action_name = map[int32]string{
-		0: "ACTION_READ",
-		1: "ACTION_CREATE_KEYSPACE",
-		2: "ACTION_DROP_KEYSPACE",
-		3: "ACTION_CREATE_TABLE",
-		4: "ACTION_DROP_TABLE",
-		5: "ACTION_ALTER_TABLE",
+		0:  "ACTION_READ",
+		1:  "ACTION_CREATE_KEYSPACE",
+		2:  "ACTION_DROP_KEYSPACE",
+		3:  "ACTION_CREATE_TABLE",
+		4:  "ACTION_DROP_TABLE",
+		5:  "ACTION_ALTER_TABLE",
+		6:  "ACTION_READ_LOGS",
+		7:  "ACTION_MAKE_LOG_DIRECTORY",
+		8:  "ACTION_MAKE_LOG_GROUP",
+		9:  "ACTION_ALTER_LOGS",
+		10: "ACTION_RENAME_LOGS",
+		11: "ACTION_REMOVE_LOGS",
+		12: "ACTION_RESIZE_LOG_GROUP",
+		13: "ACTION_CREATE_ON_APPEND",
 	}
 	CatalogRequest_Action_value = map[string]int32{
-		"ACTION_READ":            0,
-		"ACTION_CREATE_KEYSPACE": 1,
-		"ACTION_DROP_KEYSPACE":   2,
-		"ACTION_CREATE_TABLE":    3,
-		"ACTION_DROP_TABLE":      4,
-		"ACTION_ALTER_TABLE":     5,
+		"ACTION_READ":               0,
+		"ACTION_CREATE_KEYSPACE":    1,
+		"ACTION_DROP_KEYSPACE":      2,
+		"ACTION_CREATE_TABLE":       3,
+		"ACTION_DROP_TABLE":         4,
+		"ACTION_ALTER_TABLE":        5,
+		"ACTION_READ_LOGS":          6,
+		"ACTION_MAKE_LOG_DIRECTORY": 7,
+		"ACTION_MAKE_LOG_GROUP":     8,
+		"ACTION_ALTER_LOGS":         9,
+		"ACTION_RENAME_LOGS":        10,
+		"ACTION_REMOVE_LOGS":        11,
+		"ACTION_RESIZE_LOG_GROUP":   12,
+		"ACTION_CREATE_ON_APPEND":   13,
 	}
 )
 
@@ -1324,6 +1348,7 @@ type CatalogRequest struct {
 	Alterations   []*Alteration          `protobuf:"bytes,6,rep,name=alterations,proto3" json:"alterations,omitempty"`
 	ClientId      []byte                 `protobuf:"bytes,7,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
 	RequestId     uint64                 `protobuf:"varint,8,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Log           *LogChange             `protobuf:"bytes,9,opt,name=log,proto3" json:"log,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1414,6 +1439,130 @@ func (x *CatalogRequest) GetRequestId() uint64 {
 	return 0
 }
 
+func (x *CatalogRequest) GetLog() *LogChange {
+	if x != nil {
+		return x.Log
+	}
+	return nil
+}
+
+// LogChange is what is to become of a log group or a log directory.
+type LogChange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	To            string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`                                           // rename
+	Attributes    *catalog.LogAttributes `protobuf:"bytes,3,opt,name=attributes,proto3" json:"attributes,omitempty"`                           // those set here
+	Inherit       []string               `protobuf:"bytes,4,rep,name=inherit,proto3" json:"inherit,omitempty"`                                 // names of those that are inherited from now on
+	Logs          uint64                 `protobuf:"varint,5,opt,name=logs,proto3" json:"logs,omitempty"`                                      // make, resize: how many; 0: one
+	FirstLog      uint64                 `protobuf:"varint,6,opt,name=first_log,json=firstLog,proto3" json:"first_log,omitempty"`              // make: the first id, 0: the next one free
+	Parents       bool                   `protobuf:"varint,7,opt,name=parents,proto3" json:"parents,omitempty"`                                // make, rename: missing directories too
+	Recursive     bool                   `protobuf:"varint,8,opt,name=recursive,proto3" json:"recursive,omitempty"`                            // remove
+	IfVersion     uint64                 `protobuf:"varint,9,opt,name=if_version,json=ifVersion,proto3" json:"if_version,omitempty"`           // of the group: refused if it has changed since; 0: any
+	KnownVersion  uint64                 `protobuf:"varint,10,opt,name=known_version,json=knownVersion,proto3" json:"known_version,omitempty"` // read: what the client has
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogChange) Reset() {
+	*x = LogChange{}
+	mi := &file_internal_wire_master_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogChange) ProtoMessage() {}
+
+func (x *LogChange) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_wire_master_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogChange.ProtoReflect.Descriptor instead.
+func (*LogChange) Descriptor() ([]byte, []int) {
+	return file_internal_wire_master_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *LogChange) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *LogChange) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *LogChange) GetAttributes() *catalog.LogAttributes {
+	if x != nil {
+		return x.Attributes
+	}
+	return nil
+}
+
+func (x *LogChange) GetInherit() []string {
+	if x != nil {
+		return x.Inherit
+	}
+	return nil
+}
+
+func (x *LogChange) GetLogs() uint64 {
+	if x != nil {
+		return x.Logs
+	}
+	return 0
+}
+
+func (x *LogChange) GetFirstLog() uint64 {
+	if x != nil {
+		return x.FirstLog
+	}
+	return 0
+}
+
+func (x *LogChange) GetParents() bool {
+	if x != nil {
+		return x.Parents
+	}
+	return false
+}
+
+func (x *LogChange) GetRecursive() bool {
+	if x != nil {
+		return x.Recursive
+	}
+	return false
+}
+
+func (x *LogChange) GetIfVersion() uint64 {
+	if x != nil {
+		return x.IfVersion
+	}
+	return 0
+}
+
+func (x *LogChange) GetKnownVersion() uint64 {
+	if x != nil {
+		return x.KnownVersion
+	}
+	return 0
+}
+
 type Alteration struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Add           *catalog.Column        `protobuf:"bytes,1,opt,name=add,proto3" json:"add,omitempty"`
@@ -1426,7 +1575,7 @@ type Alteration struct {
 
 func (x *Alteration) Reset() {
 	*x = Alteration{}
-	mi := &file_internal_wire_master_proto_msgTypes[15]
+	mi := &file_internal_wire_master_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1438,7 +1587,7 @@ func (x *Alteration) String() string {
 func (*Alteration) ProtoMessage() {}
 
 func (x *Alteration) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_master_proto_msgTypes[15]
+	mi := &file_internal_wire_master_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1451,7 +1600,7 @@ func (x *Alteration) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alteration.ProtoReflect.Descriptor instead.
 func (*Alteration) Descriptor() ([]byte, []int) {
-	return file_internal_wire_master_proto_rawDescGZIP(), []int{15}
+	return file_internal_wire_master_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Alteration) GetAdd() *catalog.Column {
@@ -1489,13 +1638,15 @@ type CatalogResponse struct {
 	Table         *catalog.Table         `protobuf:"bytes,3,opt,name=table,proto3" json:"table,omitempty"`
 	Tablets       []*TabletLocation      `protobuf:"bytes,4,rep,name=tablets,proto3" json:"tablets,omitempty"` // ACTION_READ: all of them with leaders
 	MasterLeader  uint64                 `protobuf:"varint,5,opt,name=master_leader,json=masterLeader,proto3" json:"master_leader,omitempty"`
+	LogGroup      *catalog.LogGroup      `protobuf:"bytes,6,opt,name=log_group,json=logGroup,proto3" json:"log_group,omitempty"`        // made, changed or found
+	LogVersion    uint64                 `protobuf:"varint,7,opt,name=log_version,json=logVersion,proto3" json:"log_version,omitempty"` // of the catalog's log part
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CatalogResponse) Reset() {
 	*x = CatalogResponse{}
-	mi := &file_internal_wire_master_proto_msgTypes[16]
+	mi := &file_internal_wire_master_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1507,7 +1658,7 @@ func (x *CatalogResponse) String() string {
 func (*CatalogResponse) ProtoMessage() {}
 
 func (x *CatalogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_master_proto_msgTypes[16]
+	mi := &file_internal_wire_master_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1520,7 +1671,7 @@ func (x *CatalogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CatalogResponse.ProtoReflect.Descriptor instead.
 func (*CatalogResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_master_proto_rawDescGZIP(), []int{16}
+	return file_internal_wire_master_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CatalogResponse) GetError() *Error {
@@ -1554,6 +1705,20 @@ func (x *CatalogResponse) GetTablets() []*TabletLocation {
 func (x *CatalogResponse) GetMasterLeader() uint64 {
 	if x != nil {
 		return x.MasterLeader
+	}
+	return 0
+}
+
+func (x *CatalogResponse) GetLogGroup() *catalog.LogGroup {
+	if x != nil {
+		return x.LogGroup
+	}
+	return nil
+}
+
+func (x *CatalogResponse) GetLogVersion() uint64 {
+	if x != nil {
+		return x.LogVersion
 	}
 	return 0
 }
@@ -1684,7 +1849,7 @@ const file_internal_wire_master_proto_rawDesc = "" +
 	"\x05table\x18\x02 \x01(\v2\x14.braid.catalog.TableR\x05table\x124\n" +
 	"\atablets\x18\x03 \x03(\v2\x1a.braid.wire.TabletLocationR\atablets\x12)\n" +
 	"\x05nodes\x18\x04 \x03(\v2\x13.braid.catalog.NodeR\x05nodes\x12'\n" +
-	"\x0fcatalog_version\x18\x05 \x01(\x04R\x0ecatalogVersion\"\xfa\x03\n" +
+	"\x0fcatalog_version\x18\x05 \x01(\x04R\x0ecatalogVersion\"\xf4\x05\n" +
 	"\x0eCatalogRequest\x129\n" +
 	"\x06action\x18\x01 \x01(\x0e2!.braid.wire.CatalogRequest.ActionR\x06action\x123\n" +
 	"\bkeyspace\x18\x02 \x01(\v2\x17.braid.catalog.KeyspaceR\bkeyspace\x12*\n" +
@@ -1694,27 +1859,55 @@ const file_internal_wire_master_proto_rawDesc = "" +
 	"\valterations\x18\x06 \x03(\v2\x16.braid.wire.AlterationR\valterations\x12\x1b\n" +
 	"\tclient_id\x18\a \x01(\fR\bclientId\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\b \x01(\x04R\trequestId\"\x97\x01\n" +
+	"request_id\x18\b \x01(\x04R\trequestId\x12'\n" +
+	"\x03log\x18\t \x01(\v2\x15.braid.wire.LogChangeR\x03log\"\xe8\x02\n" +
 	"\x06Action\x12\x0f\n" +
 	"\vACTION_READ\x10\x00\x12\x1a\n" +
 	"\x16ACTION_CREATE_KEYSPACE\x10\x01\x12\x18\n" +
 	"\x14ACTION_DROP_KEYSPACE\x10\x02\x12\x17\n" +
 	"\x13ACTION_CREATE_TABLE\x10\x03\x12\x15\n" +
 	"\x11ACTION_DROP_TABLE\x10\x04\x12\x16\n" +
-	"\x12ACTION_ALTER_TABLE\x10\x05\"\x87\x01\n" +
+	"\x12ACTION_ALTER_TABLE\x10\x05\x12\x14\n" +
+	"\x10ACTION_READ_LOGS\x10\x06\x12\x1d\n" +
+	"\x19ACTION_MAKE_LOG_DIRECTORY\x10\a\x12\x19\n" +
+	"\x15ACTION_MAKE_LOG_GROUP\x10\b\x12\x15\n" +
+	"\x11ACTION_ALTER_LOGS\x10\t\x12\x16\n" +
+	"\x12ACTION_RENAME_LOGS\x10\n" +
+	"\x12\x16\n" +
+	"\x12ACTION_REMOVE_LOGS\x10\v\x12\x1b\n" +
+	"\x17ACTION_RESIZE_LOG_GROUP\x10\f\x12\x1b\n" +
+	"\x17ACTION_CREATE_ON_APPEND\x10\r\"\xb4\x02\n" +
+	"\tLogChange\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\x12<\n" +
+	"\n" +
+	"attributes\x18\x03 \x01(\v2\x1c.braid.catalog.LogAttributesR\n" +
+	"attributes\x12\x18\n" +
+	"\ainherit\x18\x04 \x03(\tR\ainherit\x12\x12\n" +
+	"\x04logs\x18\x05 \x01(\x04R\x04logs\x12\x1b\n" +
+	"\tfirst_log\x18\x06 \x01(\x04R\bfirstLog\x12\x18\n" +
+	"\aparents\x18\a \x01(\bR\aparents\x12\x1c\n" +
+	"\trecursive\x18\b \x01(\bR\trecursive\x12\x1d\n" +
+	"\n" +
+	"if_version\x18\t \x01(\x04R\tifVersion\x12#\n" +
+	"\rknown_version\x18\n" +
+	" \x01(\x04R\fknownVersion\"\x87\x01\n" +
 	"\n" +
 	"Alteration\x12'\n" +
 	"\x03add\x18\x01 \x01(\v2\x15.braid.catalog.ColumnR\x03add\x12\x12\n" +
 	"\x04drop\x18\x02 \x01(\tR\x04drop\x12\x1f\n" +
 	"\vrename_from\x18\x03 \x01(\tR\n" +
 	"renameFrom\x12\x1b\n" +
-	"\trename_to\x18\x04 \x01(\tR\brenameTo\"\xf3\x01\n" +
+	"\trename_to\x18\x04 \x01(\tR\brenameTo\"\xca\x02\n" +
 	"\x0fCatalogResponse\x12'\n" +
 	"\x05error\x18\x01 \x01(\v2\x11.braid.wire.ErrorR\x05error\x120\n" +
 	"\acatalog\x18\x02 \x01(\v2\x16.braid.catalog.CatalogR\acatalog\x12*\n" +
 	"\x05table\x18\x03 \x01(\v2\x14.braid.catalog.TableR\x05table\x124\n" +
 	"\atablets\x18\x04 \x03(\v2\x1a.braid.wire.TabletLocationR\atablets\x12#\n" +
-	"\rmaster_leader\x18\x05 \x01(\x04R\fmasterLeaderB(Z&github.com/braiddb/braid/internal/wireb\x06proto3"
+	"\rmaster_leader\x18\x05 \x01(\x04R\fmasterLeader\x124\n" +
+	"\tlog_group\x18\x06 \x01(\v2\x17.braid.catalog.LogGroupR\blogGroup\x12\x1f\n" +
+	"\vlog_version\x18\a \x01(\x04R\n" +
+	"logVersionB(Z&github.com/braiddb/braid/internal/wireb\x06proto3"
 
 var (
 	file_internal_wire_master_proto_rawDescOnce sync.Once
@@ -1729,80 +1922,86 @@ func file_internal_wire_master_proto_rawDescGZIP() []byte {
 }
 
 var file_internal_wire_master_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_internal_wire_master_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_internal_wire_master_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_internal_wire_master_proto_goTypes = []any{
-	(BootstrapMessage_Kind)(0), // 0: braid.wire.BootstrapMessage.Kind
-	(Move_Kind)(0),             // 1: braid.wire.Move.Kind
-	(CatalogRequest_Action)(0), // 2: braid.wire.CatalogRequest.Action
-	(*HelloRequest)(nil),       // 3: braid.wire.HelloRequest
-	(*HelloResponse)(nil),      // 4: braid.wire.HelloResponse
-	(*BootstrapMessage)(nil),   // 5: braid.wire.BootstrapMessage
-	(*Ballot)(nil),             // 6: braid.wire.Ballot
-	(*BootstrapState)(nil),     // 7: braid.wire.BootstrapState
-	(*JoinRequest)(nil),        // 8: braid.wire.JoinRequest
-	(*JoinResponse)(nil),       // 9: braid.wire.JoinResponse
-	(*ReplicaReport)(nil),      // 10: braid.wire.ReplicaReport
-	(*HeartbeatRequest)(nil),   // 11: braid.wire.HeartbeatRequest
-	(*HeartbeatResponse)(nil),  // 12: braid.wire.HeartbeatResponse
-	(*Move)(nil),               // 13: braid.wire.Move
-	(*LocationsRequest)(nil),   // 14: braid.wire.LocationsRequest
-	(*TabletLocation)(nil),     // 15: braid.wire.TabletLocation
-	(*LocationsResponse)(nil),  // 16: braid.wire.LocationsResponse
-	(*CatalogRequest)(nil),     // 17: braid.wire.CatalogRequest
-	(*Alteration)(nil),         // 18: braid.wire.Alteration
-	(*CatalogResponse)(nil),    // 19: braid.wire.CatalogResponse
-	(*Error)(nil),              // 20: braid.wire.Error
-	(*catalog.Node)(nil),       // 21: braid.catalog.Node
-	(*catalog.Catalog)(nil),    // 22: braid.catalog.Catalog
-	(*catalog.Replica)(nil),    // 23: braid.catalog.Replica
-	(*catalog.Tablet)(nil),     // 24: braid.catalog.Tablet
-	(*catalog.Table)(nil),      // 25: braid.catalog.Table
-	(*catalog.Keyspace)(nil),   // 26: braid.catalog.Keyspace
-	(*catalog.Column)(nil),     // 27: braid.catalog.Column
+	(BootstrapMessage_Kind)(0),    // 0: braid.wire.BootstrapMessage.Kind
+	(Move_Kind)(0),                // 1: braid.wire.Move.Kind
+	(CatalogRequest_Action)(0),    // 2: braid.wire.CatalogRequest.Action
+	(*HelloRequest)(nil),          // 3: braid.wire.HelloRequest
+	(*HelloResponse)(nil),         // 4: braid.wire.HelloResponse
+	(*BootstrapMessage)(nil),      // 5: braid.wire.BootstrapMessage
+	(*Ballot)(nil),                // 6: braid.wire.Ballot
+	(*BootstrapState)(nil),        // 7: braid.wire.BootstrapState
+	(*JoinRequest)(nil),           // 8: braid.wire.JoinRequest
+	(*JoinResponse)(nil),          // 9: braid.wire.JoinResponse
+	(*ReplicaReport)(nil),         // 10: braid.wire.ReplicaReport
+	(*HeartbeatRequest)(nil),      // 11: braid.wire.HeartbeatRequest
+	(*HeartbeatResponse)(nil),     // 12: braid.wire.HeartbeatResponse
+	(*Move)(nil),                  // 13: braid.wire.Move
+	(*LocationsRequest)(nil),      // 14: braid.wire.LocationsRequest
+	(*TabletLocation)(nil),        // 15: braid.wire.TabletLocation
+	(*LocationsResponse)(nil),     // 16: braid.wire.LocationsResponse
+	(*CatalogRequest)(nil),        // 17: braid.wire.CatalogRequest
+	(*LogChange)(nil),             // 18: braid.wire.LogChange
+	(*Alteration)(nil),            // 19: braid.wire.Alteration
+	(*CatalogResponse)(nil),       // 20: braid.wire.CatalogResponse
+	(*Error)(nil),                 // 21: braid.wire.Error
+	(*catalog.Node)(nil),          // 22: braid.catalog.Node
+	(*catalog.Catalog)(nil),       // 23: braid.catalog.Catalog
+	(*catalog.Replica)(nil),       // 24: braid.catalog.Replica
+	(*catalog.Tablet)(nil),        // 25: braid.catalog.Tablet
+	(*catalog.Table)(nil),         // 26: braid.catalog.Table
+	(*catalog.Keyspace)(nil),      // 27: braid.catalog.Keyspace
+	(*catalog.LogAttributes)(nil), // 28: braid.catalog.LogAttributes
+	(*catalog.Column)(nil),        // 29: braid.catalog.Column
+	(*catalog.LogGroup)(nil),      // 30: braid.catalog.LogGroup
 }
 var file_internal_wire_master_proto_depIdxs = []int32{
-	20, // 0: braid.wire.HelloResponse.error:type_name -> braid.wire.Error
-	21, // 1: braid.wire.HelloResponse.nodes:type_name -> braid.catalog.Node
+	21, // 0: braid.wire.HelloResponse.error:type_name -> braid.wire.Error
+	22, // 1: braid.wire.HelloResponse.nodes:type_name -> braid.catalog.Node
 	0,  // 2: braid.wire.BootstrapMessage.kind:type_name -> braid.wire.BootstrapMessage.Kind
-	21, // 3: braid.wire.BootstrapMessage.node:type_name -> braid.catalog.Node
+	22, // 3: braid.wire.BootstrapMessage.node:type_name -> braid.catalog.Node
 	6,  // 4: braid.wire.BootstrapMessage.ballot:type_name -> braid.wire.Ballot
 	6,  // 5: braid.wire.BootstrapMessage.accepted:type_name -> braid.wire.Ballot
-	22, // 6: braid.wire.BootstrapMessage.founding:type_name -> braid.catalog.Catalog
-	21, // 7: braid.wire.BootstrapMessage.nodes:type_name -> braid.catalog.Node
+	23, // 6: braid.wire.BootstrapMessage.founding:type_name -> braid.catalog.Catalog
+	22, // 7: braid.wire.BootstrapMessage.nodes:type_name -> braid.catalog.Node
 	6,  // 8: braid.wire.BootstrapState.promised:type_name -> braid.wire.Ballot
 	6,  // 9: braid.wire.BootstrapState.accepted:type_name -> braid.wire.Ballot
-	22, // 10: braid.wire.BootstrapState.founding:type_name -> braid.catalog.Catalog
-	21, // 11: braid.wire.JoinRequest.node:type_name -> braid.catalog.Node
-	20, // 12: braid.wire.JoinResponse.error:type_name -> braid.wire.Error
-	23, // 13: braid.wire.ReplicaReport.config:type_name -> braid.catalog.Replica
-	21, // 14: braid.wire.HeartbeatRequest.node:type_name -> braid.catalog.Node
+	23, // 10: braid.wire.BootstrapState.founding:type_name -> braid.catalog.Catalog
+	22, // 11: braid.wire.JoinRequest.node:type_name -> braid.catalog.Node
+	21, // 12: braid.wire.JoinResponse.error:type_name -> braid.wire.Error
+	24, // 13: braid.wire.ReplicaReport.config:type_name -> braid.catalog.Replica
+	22, // 14: braid.wire.HeartbeatRequest.node:type_name -> braid.catalog.Node
 	10, // 15: braid.wire.HeartbeatRequest.replicas:type_name -> braid.wire.ReplicaReport
-	20, // 16: braid.wire.HeartbeatResponse.error:type_name -> braid.wire.Error
-	22, // 17: braid.wire.HeartbeatResponse.catalog:type_name -> braid.catalog.Catalog
+	21, // 16: braid.wire.HeartbeatResponse.error:type_name -> braid.wire.Error
+	23, // 17: braid.wire.HeartbeatResponse.catalog:type_name -> braid.catalog.Catalog
 	13, // 18: braid.wire.HeartbeatResponse.moves:type_name -> braid.wire.Move
 	1,  // 19: braid.wire.Move.kind:type_name -> braid.wire.Move.Kind
-	23, // 20: braid.wire.Move.replica:type_name -> braid.catalog.Replica
-	24, // 21: braid.wire.Move.tablet:type_name -> braid.catalog.Tablet
-	25, // 22: braid.wire.Move.table:type_name -> braid.catalog.Table
-	24, // 23: braid.wire.TabletLocation.tablet:type_name -> braid.catalog.Tablet
-	20, // 24: braid.wire.LocationsResponse.error:type_name -> braid.wire.Error
-	25, // 25: braid.wire.LocationsResponse.table:type_name -> braid.catalog.Table
+	24, // 20: braid.wire.Move.replica:type_name -> braid.catalog.Replica
+	25, // 21: braid.wire.Move.tablet:type_name -> braid.catalog.Tablet
+	26, // 22: braid.wire.Move.table:type_name -> braid.catalog.Table
+	25, // 23: braid.wire.TabletLocation.tablet:type_name -> braid.catalog.Tablet
+	21, // 24: braid.wire.LocationsResponse.error:type_name -> braid.wire.Error
+	26, // 25: braid.wire.LocationsResponse.table:type_name -> braid.catalog.Table
 	15, // 26: braid.wire.LocationsResponse.tablets:type_name -> braid.wire.TabletLocation
-	21, // 27: braid.wire.LocationsResponse.nodes:type_name -> braid.catalog.Node
+	22, // 27: braid.wire.LocationsResponse.nodes:type_name -> braid.catalog.Node
 	2,  // 28: braid.wire.CatalogRequest.action:type_name -> braid.wire.CatalogRequest.Action
-	26, // 29: braid.wire.CatalogRequest.keyspace:type_name -> braid.catalog.Keyspace
-	25, // 30: braid.wire.CatalogRequest.table:type_name -> braid.catalog.Table
-	18, // 31: braid.wire.CatalogRequest.alterations:type_name -> braid.wire.Alteration
-	27, // 32: braid.wire.Alteration.add:type_name -> braid.catalog.Column
-	20, // 33: braid.wire.CatalogResponse.error:type_name -> braid.wire.Error
-	22, // 34: braid.wire.CatalogResponse.catalog:type_name -> braid.catalog.Catalog
-	25, // 35: braid.wire.CatalogResponse.table:type_name -> braid.catalog.Table
-	15, // 36: braid.wire.CatalogResponse.tablets:type_name -> braid.wire.TabletLocation
-	37, // [37:37] is the sub-list for method output_type
-	37, // [37:37] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	27, // 29: braid.wire.CatalogRequest.keyspace:type_name -> braid.catalog.Keyspace
+	26, // 30: braid.wire.CatalogRequest.table:type_name -> braid.catalog.Table
+	19, // 31: braid.wire.CatalogRequest.alterations:type_name -> braid.wire.Alteration
+	18, // 32: braid.wire.CatalogRequest.log:type_name -> braid.wire.LogChange
+	28, // 33: braid.wire.LogChange.attributes:type_name -> braid.catalog.LogAttributes
+	29, // 34: braid.wire.Alteration.add:type_name -> braid.catalog.Column
+	21, // 35: braid.wire.CatalogResponse.error:type_name -> braid.wire.Error
+	23, // 36: braid.wire.CatalogResponse.catalog:type_name -> braid.catalog.Catalog
+	26, // 37: braid.wire.CatalogResponse.table:type_name -> braid.catalog.Table
+	15, // 38: braid.wire.CatalogResponse.tablets:type_name -> braid.wire.TabletLocation
+	30, // 39: braid.wire.CatalogResponse.log_group:type_name -> braid.catalog.LogGroup
+	40, // [40:40] is the sub-list for method output_type
+	40, // [40:40] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_internal_wire_master_proto_init() }
@@ -1817,7 +2016,7 @@ func file_internal_wire_master_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_wire_master_proto_rawDesc), len(file_internal_wire_master_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

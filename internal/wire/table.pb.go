@@ -28,34 +28,38 @@ const (
 type Code int32
 
 const (
-	Code_CODE_OK               Code = 0
-	Code_CODE_NOT_LEADER       Code = 1 // hint in Error.leader_node
-	Code_CODE_NOT_READY        Code = 2 // leader without lease or first entry: retry here
-	Code_CODE_TABLET_NOT_FOUND Code = 3 // refresh locations
-	Code_CODE_SCHEMA_MISMATCH  Code = 4 // refresh the schema
-	Code_CODE_TIMEOUT          Code = 5 // deadline before anything was proposed: no effect
-	Code_CODE_UNKNOWN_OUTCOME  Code = 6 // proposed, then lost sight of: may or may not take effect
-	Code_CODE_REQUEST_EXPIRED  Code = 7 // older than what the tablet remembers: refused, not executed
-	Code_CODE_OVERLOADED       Code = 8 // a bounded queue is full: back off and retry
-	Code_CODE_DISK_FULL        Code = 9
-	Code_CODE_CLOCK_SKEW       Code = 10
-	Code_CODE_SNAPSHOT_TOO_OLD Code = 11 // read time below the history cutoff
-	Code_CODE_CORRUPT          Code = 12 // the data needed is damaged here; repair is under way
-	Code_CODE_TOO_LARGE        Code = 13
-	Code_CODE_INVALID          Code = 14 // malformed request
-	Code_CODE_CANCELED         Code = 15
-	Code_CODE_CONDITION_FAILED Code = 16 // a batch's precondition did not hold: nothing written
-	Code_CODE_WRONG_TYPE       Code = 17 // operation against a document of another type
-	Code_CODE_NOT_AN_INTEGER   Code = 18
-	Code_CODE_NOT_A_FLOAT      Code = 19
-	Code_CODE_OVERFLOW         Code = 20
-	Code_CODE_NO_SUCH_KEY      Code = 21
-	Code_CODE_OUT_OF_RANGE     Code = 22
-	Code_CODE_SYNTAX           Code = 23
-	Code_CODE_ALREADY_EXISTS   Code = 24
-	Code_CODE_NOT_FOUND        Code = 25
-	Code_CODE_UNAVAILABLE      Code = 26 // no leader found in time
-	Code_CODE_INTERNAL         Code = 27
+	Code_CODE_OK                 Code = 0
+	Code_CODE_NOT_LEADER         Code = 1 // hint in Error.leader_node
+	Code_CODE_NOT_READY          Code = 2 // leader without lease or first entry: retry here
+	Code_CODE_TABLET_NOT_FOUND   Code = 3 // refresh locations
+	Code_CODE_SCHEMA_MISMATCH    Code = 4 // refresh the schema
+	Code_CODE_TIMEOUT            Code = 5 // deadline before anything was proposed: no effect
+	Code_CODE_UNKNOWN_OUTCOME    Code = 6 // proposed, then lost sight of: may or may not take effect
+	Code_CODE_REQUEST_EXPIRED    Code = 7 // older than what the tablet remembers: refused, not executed
+	Code_CODE_OVERLOADED         Code = 8 // a bounded queue is full: back off and retry
+	Code_CODE_DISK_FULL          Code = 9
+	Code_CODE_CLOCK_SKEW         Code = 10
+	Code_CODE_SNAPSHOT_TOO_OLD   Code = 11 // read time below the history cutoff
+	Code_CODE_CORRUPT            Code = 12 // the data needed is damaged here; repair is under way
+	Code_CODE_TOO_LARGE          Code = 13
+	Code_CODE_INVALID            Code = 14 // malformed request
+	Code_CODE_CANCELED           Code = 15
+	Code_CODE_CONDITION_FAILED   Code = 16 // a batch's precondition did not hold: nothing written
+	Code_CODE_WRONG_TYPE         Code = 17 // operation against a document of another type
+	Code_CODE_NOT_AN_INTEGER     Code = 18
+	Code_CODE_NOT_A_FLOAT        Code = 19
+	Code_CODE_OVERFLOW           Code = 20
+	Code_CODE_NO_SUCH_KEY        Code = 21
+	Code_CODE_OUT_OF_RANGE       Code = 22
+	Code_CODE_SYNTAX             Code = 23
+	Code_CODE_ALREADY_EXISTS     Code = 24
+	Code_CODE_NOT_FOUND          Code = 25
+	Code_CODE_UNAVAILABLE        Code = 26 // no leader found in time
+	Code_CODE_INTERNAL           Code = 27
+	Code_CODE_NOT_DIRECTORY      Code = 28 // a log group stands where a log directory is needed, or the reverse
+	Code_CODE_NOT_EMPTY          Code = 29 // a log directory still holds something
+	Code_CODE_ID_CLASH           Code = 30 // log ids that were given out before
+	Code_CODE_INVALID_ATTRIBUTES Code = 31 // log attributes that contradict each other or are out of bounds
 )
 
 // Enum value maps for Code.
@@ -89,36 +93,44 @@ var (
 		25: "CODE_NOT_FOUND",
 		26: "CODE_UNAVAILABLE",
 		27: "CODE_INTERNAL",
+		28: "CODE_NOT_DIRECTORY",
+		29: "CODE_NOT_EMPTY",
+		30: "CODE_ID_CLASH",
+		31: "CODE_INVALID_ATTRIBUTES",
 	}
 	Code_value = map[string]int32{
-		"CODE_OK":               0,
-		"CODE_NOT_LEADER":       1,
-		"CODE_NOT_READY":        2,
-		"CODE_TABLET_NOT_FOUND": 3,
-		"CODE_SCHEMA_MISMATCH":  4,
-		"CODE_TIMEOUT":          5,
-		"CODE_UNKNOWN_OUTCOME":  6,
-		"CODE_REQUEST_EXPIRED":  7,
-		"CODE_OVERLOADED":       8,
-		"CODE_DISK_FULL":        9,
-		"CODE_CLOCK_SKEW":       10,
-		"CODE_SNAPSHOT_TOO_OLD": 11,
-		"CODE_CORRUPT":          12,
-		"CODE_TOO_LARGE":        13,
-		"CODE_INVALID":          14,
-		"CODE_CANCELED":         15,
-		"CODE_CONDITION_FAILED": 16,
-		"CODE_WRONG_TYPE":       17,
-		"CODE_NOT_AN_INTEGER":   18,
-		"CODE_NOT_A_FLOAT":      19,
-		"CODE_OVERFLOW":         20,
-		"CODE_NO_SUCH_KEY":      21,
-		"CODE_OUT_OF_RANGE":     22,
-		"CODE_SYNTAX":           23,
-		"CODE_ALREADY_EXISTS":   24,
-		"CODE_NOT_FOUND":        25,
-		"CODE_UNAVAILABLE":      26,
-		"CODE_INTERNAL":         27,
+		"CODE_OK":                 0,
+		"CODE_NOT_LEADER":         1,
+		"CODE_NOT_READY":          2,
+		"CODE_TABLET_NOT_FOUND":   3,
+		"CODE_SCHEMA_MISMATCH":    4,
+		"CODE_TIMEOUT":            5,
+		"CODE_UNKNOWN_OUTCOME":    6,
+		"CODE_REQUEST_EXPIRED":    7,
+		"CODE_OVERLOADED":         8,
+		"CODE_DISK_FULL":          9,
+		"CODE_CLOCK_SKEW":         10,
+		"CODE_SNAPSHOT_TOO_OLD":   11,
+		"CODE_CORRUPT":            12,
+		"CODE_TOO_LARGE":          13,
+		"CODE_INVALID":            14,
+		"CODE_CANCELED":           15,
+		"CODE_CONDITION_FAILED":   16,
+		"CODE_WRONG_TYPE":         17,
+		"CODE_NOT_AN_INTEGER":     18,
+		"CODE_NOT_A_FLOAT":        19,
+		"CODE_OVERFLOW":           20,
+		"CODE_NO_SUCH_KEY":        21,
+		"CODE_OUT_OF_RANGE":       22,
+		"CODE_SYNTAX":             23,
+		"CODE_ALREADY_EXISTS":     24,
+		"CODE_NOT_FOUND":          25,
+		"CODE_UNAVAILABLE":        26,
+		"CODE_INTERNAL":           27,
+		"CODE_NOT_DIRECTORY":      28,
+		"CODE_NOT_EMPTY":          29,
+		"CODE_ID_CLASH":           30,
+		"CODE_INVALID_ATTRIBUTES": 31,
 	}
 )
 
@@ -973,7 +985,7 @@ const file_internal_wire_table_proto_rawDesc = "" +
 	"\aresults\x18\x02 \x03(\v2\x12.braid.wire.ResultR\aresults\x12\x1b\n" +
 	"\tread_time\x18\x03 \x01(\x04R\breadTime\x12\x1f\n" +
 	"\vhybrid_time\x18\x04 \x01(\x04R\n" +
-	"hybridTime*\xe1\x04\n" +
+	"hybridTime*\xbd\x05\n" +
 	"\x04Code\x12\v\n" +
 	"\aCODE_OK\x10\x00\x12\x13\n" +
 	"\x0fCODE_NOT_LEADER\x10\x01\x12\x12\n" +
@@ -1003,7 +1015,11 @@ const file_internal_wire_table_proto_rawDesc = "" +
 	"\x13CODE_ALREADY_EXISTS\x10\x18\x12\x12\n" +
 	"\x0eCODE_NOT_FOUND\x10\x19\x12\x14\n" +
 	"\x10CODE_UNAVAILABLE\x10\x1a\x12\x11\n" +
-	"\rCODE_INTERNAL\x10\x1b*\x8d\x01\n" +
+	"\rCODE_INTERNAL\x10\x1b\x12\x16\n" +
+	"\x12CODE_NOT_DIRECTORY\x10\x1c\x12\x12\n" +
+	"\x0eCODE_NOT_EMPTY\x10\x1d\x12\x11\n" +
+	"\rCODE_ID_CLASH\x10\x1e\x12\x1b\n" +
+	"\x17CODE_INVALID_ATTRIBUTES\x10\x1f*\x8d\x01\n" +
 	"\x04Kind\x12\f\n" +
 	"\bKIND_NIL\x10\x00\x12\v\n" +
 	"\aKIND_OK\x10\x01\x12\f\n" +
