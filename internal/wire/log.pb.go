@@ -187,6 +187,7 @@ type LogRecord struct {
 	FilterKey     []byte                 `protobuf:"bytes,13,opt,name=filter_key,json=filterKey,proto3" json:"filter_key,omitempty"`
 	Payload       []byte                 `protobuf:"bytes,14,opt,name=payload,proto3" json:"payload,omitempty"`
 	Checksum      uint32                 `protobuf:"fixed32,15,opt,name=checksum,proto3" json:"checksum,omitempty"` // crc32c of payload, made by the client
+	Origins       []*Origin              `protobuf:"bytes,16,rep,name=origins,proto3" json:"origins,omitempty"`     // the appends that a sequencer gathered in this record; producer and sequence are 0 then
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -326,6 +327,74 @@ func (x *LogRecord) GetChecksum() uint32 {
 	return 0
 }
 
+func (x *LogRecord) GetOrigins() []*Origin {
+	if x != nil {
+		return x.Origins
+	}
+	return nil
+}
+
+// Origin says whose append a part of a gathered record was.
+type Origin struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Producer      uint64                 `protobuf:"varint,1,opt,name=producer,proto3" json:"producer,omitempty"`
+	Sequence      uint64                 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Flags         uint32                 `protobuf:"varint,3,opt,name=flags,proto3" json:"flags,omitempty"` // FlagProducer, or 0
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Origin) Reset() {
+	*x = Origin{}
+	mi := &file_internal_wire_log_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Origin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Origin) ProtoMessage() {}
+
+func (x *Origin) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_wire_log_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Origin.ProtoReflect.Descriptor instead.
+func (*Origin) Descriptor() ([]byte, []int) {
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Origin) GetProducer() uint64 {
+	if x != nil {
+		return x.Producer
+	}
+	return 0
+}
+
+func (x *Origin) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *Origin) GetFlags() uint32 {
+	if x != nil {
+		return x.Flags
+	}
+	return 0
+}
+
 // LogBatch is all that one node has to say about logs to another at one moment.
 type LogBatch struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -342,7 +411,7 @@ type LogBatch struct {
 
 func (x *LogBatch) Reset() {
 	*x = LogBatch{}
-	mi := &file_internal_wire_log_proto_msgTypes[1]
+	mi := &file_internal_wire_log_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -354,7 +423,7 @@ func (x *LogBatch) String() string {
 func (*LogBatch) ProtoMessage() {}
 
 func (x *LogBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[1]
+	mi := &file_internal_wire_log_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -367,7 +436,7 @@ func (x *LogBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogBatch.ProtoReflect.Descriptor instead.
 func (*LogBatch) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{1}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *LogBatch) GetFromNode() uint64 {
@@ -432,7 +501,7 @@ type Store struct {
 
 func (x *Store) Reset() {
 	*x = Store{}
-	mi := &file_internal_wire_log_proto_msgTypes[2]
+	mi := &file_internal_wire_log_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -444,7 +513,7 @@ func (x *Store) String() string {
 func (*Store) ProtoMessage() {}
 
 func (x *Store) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[2]
+	mi := &file_internal_wire_log_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -457,7 +526,7 @@ func (x *Store) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Store.ProtoReflect.Descriptor instead.
 func (*Store) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{2}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Store) GetRecord() *LogRecord {
@@ -512,7 +581,7 @@ type Stored struct {
 
 func (x *Stored) Reset() {
 	*x = Stored{}
-	mi := &file_internal_wire_log_proto_msgTypes[3]
+	mi := &file_internal_wire_log_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -524,7 +593,7 @@ func (x *Stored) String() string {
 func (*Stored) ProtoMessage() {}
 
 func (x *Stored) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[3]
+	mi := &file_internal_wire_log_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -537,7 +606,7 @@ func (x *Stored) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stored.ProtoReflect.Descriptor instead.
 func (*Stored) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{3}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Stored) GetLog() uint64 {
@@ -618,7 +687,7 @@ type Release struct {
 
 func (x *Release) Reset() {
 	*x = Release{}
-	mi := &file_internal_wire_log_proto_msgTypes[4]
+	mi := &file_internal_wire_log_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -630,7 +699,7 @@ func (x *Release) String() string {
 func (*Release) ProtoMessage() {}
 
 func (x *Release) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[4]
+	mi := &file_internal_wire_log_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -643,7 +712,7 @@ func (x *Release) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Release.ProtoReflect.Descriptor instead.
 func (*Release) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{4}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Release) GetLog() uint64 {
@@ -711,7 +780,7 @@ type AppendRequest struct {
 
 func (x *AppendRequest) Reset() {
 	*x = AppendRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[5]
+	mi := &file_internal_wire_log_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -723,7 +792,7 @@ func (x *AppendRequest) String() string {
 func (*AppendRequest) ProtoMessage() {}
 
 func (x *AppendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[5]
+	mi := &file_internal_wire_log_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -736,7 +805,7 @@ func (x *AppendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendRequest.ProtoReflect.Descriptor instead.
 func (*AppendRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{5}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AppendRequest) GetLog() uint64 {
@@ -863,7 +932,7 @@ type AppendResponse struct {
 
 func (x *AppendResponse) Reset() {
 	*x = AppendResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[6]
+	mi := &file_internal_wire_log_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -875,7 +944,7 @@ func (x *AppendResponse) String() string {
 func (*AppendResponse) ProtoMessage() {}
 
 func (x *AppendResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[6]
+	mi := &file_internal_wire_log_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -888,7 +957,7 @@ func (x *AppendResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendResponse.ProtoReflect.Descriptor instead.
 func (*AppendResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{6}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AppendResponse) GetStatus() LogStatus {
@@ -981,7 +1050,7 @@ type SequencerStateRequest struct {
 
 func (x *SequencerStateRequest) Reset() {
 	*x = SequencerStateRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[7]
+	mi := &file_internal_wire_log_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -993,7 +1062,7 @@ func (x *SequencerStateRequest) String() string {
 func (*SequencerStateRequest) ProtoMessage() {}
 
 func (x *SequencerStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[7]
+	mi := &file_internal_wire_log_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1006,7 +1075,7 @@ func (x *SequencerStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerStateRequest.ProtoReflect.Descriptor instead.
 func (*SequencerStateRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{7}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SequencerStateRequest) GetLog() uint64 {
@@ -1062,7 +1131,7 @@ type SequencerStateResponse struct {
 
 func (x *SequencerStateResponse) Reset() {
 	*x = SequencerStateResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[8]
+	mi := &file_internal_wire_log_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1074,7 +1143,7 @@ func (x *SequencerStateResponse) String() string {
 func (*SequencerStateResponse) ProtoMessage() {}
 
 func (x *SequencerStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[8]
+	mi := &file_internal_wire_log_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1087,7 +1156,7 @@ func (x *SequencerStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerStateResponse.ProtoReflect.Descriptor instead.
 func (*SequencerStateResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{8}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SequencerStateResponse) GetStatus() LogStatus {
@@ -1222,7 +1291,7 @@ type TailRecord struct {
 
 func (x *TailRecord) Reset() {
 	*x = TailRecord{}
-	mi := &file_internal_wire_log_proto_msgTypes[9]
+	mi := &file_internal_wire_log_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1234,7 +1303,7 @@ func (x *TailRecord) String() string {
 func (*TailRecord) ProtoMessage() {}
 
 func (x *TailRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[9]
+	mi := &file_internal_wire_log_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1247,7 +1316,7 @@ func (x *TailRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailRecord.ProtoReflect.Descriptor instead.
 func (*TailRecord) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{9}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *TailRecord) GetLog() uint64 {
@@ -1296,7 +1365,7 @@ type EpochMetadata struct {
 
 func (x *EpochMetadata) Reset() {
 	*x = EpochMetadata{}
-	mi := &file_internal_wire_log_proto_msgTypes[10]
+	mi := &file_internal_wire_log_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1308,7 +1377,7 @@ func (x *EpochMetadata) String() string {
 func (*EpochMetadata) ProtoMessage() {}
 
 func (x *EpochMetadata) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[10]
+	mi := &file_internal_wire_log_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1321,7 +1390,7 @@ func (x *EpochMetadata) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EpochMetadata.ProtoReflect.Descriptor instead.
 func (*EpochMetadata) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{10}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *EpochMetadata) GetEpoch() uint32 {
@@ -1404,7 +1473,7 @@ type EpochRecord struct {
 
 func (x *EpochRecord) Reset() {
 	*x = EpochRecord{}
-	mi := &file_internal_wire_log_proto_msgTypes[11]
+	mi := &file_internal_wire_log_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1416,7 +1485,7 @@ func (x *EpochRecord) String() string {
 func (*EpochRecord) ProtoMessage() {}
 
 func (x *EpochRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[11]
+	mi := &file_internal_wire_log_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1429,7 +1498,7 @@ func (x *EpochRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EpochRecord.ProtoReflect.Descriptor instead.
 func (*EpochRecord) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{11}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *EpochRecord) GetVersion() uint64 {
@@ -1501,7 +1570,7 @@ type SealRequest struct {
 
 func (x *SealRequest) Reset() {
 	*x = SealRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[12]
+	mi := &file_internal_wire_log_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1513,7 +1582,7 @@ func (x *SealRequest) String() string {
 func (*SealRequest) ProtoMessage() {}
 
 func (x *SealRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[12]
+	mi := &file_internal_wire_log_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1526,7 +1595,7 @@ func (x *SealRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealRequest.ProtoReflect.Descriptor instead.
 func (*SealRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{12}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SealRequest) GetLog() uint64 {
@@ -1580,7 +1649,7 @@ type SealResponse struct {
 
 func (x *SealResponse) Reset() {
 	*x = SealResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[13]
+	mi := &file_internal_wire_log_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1592,7 +1661,7 @@ func (x *SealResponse) String() string {
 func (*SealResponse) ProtoMessage() {}
 
 func (x *SealResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[13]
+	mi := &file_internal_wire_log_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1605,7 +1674,7 @@ func (x *SealResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealResponse.ProtoReflect.Descriptor instead.
 func (*SealResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{13}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SealResponse) GetStatus() LogStatus {
@@ -1678,7 +1747,7 @@ type EpochTail struct {
 
 func (x *EpochTail) Reset() {
 	*x = EpochTail{}
-	mi := &file_internal_wire_log_proto_msgTypes[14]
+	mi := &file_internal_wire_log_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1690,7 +1759,7 @@ func (x *EpochTail) String() string {
 func (*EpochTail) ProtoMessage() {}
 
 func (x *EpochTail) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[14]
+	mi := &file_internal_wire_log_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1703,7 +1772,7 @@ func (x *EpochTail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EpochTail.ProtoReflect.Descriptor instead.
 func (*EpochTail) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{14}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *EpochTail) GetEpoch() uint32 {
@@ -1756,7 +1825,7 @@ type DigestRequest struct {
 
 func (x *DigestRequest) Reset() {
 	*x = DigestRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[15]
+	mi := &file_internal_wire_log_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1768,7 +1837,7 @@ func (x *DigestRequest) String() string {
 func (*DigestRequest) ProtoMessage() {}
 
 func (x *DigestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[15]
+	mi := &file_internal_wire_log_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1781,7 +1850,7 @@ func (x *DigestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DigestRequest.ProtoReflect.Descriptor instead.
 func (*DigestRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{15}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DigestRequest) GetLog() uint64 {
@@ -1845,7 +1914,7 @@ type DigestResponse struct {
 
 func (x *DigestResponse) Reset() {
 	*x = DigestResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[16]
+	mi := &file_internal_wire_log_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1857,7 +1926,7 @@ func (x *DigestResponse) String() string {
 func (*DigestResponse) ProtoMessage() {}
 
 func (x *DigestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[16]
+	mi := &file_internal_wire_log_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1870,7 +1939,7 @@ func (x *DigestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DigestResponse.ProtoReflect.Descriptor instead.
 func (*DigestResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{16}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DigestResponse) GetStatus() LogStatus {
@@ -1920,7 +1989,7 @@ type CleanRequest struct {
 
 func (x *CleanRequest) Reset() {
 	*x = CleanRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[17]
+	mi := &file_internal_wire_log_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1932,7 +2001,7 @@ func (x *CleanRequest) String() string {
 func (*CleanRequest) ProtoMessage() {}
 
 func (x *CleanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[17]
+	mi := &file_internal_wire_log_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1945,7 +2014,7 @@ func (x *CleanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CleanRequest.ProtoReflect.Descriptor instead.
 func (*CleanRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{17}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CleanRequest) GetLog() uint64 {
@@ -2035,7 +2104,7 @@ type CleanResponse struct {
 
 func (x *CleanResponse) Reset() {
 	*x = CleanResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[18]
+	mi := &file_internal_wire_log_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2047,7 +2116,7 @@ func (x *CleanResponse) String() string {
 func (*CleanResponse) ProtoMessage() {}
 
 func (x *CleanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[18]
+	mi := &file_internal_wire_log_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2060,7 +2129,7 @@ func (x *CleanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CleanResponse.ProtoReflect.Descriptor instead.
 func (*CleanResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{18}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CleanResponse) GetStatus() LogStatus {
@@ -2094,7 +2163,7 @@ type EpochRecovery struct {
 
 func (x *EpochRecovery) Reset() {
 	*x = EpochRecovery{}
-	mi := &file_internal_wire_log_proto_msgTypes[19]
+	mi := &file_internal_wire_log_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2106,7 +2175,7 @@ func (x *EpochRecovery) String() string {
 func (*EpochRecovery) ProtoMessage() {}
 
 func (x *EpochRecovery) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[19]
+	mi := &file_internal_wire_log_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2119,7 +2188,7 @@ func (x *EpochRecovery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EpochRecovery.ProtoReflect.Descriptor instead.
 func (*EpochRecovery) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{19}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *EpochRecovery) GetEpoch() uint32 {
@@ -2190,7 +2259,7 @@ type EpochRecoveryRequest struct {
 
 func (x *EpochRecoveryRequest) Reset() {
 	*x = EpochRecoveryRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[20]
+	mi := &file_internal_wire_log_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2202,7 +2271,7 @@ func (x *EpochRecoveryRequest) String() string {
 func (*EpochRecoveryRequest) ProtoMessage() {}
 
 func (x *EpochRecoveryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[20]
+	mi := &file_internal_wire_log_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2215,7 +2284,7 @@ func (x *EpochRecoveryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EpochRecoveryRequest.ProtoReflect.Descriptor instead.
 func (*EpochRecoveryRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{20}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *EpochRecoveryRequest) GetLog() uint64 {
@@ -2258,7 +2327,7 @@ type EpochRecoveryResponse struct {
 
 func (x *EpochRecoveryResponse) Reset() {
 	*x = EpochRecoveryResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[21]
+	mi := &file_internal_wire_log_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2270,7 +2339,7 @@ func (x *EpochRecoveryResponse) String() string {
 func (*EpochRecoveryResponse) ProtoMessage() {}
 
 func (x *EpochRecoveryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[21]
+	mi := &file_internal_wire_log_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2283,7 +2352,7 @@ func (x *EpochRecoveryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EpochRecoveryResponse.ProtoReflect.Descriptor instead.
 func (*EpochRecoveryResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{21}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *EpochRecoveryResponse) GetStatus() LogStatus {
@@ -2325,7 +2394,7 @@ type CheckSealRequest struct {
 
 func (x *CheckSealRequest) Reset() {
 	*x = CheckSealRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[22]
+	mi := &file_internal_wire_log_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2337,7 +2406,7 @@ func (x *CheckSealRequest) String() string {
 func (*CheckSealRequest) ProtoMessage() {}
 
 func (x *CheckSealRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[22]
+	mi := &file_internal_wire_log_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2350,7 +2419,7 @@ func (x *CheckSealRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckSealRequest.ProtoReflect.Descriptor instead.
 func (*CheckSealRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{22}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CheckSealRequest) GetLog() uint64 {
@@ -2386,7 +2455,7 @@ type CheckSealResponse struct {
 
 func (x *CheckSealResponse) Reset() {
 	*x = CheckSealResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[23]
+	mi := &file_internal_wire_log_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2398,7 +2467,7 @@ func (x *CheckSealResponse) String() string {
 func (*CheckSealResponse) ProtoMessage() {}
 
 func (x *CheckSealResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[23]
+	mi := &file_internal_wire_log_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2411,7 +2480,7 @@ func (x *CheckSealResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckSealResponse.ProtoReflect.Descriptor instead.
 func (*CheckSealResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{23}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CheckSealResponse) GetStatus() LogStatus {
@@ -2458,7 +2527,7 @@ type ProducerLookupRequest struct {
 
 func (x *ProducerLookupRequest) Reset() {
 	*x = ProducerLookupRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[24]
+	mi := &file_internal_wire_log_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2470,7 +2539,7 @@ func (x *ProducerLookupRequest) String() string {
 func (*ProducerLookupRequest) ProtoMessage() {}
 
 func (x *ProducerLookupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[24]
+	mi := &file_internal_wire_log_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2483,7 +2552,7 @@ func (x *ProducerLookupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProducerLookupRequest.ProtoReflect.Descriptor instead.
 func (*ProducerLookupRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{24}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ProducerLookupRequest) GetLog() uint64 {
@@ -2546,7 +2615,7 @@ type ProducerLookupResponse struct {
 
 func (x *ProducerLookupResponse) Reset() {
 	*x = ProducerLookupResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[25]
+	mi := &file_internal_wire_log_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2558,7 +2627,7 @@ func (x *ProducerLookupResponse) String() string {
 func (*ProducerLookupResponse) ProtoMessage() {}
 
 func (x *ProducerLookupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[25]
+	mi := &file_internal_wire_log_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2571,7 +2640,7 @@ func (x *ProducerLookupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProducerLookupResponse.ProtoReflect.Descriptor instead.
 func (*ProducerLookupResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{25}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ProducerLookupResponse) GetStatus() LogStatus {
@@ -2608,7 +2677,7 @@ type ProducerEntry struct {
 
 func (x *ProducerEntry) Reset() {
 	*x = ProducerEntry{}
-	mi := &file_internal_wire_log_proto_msgTypes[26]
+	mi := &file_internal_wire_log_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2620,7 +2689,7 @@ func (x *ProducerEntry) String() string {
 func (*ProducerEntry) ProtoMessage() {}
 
 func (x *ProducerEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[26]
+	mi := &file_internal_wire_log_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2633,7 +2702,7 @@ func (x *ProducerEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProducerEntry.ProtoReflect.Descriptor instead.
 func (*ProducerEntry) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{26}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ProducerEntry) GetLsn() uint64 {
@@ -2692,7 +2761,7 @@ type ReadStartRequest struct {
 
 func (x *ReadStartRequest) Reset() {
 	*x = ReadStartRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[27]
+	mi := &file_internal_wire_log_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2704,7 +2773,7 @@ func (x *ReadStartRequest) String() string {
 func (*ReadStartRequest) ProtoMessage() {}
 
 func (x *ReadStartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[27]
+	mi := &file_internal_wire_log_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2717,7 +2786,7 @@ func (x *ReadStartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadStartRequest.ProtoReflect.Descriptor instead.
 func (*ReadStartRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{27}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ReadStartRequest) GetLog() uint64 {
@@ -2824,7 +2893,7 @@ type ReadStartResponse struct {
 
 func (x *ReadStartResponse) Reset() {
 	*x = ReadStartResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[28]
+	mi := &file_internal_wire_log_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2836,7 +2905,7 @@ func (x *ReadStartResponse) String() string {
 func (*ReadStartResponse) ProtoMessage() {}
 
 func (x *ReadStartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[28]
+	mi := &file_internal_wire_log_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2849,7 +2918,7 @@ func (x *ReadStartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadStartResponse.ProtoReflect.Descriptor instead.
 func (*ReadStartResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{28}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ReadStartResponse) GetStatus() LogStatus {
@@ -2901,7 +2970,7 @@ type ReadNextRequest struct {
 
 func (x *ReadNextRequest) Reset() {
 	*x = ReadNextRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[29]
+	mi := &file_internal_wire_log_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2913,7 +2982,7 @@ func (x *ReadNextRequest) String() string {
 func (*ReadNextRequest) ProtoMessage() {}
 
 func (x *ReadNextRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[29]
+	mi := &file_internal_wire_log_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2926,7 +2995,7 @@ func (x *ReadNextRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadNextRequest.ProtoReflect.Descriptor instead.
 func (*ReadNextRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{29}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ReadNextRequest) GetStream() uint64 {
@@ -2976,7 +3045,7 @@ type ReadNextResponse struct {
 
 func (x *ReadNextResponse) Reset() {
 	*x = ReadNextResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[30]
+	mi := &file_internal_wire_log_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2988,7 +3057,7 @@ func (x *ReadNextResponse) String() string {
 func (*ReadNextResponse) ProtoMessage() {}
 
 func (x *ReadNextResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[30]
+	mi := &file_internal_wire_log_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3001,7 +3070,7 @@ func (x *ReadNextResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadNextResponse.ProtoReflect.Descriptor instead.
 func (*ReadNextResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{30}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ReadNextResponse) GetStatus() LogStatus {
@@ -3047,7 +3116,7 @@ type Delivery struct {
 
 func (x *Delivery) Reset() {
 	*x = Delivery{}
-	mi := &file_internal_wire_log_proto_msgTypes[31]
+	mi := &file_internal_wire_log_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3059,7 +3128,7 @@ func (x *Delivery) String() string {
 func (*Delivery) ProtoMessage() {}
 
 func (x *Delivery) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[31]
+	mi := &file_internal_wire_log_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3072,7 +3141,7 @@ func (x *Delivery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delivery.ProtoReflect.Descriptor instead.
 func (*Delivery) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{31}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Delivery) GetRecord() *LogRecord {
@@ -3127,7 +3196,7 @@ type ReadStopRequest struct {
 
 func (x *ReadStopRequest) Reset() {
 	*x = ReadStopRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[32]
+	mi := &file_internal_wire_log_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3139,7 +3208,7 @@ func (x *ReadStopRequest) String() string {
 func (*ReadStopRequest) ProtoMessage() {}
 
 func (x *ReadStopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[32]
+	mi := &file_internal_wire_log_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3152,7 +3221,7 @@ func (x *ReadStopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadStopRequest.ProtoReflect.Descriptor instead.
 func (*ReadStopRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{32}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ReadStopRequest) GetStream() uint64 {
@@ -3178,7 +3247,7 @@ type ReadStopResponse struct {
 
 func (x *ReadStopResponse) Reset() {
 	*x = ReadStopResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[33]
+	mi := &file_internal_wire_log_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3190,7 +3259,7 @@ func (x *ReadStopResponse) String() string {
 func (*ReadStopResponse) ProtoMessage() {}
 
 func (x *ReadStopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[33]
+	mi := &file_internal_wire_log_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3203,7 +3272,7 @@ func (x *ReadStopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadStopResponse.ProtoReflect.Descriptor instead.
 func (*ReadStopResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{33}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ReadStopResponse) GetStatus() LogStatus {
@@ -3224,7 +3293,7 @@ type ReadMetadataRequest struct {
 
 func (x *ReadMetadataRequest) Reset() {
 	*x = ReadMetadataRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[34]
+	mi := &file_internal_wire_log_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3236,7 +3305,7 @@ func (x *ReadMetadataRequest) String() string {
 func (*ReadMetadataRequest) ProtoMessage() {}
 
 func (x *ReadMetadataRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[34]
+	mi := &file_internal_wire_log_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3249,7 +3318,7 @@ func (x *ReadMetadataRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadMetadataRequest.ProtoReflect.Descriptor instead.
 func (*ReadMetadataRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{34}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ReadMetadataRequest) GetLog() uint64 {
@@ -3276,7 +3345,7 @@ type ReadMetadataResponse struct {
 
 func (x *ReadMetadataResponse) Reset() {
 	*x = ReadMetadataResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[35]
+	mi := &file_internal_wire_log_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3288,7 +3357,7 @@ func (x *ReadMetadataResponse) String() string {
 func (*ReadMetadataResponse) ProtoMessage() {}
 
 func (x *ReadMetadataResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[35]
+	mi := &file_internal_wire_log_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3301,7 +3370,7 @@ func (x *ReadMetadataResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadMetadataResponse.ProtoReflect.Descriptor instead.
 func (*ReadMetadataResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{35}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ReadMetadataResponse) GetStatus() LogStatus {
@@ -3332,7 +3401,7 @@ type FindRequest struct {
 
 func (x *FindRequest) Reset() {
 	*x = FindRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[36]
+	mi := &file_internal_wire_log_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3344,7 +3413,7 @@ func (x *FindRequest) String() string {
 func (*FindRequest) ProtoMessage() {}
 
 func (x *FindRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[36]
+	mi := &file_internal_wire_log_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3357,7 +3426,7 @@ func (x *FindRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindRequest.ProtoReflect.Descriptor instead.
 func (*FindRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{36}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *FindRequest) GetLog() uint64 {
@@ -3406,7 +3475,7 @@ type FindResponse struct {
 
 func (x *FindResponse) Reset() {
 	*x = FindResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[37]
+	mi := &file_internal_wire_log_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3418,7 +3487,7 @@ func (x *FindResponse) String() string {
 func (*FindResponse) ProtoMessage() {}
 
 func (x *FindResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[37]
+	mi := &file_internal_wire_log_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3431,7 +3500,7 @@ func (x *FindResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindResponse.ProtoReflect.Descriptor instead.
 func (*FindResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{37}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *FindResponse) GetStatus() LogStatus {
@@ -3466,7 +3535,7 @@ type TrimRequest struct {
 
 func (x *TrimRequest) Reset() {
 	*x = TrimRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[38]
+	mi := &file_internal_wire_log_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3478,7 +3547,7 @@ func (x *TrimRequest) String() string {
 func (*TrimRequest) ProtoMessage() {}
 
 func (x *TrimRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[38]
+	mi := &file_internal_wire_log_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3491,7 +3560,7 @@ func (x *TrimRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimRequest.ProtoReflect.Descriptor instead.
 func (*TrimRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{38}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *TrimRequest) GetLog() uint64 {
@@ -3525,7 +3594,7 @@ type TrimResponse struct {
 
 func (x *TrimResponse) Reset() {
 	*x = TrimResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[39]
+	mi := &file_internal_wire_log_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3537,7 +3606,7 @@ func (x *TrimResponse) String() string {
 func (*TrimResponse) ProtoMessage() {}
 
 func (x *TrimResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[39]
+	mi := &file_internal_wire_log_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3550,7 +3619,7 @@ func (x *TrimResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimResponse.ProtoReflect.Descriptor instead.
 func (*TrimResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{39}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *TrimResponse) GetStatus() LogStatus {
@@ -3579,7 +3648,7 @@ type DataSizeRequest struct {
 
 func (x *DataSizeRequest) Reset() {
 	*x = DataSizeRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[40]
+	mi := &file_internal_wire_log_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3591,7 +3660,7 @@ func (x *DataSizeRequest) String() string {
 func (*DataSizeRequest) ProtoMessage() {}
 
 func (x *DataSizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[40]
+	mi := &file_internal_wire_log_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3604,7 +3673,7 @@ func (x *DataSizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DataSizeRequest.ProtoReflect.Descriptor instead.
 func (*DataSizeRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{40}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *DataSizeRequest) GetLog() uint64 {
@@ -3645,7 +3714,7 @@ type DataSizeResponse struct {
 
 func (x *DataSizeResponse) Reset() {
 	*x = DataSizeResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[41]
+	mi := &file_internal_wire_log_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3657,7 +3726,7 @@ func (x *DataSizeResponse) String() string {
 func (*DataSizeResponse) ProtoMessage() {}
 
 func (x *DataSizeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[41]
+	mi := &file_internal_wire_log_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3670,7 +3739,7 @@ func (x *DataSizeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DataSizeResponse.ProtoReflect.Descriptor instead.
 func (*DataSizeResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{41}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *DataSizeResponse) GetStatus() LogStatus {
@@ -3700,7 +3769,7 @@ type LogStateRequest struct {
 
 func (x *LogStateRequest) Reset() {
 	*x = LogStateRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[42]
+	mi := &file_internal_wire_log_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3712,7 +3781,7 @@ func (x *LogStateRequest) String() string {
 func (*LogStateRequest) ProtoMessage() {}
 
 func (x *LogStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[42]
+	mi := &file_internal_wire_log_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3725,7 +3794,7 @@ func (x *LogStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogStateRequest.ProtoReflect.Descriptor instead.
 func (*LogStateRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{42}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *LogStateRequest) GetLogs() []uint64 {
@@ -3767,7 +3836,7 @@ type LogStateResponse struct {
 
 func (x *LogStateResponse) Reset() {
 	*x = LogStateResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[43]
+	mi := &file_internal_wire_log_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3779,7 +3848,7 @@ func (x *LogStateResponse) String() string {
 func (*LogStateResponse) ProtoMessage() {}
 
 func (x *LogStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[43]
+	mi := &file_internal_wire_log_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3792,7 +3861,7 @@ func (x *LogStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogStateResponse.ProtoReflect.Descriptor instead.
 func (*LogStateResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{43}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *LogStateResponse) GetStatus() LogStatus {
@@ -3834,7 +3903,7 @@ type LogState struct {
 
 func (x *LogState) Reset() {
 	*x = LogState{}
-	mi := &file_internal_wire_log_proto_msgTypes[44]
+	mi := &file_internal_wire_log_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3846,7 +3915,7 @@ func (x *LogState) String() string {
 func (*LogState) ProtoMessage() {}
 
 func (x *LogState) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[44]
+	mi := &file_internal_wire_log_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3859,7 +3928,7 @@ func (x *LogState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogState.ProtoReflect.Descriptor instead.
 func (*LogState) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{44}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *LogState) GetLog() uint64 {
@@ -3948,7 +4017,7 @@ type RecordsRequest struct {
 
 func (x *RecordsRequest) Reset() {
 	*x = RecordsRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[45]
+	mi := &file_internal_wire_log_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3960,7 +4029,7 @@ func (x *RecordsRequest) String() string {
 func (*RecordsRequest) ProtoMessage() {}
 
 func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[45]
+	mi := &file_internal_wire_log_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3973,7 +4042,7 @@ func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordsRequest.ProtoReflect.Descriptor instead.
 func (*RecordsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{45}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RecordsRequest) GetLog() uint64 {
@@ -4033,7 +4102,7 @@ type RecordsResponse struct {
 
 func (x *RecordsResponse) Reset() {
 	*x = RecordsResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[46]
+	mi := &file_internal_wire_log_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4045,7 +4114,7 @@ func (x *RecordsResponse) String() string {
 func (*RecordsResponse) ProtoMessage() {}
 
 func (x *RecordsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[46]
+	mi := &file_internal_wire_log_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4058,7 +4127,7 @@ func (x *RecordsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordsResponse.ProtoReflect.Descriptor instead.
 func (*RecordsResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{46}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RecordsResponse) GetStatus() LogStatus {
@@ -4125,7 +4194,7 @@ type Gossip struct {
 
 func (x *Gossip) Reset() {
 	*x = Gossip{}
-	mi := &file_internal_wire_log_proto_msgTypes[47]
+	mi := &file_internal_wire_log_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4137,7 +4206,7 @@ func (x *Gossip) String() string {
 func (*Gossip) ProtoMessage() {}
 
 func (x *Gossip) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[47]
+	mi := &file_internal_wire_log_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4150,7 +4219,7 @@ func (x *Gossip) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gossip.ProtoReflect.Descriptor instead.
 func (*Gossip) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{47}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Gossip) GetFromNode() uint64 {
@@ -4210,7 +4279,7 @@ type GossipNode struct {
 
 func (x *GossipNode) Reset() {
 	*x = GossipNode{}
-	mi := &file_internal_wire_log_proto_msgTypes[48]
+	mi := &file_internal_wire_log_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4222,7 +4291,7 @@ func (x *GossipNode) String() string {
 func (*GossipNode) ProtoMessage() {}
 
 func (x *GossipNode) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[48]
+	mi := &file_internal_wire_log_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4235,7 +4304,7 @@ func (x *GossipNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GossipNode.ProtoReflect.Descriptor instead.
 func (*GossipNode) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{48}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *GossipNode) GetNode() uint64 {
@@ -4297,7 +4366,7 @@ type ClusterStateRequest struct {
 
 func (x *ClusterStateRequest) Reset() {
 	*x = ClusterStateRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[49]
+	mi := &file_internal_wire_log_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4309,7 +4378,7 @@ func (x *ClusterStateRequest) String() string {
 func (*ClusterStateRequest) ProtoMessage() {}
 
 func (x *ClusterStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[49]
+	mi := &file_internal_wire_log_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4322,7 +4391,7 @@ func (x *ClusterStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStateRequest.ProtoReflect.Descriptor instead.
 func (*ClusterStateRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{49}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ClusterStateRequest) GetVersion() uint64 {
@@ -4344,7 +4413,7 @@ type ClusterStateResponse struct {
 
 func (x *ClusterStateResponse) Reset() {
 	*x = ClusterStateResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[50]
+	mi := &file_internal_wire_log_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4356,7 +4425,7 @@ func (x *ClusterStateResponse) String() string {
 func (*ClusterStateResponse) ProtoMessage() {}
 
 func (x *ClusterStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[50]
+	mi := &file_internal_wire_log_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4369,7 +4438,7 @@ func (x *ClusterStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStateResponse.ProtoReflect.Descriptor instead.
 func (*ClusterStateResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{50}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ClusterStateResponse) GetVersion() uint64 {
@@ -4413,7 +4482,7 @@ type ClusterNode struct {
 
 func (x *ClusterNode) Reset() {
 	*x = ClusterNode{}
-	mi := &file_internal_wire_log_proto_msgTypes[51]
+	mi := &file_internal_wire_log_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4425,7 +4494,7 @@ func (x *ClusterNode) String() string {
 func (*ClusterNode) ProtoMessage() {}
 
 func (x *ClusterNode) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[51]
+	mi := &file_internal_wire_log_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4438,7 +4507,7 @@ func (x *ClusterNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterNode.ProtoReflect.Descriptor instead.
 func (*ClusterNode) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{51}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ClusterNode) GetNode() uint64 {
@@ -4481,7 +4550,7 @@ var File_internal_wire_log_proto protoreflect.FileDescriptor
 const file_internal_wire_log_proto_rawDesc = "" +
 	"\n" +
 	"\x17internal/wire/log.proto\x12\n" +
-	"braid.wire\x1a\x1einternal/catalog/catalog.proto\"\x9f\x03\n" +
+	"braid.wire\x1a\x1einternal/catalog/catalog.proto\"\xcd\x03\n" +
 	"\tLogRecord\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\x04R\x03log\x12\x10\n" +
 	"\x03lsn\x18\x02 \x01(\x04R\x03lsn\x12!\n" +
@@ -4499,7 +4568,12 @@ const file_internal_wire_log_proto_rawDesc = "" +
 	"\n" +
 	"filter_key\x18\r \x01(\fR\tfilterKey\x12\x18\n" +
 	"\apayload\x18\x0e \x01(\fR\apayload\x12\x1a\n" +
-	"\bchecksum\x18\x0f \x01(\aR\bchecksum\"\x8b\x02\n" +
+	"\bchecksum\x18\x0f \x01(\aR\bchecksum\x12,\n" +
+	"\aorigins\x18\x10 \x03(\v2\x12.braid.wire.OriginR\aorigins\"V\n" +
+	"\x06Origin\x12\x1a\n" +
+	"\bproducer\x18\x01 \x01(\x04R\bproducer\x12\x1a\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x14\n" +
+	"\x05flags\x18\x03 \x01(\rR\x05flags\"\x8b\x02\n" +
 	"\bLogBatch\x12\x1b\n" +
 	"\tfrom_node\x18\x01 \x01(\x04R\bfromNode\x12\x17\n" +
 	"\ato_node\x18\x02 \x01(\x04R\x06toNode\x12 \n" +
@@ -4935,113 +5009,115 @@ func file_internal_wire_log_proto_rawDescGZIP() []byte {
 }
 
 var file_internal_wire_log_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_internal_wire_log_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
+var file_internal_wire_log_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_internal_wire_log_proto_goTypes = []any{
 	(LogStatus)(0),                 // 0: braid.wire.LogStatus
 	(*LogRecord)(nil),              // 1: braid.wire.LogRecord
-	(*LogBatch)(nil),               // 2: braid.wire.LogBatch
-	(*Store)(nil),                  // 3: braid.wire.Store
-	(*Stored)(nil),                 // 4: braid.wire.Stored
-	(*Release)(nil),                // 5: braid.wire.Release
-	(*AppendRequest)(nil),          // 6: braid.wire.AppendRequest
-	(*AppendResponse)(nil),         // 7: braid.wire.AppendResponse
-	(*SequencerStateRequest)(nil),  // 8: braid.wire.SequencerStateRequest
-	(*SequencerStateResponse)(nil), // 9: braid.wire.SequencerStateResponse
-	(*TailRecord)(nil),             // 10: braid.wire.TailRecord
-	(*EpochMetadata)(nil),          // 11: braid.wire.EpochMetadata
-	(*EpochRecord)(nil),            // 12: braid.wire.EpochRecord
-	(*SealRequest)(nil),            // 13: braid.wire.SealRequest
-	(*SealResponse)(nil),           // 14: braid.wire.SealResponse
-	(*EpochTail)(nil),              // 15: braid.wire.EpochTail
-	(*DigestRequest)(nil),          // 16: braid.wire.DigestRequest
-	(*DigestResponse)(nil),         // 17: braid.wire.DigestResponse
-	(*CleanRequest)(nil),           // 18: braid.wire.CleanRequest
-	(*CleanResponse)(nil),          // 19: braid.wire.CleanResponse
-	(*EpochRecovery)(nil),          // 20: braid.wire.EpochRecovery
-	(*EpochRecoveryRequest)(nil),   // 21: braid.wire.EpochRecoveryRequest
-	(*EpochRecoveryResponse)(nil),  // 22: braid.wire.EpochRecoveryResponse
-	(*CheckSealRequest)(nil),       // 23: braid.wire.CheckSealRequest
-	(*CheckSealResponse)(nil),      // 24: braid.wire.CheckSealResponse
-	(*ProducerLookupRequest)(nil),  // 25: braid.wire.ProducerLookupRequest
-	(*ProducerLookupResponse)(nil), // 26: braid.wire.ProducerLookupResponse
-	(*ProducerEntry)(nil),          // 27: braid.wire.ProducerEntry
-	(*ReadStartRequest)(nil),       // 28: braid.wire.ReadStartRequest
-	(*ReadStartResponse)(nil),      // 29: braid.wire.ReadStartResponse
-	(*ReadNextRequest)(nil),        // 30: braid.wire.ReadNextRequest
-	(*ReadNextResponse)(nil),       // 31: braid.wire.ReadNextResponse
-	(*Delivery)(nil),               // 32: braid.wire.Delivery
-	(*ReadStopRequest)(nil),        // 33: braid.wire.ReadStopRequest
-	(*ReadStopResponse)(nil),       // 34: braid.wire.ReadStopResponse
-	(*ReadMetadataRequest)(nil),    // 35: braid.wire.ReadMetadataRequest
-	(*ReadMetadataResponse)(nil),   // 36: braid.wire.ReadMetadataResponse
-	(*FindRequest)(nil),            // 37: braid.wire.FindRequest
-	(*FindResponse)(nil),           // 38: braid.wire.FindResponse
-	(*TrimRequest)(nil),            // 39: braid.wire.TrimRequest
-	(*TrimResponse)(nil),           // 40: braid.wire.TrimResponse
-	(*DataSizeRequest)(nil),        // 41: braid.wire.DataSizeRequest
-	(*DataSizeResponse)(nil),       // 42: braid.wire.DataSizeResponse
-	(*LogStateRequest)(nil),        // 43: braid.wire.LogStateRequest
-	(*LogStateResponse)(nil),       // 44: braid.wire.LogStateResponse
-	(*LogState)(nil),               // 45: braid.wire.LogState
-	(*RecordsRequest)(nil),         // 46: braid.wire.RecordsRequest
-	(*RecordsResponse)(nil),        // 47: braid.wire.RecordsResponse
-	(*Gossip)(nil),                 // 48: braid.wire.Gossip
-	(*GossipNode)(nil),             // 49: braid.wire.GossipNode
-	(*ClusterStateRequest)(nil),    // 50: braid.wire.ClusterStateRequest
-	(*ClusterStateResponse)(nil),   // 51: braid.wire.ClusterStateResponse
-	(*ClusterNode)(nil),            // 52: braid.wire.ClusterNode
-	(*catalog.Replication)(nil),    // 53: braid.catalog.Replication
-	(*catalog.Node)(nil),           // 54: braid.catalog.Node
+	(*Origin)(nil),                 // 2: braid.wire.Origin
+	(*LogBatch)(nil),               // 3: braid.wire.LogBatch
+	(*Store)(nil),                  // 4: braid.wire.Store
+	(*Stored)(nil),                 // 5: braid.wire.Stored
+	(*Release)(nil),                // 6: braid.wire.Release
+	(*AppendRequest)(nil),          // 7: braid.wire.AppendRequest
+	(*AppendResponse)(nil),         // 8: braid.wire.AppendResponse
+	(*SequencerStateRequest)(nil),  // 9: braid.wire.SequencerStateRequest
+	(*SequencerStateResponse)(nil), // 10: braid.wire.SequencerStateResponse
+	(*TailRecord)(nil),             // 11: braid.wire.TailRecord
+	(*EpochMetadata)(nil),          // 12: braid.wire.EpochMetadata
+	(*EpochRecord)(nil),            // 13: braid.wire.EpochRecord
+	(*SealRequest)(nil),            // 14: braid.wire.SealRequest
+	(*SealResponse)(nil),           // 15: braid.wire.SealResponse
+	(*EpochTail)(nil),              // 16: braid.wire.EpochTail
+	(*DigestRequest)(nil),          // 17: braid.wire.DigestRequest
+	(*DigestResponse)(nil),         // 18: braid.wire.DigestResponse
+	(*CleanRequest)(nil),           // 19: braid.wire.CleanRequest
+	(*CleanResponse)(nil),          // 20: braid.wire.CleanResponse
+	(*EpochRecovery)(nil),          // 21: braid.wire.EpochRecovery
+	(*EpochRecoveryRequest)(nil),   // 22: braid.wire.EpochRecoveryRequest
+	(*EpochRecoveryResponse)(nil),  // 23: braid.wire.EpochRecoveryResponse
+	(*CheckSealRequest)(nil),       // 24: braid.wire.CheckSealRequest
+	(*CheckSealResponse)(nil),      // 25: braid.wire.CheckSealResponse
+	(*ProducerLookupRequest)(nil),  // 26: braid.wire.ProducerLookupRequest
+	(*ProducerLookupResponse)(nil), // 27: braid.wire.ProducerLookupResponse
+	(*ProducerEntry)(nil),          // 28: braid.wire.ProducerEntry
+	(*ReadStartRequest)(nil),       // 29: braid.wire.ReadStartRequest
+	(*ReadStartResponse)(nil),      // 30: braid.wire.ReadStartResponse
+	(*ReadNextRequest)(nil),        // 31: braid.wire.ReadNextRequest
+	(*ReadNextResponse)(nil),       // 32: braid.wire.ReadNextResponse
+	(*Delivery)(nil),               // 33: braid.wire.Delivery
+	(*ReadStopRequest)(nil),        // 34: braid.wire.ReadStopRequest
+	(*ReadStopResponse)(nil),       // 35: braid.wire.ReadStopResponse
+	(*ReadMetadataRequest)(nil),    // 36: braid.wire.ReadMetadataRequest
+	(*ReadMetadataResponse)(nil),   // 37: braid.wire.ReadMetadataResponse
+	(*FindRequest)(nil),            // 38: braid.wire.FindRequest
+	(*FindResponse)(nil),           // 39: braid.wire.FindResponse
+	(*TrimRequest)(nil),            // 40: braid.wire.TrimRequest
+	(*TrimResponse)(nil),           // 41: braid.wire.TrimResponse
+	(*DataSizeRequest)(nil),        // 42: braid.wire.DataSizeRequest
+	(*DataSizeResponse)(nil),       // 43: braid.wire.DataSizeResponse
+	(*LogStateRequest)(nil),        // 44: braid.wire.LogStateRequest
+	(*LogStateResponse)(nil),       // 45: braid.wire.LogStateResponse
+	(*LogState)(nil),               // 46: braid.wire.LogState
+	(*RecordsRequest)(nil),         // 47: braid.wire.RecordsRequest
+	(*RecordsResponse)(nil),        // 48: braid.wire.RecordsResponse
+	(*Gossip)(nil),                 // 49: braid.wire.Gossip
+	(*GossipNode)(nil),             // 50: braid.wire.GossipNode
+	(*ClusterStateRequest)(nil),    // 51: braid.wire.ClusterStateRequest
+	(*ClusterStateResponse)(nil),   // 52: braid.wire.ClusterStateResponse
+	(*ClusterNode)(nil),            // 53: braid.wire.ClusterNode
+	(*catalog.Replication)(nil),    // 54: braid.catalog.Replication
+	(*catalog.Node)(nil),           // 55: braid.catalog.Node
 }
 var file_internal_wire_log_proto_depIdxs = []int32{
-	3,  // 0: braid.wire.LogBatch.stores:type_name -> braid.wire.Store
-	4,  // 1: braid.wire.LogBatch.stored:type_name -> braid.wire.Stored
-	5,  // 2: braid.wire.LogBatch.releases:type_name -> braid.wire.Release
-	1,  // 3: braid.wire.Store.record:type_name -> braid.wire.LogRecord
-	0,  // 4: braid.wire.Stored.status:type_name -> braid.wire.LogStatus
-	0,  // 5: braid.wire.AppendResponse.status:type_name -> braid.wire.LogStatus
-	0,  // 6: braid.wire.SequencerStateResponse.status:type_name -> braid.wire.LogStatus
-	10, // 7: braid.wire.SequencerStateResponse.tail:type_name -> braid.wire.TailRecord
-	11, // 8: braid.wire.SequencerStateResponse.metadata:type_name -> braid.wire.EpochMetadata
-	53, // 9: braid.wire.EpochMetadata.replication:type_name -> braid.catalog.Replication
-	11, // 10: braid.wire.EpochRecord.metadata:type_name -> braid.wire.EpochMetadata
-	10, // 11: braid.wire.EpochRecord.tail:type_name -> braid.wire.TailRecord
-	0,  // 12: braid.wire.SealResponse.status:type_name -> braid.wire.LogStatus
-	15, // 13: braid.wire.SealResponse.epochs:type_name -> braid.wire.EpochTail
-	10, // 14: braid.wire.EpochTail.tail:type_name -> braid.wire.TailRecord
-	0,  // 15: braid.wire.DigestResponse.status:type_name -> braid.wire.LogStatus
-	1,  // 16: braid.wire.DigestResponse.records:type_name -> braid.wire.LogRecord
-	10, // 17: braid.wire.CleanRequest.tail:type_name -> braid.wire.TailRecord
-	0,  // 18: braid.wire.CleanResponse.status:type_name -> braid.wire.LogStatus
-	10, // 19: braid.wire.EpochRecovery.tail:type_name -> braid.wire.TailRecord
-	0,  // 20: braid.wire.EpochRecoveryResponse.status:type_name -> braid.wire.LogStatus
-	20, // 21: braid.wire.EpochRecoveryResponse.epochs:type_name -> braid.wire.EpochRecovery
-	0,  // 22: braid.wire.CheckSealResponse.status:type_name -> braid.wire.LogStatus
-	0,  // 23: braid.wire.ProducerLookupResponse.status:type_name -> braid.wire.LogStatus
-	27, // 24: braid.wire.ProducerLookupResponse.entries:type_name -> braid.wire.ProducerEntry
-	53, // 25: braid.wire.ReadStartRequest.replication:type_name -> braid.catalog.Replication
-	0,  // 26: braid.wire.ReadStartResponse.status:type_name -> braid.wire.LogStatus
-	0,  // 27: braid.wire.ReadNextResponse.status:type_name -> braid.wire.LogStatus
-	32, // 28: braid.wire.ReadNextResponse.deliveries:type_name -> braid.wire.Delivery
-	1,  // 29: braid.wire.Delivery.record:type_name -> braid.wire.LogRecord
-	0,  // 30: braid.wire.ReadStopResponse.status:type_name -> braid.wire.LogStatus
-	0,  // 31: braid.wire.ReadMetadataResponse.status:type_name -> braid.wire.LogStatus
-	11, // 32: braid.wire.ReadMetadataResponse.metadata:type_name -> braid.wire.EpochMetadata
-	0,  // 33: braid.wire.FindResponse.status:type_name -> braid.wire.LogStatus
-	0,  // 34: braid.wire.TrimResponse.status:type_name -> braid.wire.LogStatus
-	0,  // 35: braid.wire.DataSizeResponse.status:type_name -> braid.wire.LogStatus
-	0,  // 36: braid.wire.LogStateResponse.status:type_name -> braid.wire.LogStatus
-	45, // 37: braid.wire.LogStateResponse.states:type_name -> braid.wire.LogState
-	0,  // 38: braid.wire.RecordsResponse.status:type_name -> braid.wire.LogStatus
-	1,  // 39: braid.wire.RecordsResponse.records:type_name -> braid.wire.LogRecord
-	49, // 40: braid.wire.Gossip.nodes:type_name -> braid.wire.GossipNode
-	52, // 41: braid.wire.ClusterStateResponse.nodes:type_name -> braid.wire.ClusterNode
-	54, // 42: braid.wire.ClusterNode.descriptor:type_name -> braid.catalog.Node
-	43, // [43:43] is the sub-list for method output_type
-	43, // [43:43] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	2,  // 0: braid.wire.LogRecord.origins:type_name -> braid.wire.Origin
+	4,  // 1: braid.wire.LogBatch.stores:type_name -> braid.wire.Store
+	5,  // 2: braid.wire.LogBatch.stored:type_name -> braid.wire.Stored
+	6,  // 3: braid.wire.LogBatch.releases:type_name -> braid.wire.Release
+	1,  // 4: braid.wire.Store.record:type_name -> braid.wire.LogRecord
+	0,  // 5: braid.wire.Stored.status:type_name -> braid.wire.LogStatus
+	0,  // 6: braid.wire.AppendResponse.status:type_name -> braid.wire.LogStatus
+	0,  // 7: braid.wire.SequencerStateResponse.status:type_name -> braid.wire.LogStatus
+	11, // 8: braid.wire.SequencerStateResponse.tail:type_name -> braid.wire.TailRecord
+	12, // 9: braid.wire.SequencerStateResponse.metadata:type_name -> braid.wire.EpochMetadata
+	54, // 10: braid.wire.EpochMetadata.replication:type_name -> braid.catalog.Replication
+	12, // 11: braid.wire.EpochRecord.metadata:type_name -> braid.wire.EpochMetadata
+	11, // 12: braid.wire.EpochRecord.tail:type_name -> braid.wire.TailRecord
+	0,  // 13: braid.wire.SealResponse.status:type_name -> braid.wire.LogStatus
+	16, // 14: braid.wire.SealResponse.epochs:type_name -> braid.wire.EpochTail
+	11, // 15: braid.wire.EpochTail.tail:type_name -> braid.wire.TailRecord
+	0,  // 16: braid.wire.DigestResponse.status:type_name -> braid.wire.LogStatus
+	1,  // 17: braid.wire.DigestResponse.records:type_name -> braid.wire.LogRecord
+	11, // 18: braid.wire.CleanRequest.tail:type_name -> braid.wire.TailRecord
+	0,  // 19: braid.wire.CleanResponse.status:type_name -> braid.wire.LogStatus
+	11, // 20: braid.wire.EpochRecovery.tail:type_name -> braid.wire.TailRecord
+	0,  // 21: braid.wire.EpochRecoveryResponse.status:type_name -> braid.wire.LogStatus
+	21, // 22: braid.wire.EpochRecoveryResponse.epochs:type_name -> braid.wire.EpochRecovery
+	0,  // 23: braid.wire.CheckSealResponse.status:type_name -> braid.wire.LogStatus
+	0,  // 24: braid.wire.ProducerLookupResponse.status:type_name -> braid.wire.LogStatus
+	28, // 25: braid.wire.ProducerLookupResponse.entries:type_name -> braid.wire.ProducerEntry
+	54, // 26: braid.wire.ReadStartRequest.replication:type_name -> braid.catalog.Replication
+	0,  // 27: braid.wire.ReadStartResponse.status:type_name -> braid.wire.LogStatus
+	0,  // 28: braid.wire.ReadNextResponse.status:type_name -> braid.wire.LogStatus
+	33, // 29: braid.wire.ReadNextResponse.deliveries:type_name -> braid.wire.Delivery
+	1,  // 30: braid.wire.Delivery.record:type_name -> braid.wire.LogRecord
+	0,  // 31: braid.wire.ReadStopResponse.status:type_name -> braid.wire.LogStatus
+	0,  // 32: braid.wire.ReadMetadataResponse.status:type_name -> braid.wire.LogStatus
+	12, // 33: braid.wire.ReadMetadataResponse.metadata:type_name -> braid.wire.EpochMetadata
+	0,  // 34: braid.wire.FindResponse.status:type_name -> braid.wire.LogStatus
+	0,  // 35: braid.wire.TrimResponse.status:type_name -> braid.wire.LogStatus
+	0,  // 36: braid.wire.DataSizeResponse.status:type_name -> braid.wire.LogStatus
+	0,  // 37: braid.wire.LogStateResponse.status:type_name -> braid.wire.LogStatus
+	46, // 38: braid.wire.LogStateResponse.states:type_name -> braid.wire.LogState
+	0,  // 39: braid.wire.RecordsResponse.status:type_name -> braid.wire.LogStatus
+	1,  // 40: braid.wire.RecordsResponse.records:type_name -> braid.wire.LogRecord
+	50, // 41: braid.wire.Gossip.nodes:type_name -> braid.wire.GossipNode
+	53, // 42: braid.wire.ClusterStateResponse.nodes:type_name -> braid.wire.ClusterNode
+	55, // 43: braid.wire.ClusterNode.descriptor:type_name -> braid.catalog.Node
+	44, // [44:44] is the sub-list for method output_type
+	44, // [44:44] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_internal_wire_log_proto_init() }
@@ -5055,7 +5131,7 @@ func file_internal_wire_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_wire_log_proto_rawDesc), len(file_internal_wire_log_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   52,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
