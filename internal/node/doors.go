@@ -37,6 +37,7 @@ func (n *Node) handleClients() {
 
 // handleRequests is what both listeners serve.
 func (n *Node) handleRequests(s *rpc.Server) {
+	n.handleQueries(s)
 	s.Handle(rpc.MethodWrite, nil, n.whenOpen(func(e *wire.Error) rpc.Message { return &wire.WriteResponse{Error: e} }, func(r *rpc.Request) {
 		deadline := r.Deadline
 		if deadline.IsZero() {
@@ -186,6 +187,10 @@ func (n *Node) noMaster() *wire.Error {
 
 // openDoors lets everybody in: the cluster is known and the storage is open.
 func (n *Node) openDoors(context.Context) error {
+	var err error
+	if n.queries, err = n.newQueries(); err != nil {
+		return err
+	}
 	n.opened.Store(true)
 	n.client = client.New(localTransport{n}, client.Options{Park: n.cfg.Park, Clock: rpcClock{n.deps}, Rand: n.dice()})
 	n.redis = redis.NewServer(n.client.Redis(), n.redisOptions())

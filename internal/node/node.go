@@ -16,6 +16,7 @@ import (
 
 	"github.com/braiddb/braid/client"
 	"github.com/braiddb/braid/internal/admin"
+	"github.com/braiddb/braid/internal/admin/query"
 	"github.com/braiddb/braid/internal/catalog"
 	"github.com/braiddb/braid/internal/hlc"
 	"github.com/braiddb/braid/internal/journal"
@@ -63,6 +64,8 @@ type Node struct {
 	client       *client.Client
 	redis        *redis.Server
 	console      *admin.Server
+	live         map[string]*liveTable // what queries can ask this node for
+	queries      *query.Engine
 	former       *former
 
 	index        atomic.Pointer[catalog.Index] // the newest catalog that a heartbeat brought

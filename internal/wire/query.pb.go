@@ -73,6 +73,7 @@ type QueryResponse struct {
 	Error         *Error                 `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
 	Columns       []string               `protobuf:"bytes,2,rep,name=columns,proto3" json:"columns,omitempty"`
 	Rows          []*TableRow            `protobuf:"bytes,3,rep,name=rows,proto3" json:"rows,omitempty"`
+	Warnings      []string               `protobuf:"bytes,4,rep,name=warnings,proto3" json:"warnings,omitempty"` // nodes whose rows are missing, and why
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -124,6 +125,13 @@ func (x *QueryResponse) GetColumns() []string {
 func (x *QueryResponse) GetRows() []*TableRow {
 	if x != nil {
 		return x.Rows
+	}
+	return nil
+}
+
+func (x *QueryResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
 	}
 	return nil
 }
@@ -376,11 +384,12 @@ const file_internal_wire_query_proto_rawDesc = "" +
 	"\x19internal/wire/query.proto\x12\n" +
 	"braid.wire\x1a\x19internal/wire/table.proto\",\n" +
 	"\fQueryRequest\x12\x1c\n" +
-	"\tstatement\x18\x01 \x01(\tR\tstatement\"|\n" +
+	"\tstatement\x18\x01 \x01(\tR\tstatement\"\x98\x01\n" +
 	"\rQueryResponse\x12'\n" +
 	"\x05error\x18\x01 \x01(\v2\x11.braid.wire.ErrorR\x05error\x12\x18\n" +
 	"\acolumns\x18\x02 \x03(\tR\acolumns\x12(\n" +
-	"\x04rows\x18\x03 \x03(\v2\x14.braid.wire.TableRowR\x04rows\"\xa2\x01\n" +
+	"\x04rows\x18\x03 \x03(\v2\x14.braid.wire.TableRowR\x04rows\x12\x1a\n" +
+	"\bwarnings\x18\x04 \x03(\tR\bwarnings\"\xa2\x01\n" +
 	"\x10TableRowsRequest\x12\x14\n" +
 	"\x05table\x18\x01 \x01(\tR\x05table\x12%\n" +
 	"\x0efilter_columns\x18\x02 \x03(\tR\rfilterColumns\x12;\n" +

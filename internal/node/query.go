@@ -1,0 +1,242 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/braiddb/braid/internal/admin/query"
+	"github.com/braiddb/braid/internal/catalog"
+	"github.com/braiddb/braid/internal/rpc"
+	"github.com/braiddb/braid/internal/wire"
+)
+
+// A liveTable is a table of live state. Where it is of each node, every node is
+// asked for its own rows; else the asked node gives all of them.
+type liveTable struct {
+	name, doc string
+	columns   []query.Column
+	ofEach    bool
+	local     func(ctx context.Context, f query.Filter, yield func([]any) bool) error
+}
+
+const (
+	// queryTime bounds a query, rowsTime one node's answer within it.
+	queryTime = 30 * time.Second
+	rowsTime  = 10 * time.Second
+	// queryRowsMax bounds the rows of a table in one query, over all nodes.
+	queryRowsMax = 500_000
+)
+
+// newQueries makes the engine over the node's live tables.
+func (n *Node) newQueries() (*query.Engine, error) {
+	var tables []query.Table
+	n.live = map[string]*liveTable{}
+	for _, t := range n.liveTables() {
+		n.live[t.name] = t
+		rows := t.local
+		if t.ofEach {
+			rows = func(ctx context.Context, f query.Filter, yield func([]any) bool) error { return n.gather(ctx, t, f, yield) }
+		}
+		tables = append(tables, query.Table{Name: t.name, Doc: t.doc, Columns: t.columns, Rows: rows})
+	}
+	return query.New(tables, query.Options{RowsMax: queryRowsMax})
+}
+
+// missing collects, within one query, which nodes could not be asked.
+type missing struct {
+	mu    sync.Mutex
+	words []string
+}
+
+type missingKey struct{}
+
+// gather asks every node for its rows. A node that does not answer is missing
+// from the result, and the result says so.
+func (n *Node) gather(ctx context.Context, t *liveTable, f query.Filter, yield func([]any) bool) error {
+	req := &wire.TableRowsRequest{Table: t.name, Limit: queryRowsMax}
+	for _, c := range t.columns {
+		if v, ok := f[c.Name]; ok {
+			req.FilterColumns = append(req.FilterColumns, c.Name)
+			req.FilterValues = append(req.FilterValues, tableValue(v))
+		}
+	}
+	nodes := n.addresses.all()
+	answers := make([]*wire.TableRowsResponse, len(nodes))
+	var wg sync.WaitGroup
+	for i, peer := range nodes {
+		wg.Go(func() { answers[i] = n.askRows(ctx, catalog.NodeID(peer.Id), req) })
+	}
+	wg.Wait()
+	for i, a := range answers {
+		if a.Error != nil {
+			m, _ := ctx.Value(missingKey{}).(*missing)
+			if m == nil {
+				return fmt.Errorf("node %d: %s", nodes[i].Id, a.Error.Message)
+			}
+			m.mu.Lock()
+			m.words = append(m.words, fmt.Sprintf("%s: rows of node %d are missing: %s", t.name, nodes[i].Id, a.Error.Message))
+			m.mu.Unlock()
+			continue
+		}
+		for _, row := range a.Rows {
+			values := make([]any, len(row.Values))
+			for j, v := range row.Values {
+				values[j] = liveValue(v)
+			}
+			if len(values) != len(t.columns) {
+				return fmt.Errorf("node %d: %d values for %d columns of %s: another version?", nodes[i].Id, len(values), len(t.columns), t.name)
+			}
+			if !yield(values) {
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
+func (n *Node) askRows(ctx context.Context, node catalog.NodeID, req *wire.TableRowsRequest) *wire.TableRowsResponse {
+	if node == n.nodeID() {
+		return n.tableRows(ctx, req)
+	}
+	addr := n.addresses.rpc(node)
+	ctx, cancel := context.WithTimeout(ctx, rowsTime)
+	defer cancel()
+	resp := new(wire.TableRowsResponse)
+	if err := n.pool.To(addr).Call(ctx, rpc.MethodTableRows, req, resp); err != nil {
+		return &wire.TableRowsResponse{Error: &wire.Error{Code: wire.Code_CODE_UNAVAILABLE, Message: err.Error()}}
+	}
+	return resp
+}
+
+// tableRows gives this node's rows of a table.
+func (n *Node) tableRows(ctx context.Context, req *wire.TableRowsRequest) *wire.TableRowsResponse {
+	t := n.live[req.Table]
+	if t == nil || len(req.FilterColumns) != len(req.FilterValues) {
+		return &wire.TableRowsResponse{Error: &wire.Error{Code: wire.Code_CODE_INVALID, Message: fmt.Sprintf("no table %q here", req.Table)}}
+	}
+	f := query.Filter{}
+	for i, c := range req.FilterColumns {
+		f[c] = liveValue(req.FilterValues[i])
+	}
+	resp := new(wire.TableRowsResponse)
+	err := t.local(ctx, f, func(values []any) bool {
+		if len(resp.Rows) == int(min(req.Limit, queryRowsMax)) {
+			resp.More = true
+			return false
+		}
+		resp.Rows = append(resp.Rows, tableRow(values))
+		return ctx.Err() == nil
+	})
+	switch {
+	case err != nil:
+		return &wire.TableRowsResponse{Error: &wire.Error{Code: wire.Code_CODE_INTERNAL, Message: err.Error()}}
+	case resp.More:
+		return &wire.TableRowsResponse{Error: &wire.Error{Code: wire.Code_CODE_TOO_LARGE, Message: query.ErrTooMany.Error()}}
+	}
+	return resp
+}
+
+// query answers one SQL statement.
+func (n *Node) query(ctx context.Context, req *wire.QueryRequest) *wire.QueryResponse {
+	m := new(missing)
+	result, err := n.queries.Query(context.WithValue(ctx, missingKey{}, m), req.Statement)
+	if err != nil {
+		code := wire.Code_CODE_INVALID
+		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+			code = wire.Code_CODE_TIMEOUT
+		}
+		return &wire.QueryResponse{Error: &wire.Error{Code: code, Message: err.Error()}, Warnings: m.words}
+	}
+	resp := &wire.QueryResponse{Columns: result.Columns, Warnings: m.words}
+	for _, r := range result.Rows {
+		resp.Rows = append(resp.Rows, tableRow(r))
+	}
+	return resp
+}
+
+// handleQueries serves both kinds of questions; they may take long.
+func (n *Node) handleQueries(s *rpc.Server) {
+	bounded := func(r *rpc.Request, f func(ctx context.Context) rpc.Message) {
+		n.beside(func() {
+			ctx, cancel := context.WithTimeout(n.ctx, queryTime)
+			defer cancel()
+			n.reply(r, f(ctx))
+		})
+	}
+	s.Handle(rpc.MethodQuery, nil, n.whenOpen(func(e *wire.Error) rpc.Message { return &wire.QueryResponse{Error: e} }, func(r *rpc.Request) {
+		bounded(r, func(ctx context.Context) rpc.Message { return n.query(ctx, r.Msg.(*wire.QueryRequest)) })
+	}))
+	if s == n.nodeServer {
+		s.Handle(rpc.MethodTableRows, nil, n.whenOpen(func(e *wire.Error) rpc.Message { return &wire.TableRowsResponse{Error: e} }, func(r *rpc.Request) {
+			bounded(r, func(ctx context.Context) rpc.Message { return n.tableRows(ctx, r.Msg.(*wire.TableRowsRequest)) })
+		}))
+	}
+}
+
+// The kinds of a wire.TableValue.
+const (
+	valueNull uint32 = iota
+	valueInteger
+	valueReal
+	valueText
+	valueBlob
+)
+
+func tableRow(values []any) *wire.TableRow {
+	row := &wire.TableRow{Values: make([]*wire.TableValue, len(values))}
+	for i, v := range values {
+		row.Values[i] = tableValue(v)
+	}
+	return row
+}
+
+// tableValue puts a value of package query on the wire.
+func tableValue(v any) *wire.TableValue {
+	switch v := v.(type) {
+	case nil:
+		return &wire.TableValue{}
+	case int64:
+		return &wire.TableValue{Kind: valueInteger, Integer: v}
+	case int:
+		return &wire.TableValue{Kind: valueInteger, Integer: int64(v)}
+	case uint32:
+		return &wire.TableValue{Kind: valueInteger, Integer: int64(v)}
+	case uint64:
+		if v > math.MaxInt64 {
+			return &wire.TableValue{Kind: valueText, Text: fmt.Append(nil, v)}
+		}
+		return &wire.TableValue{Kind: valueInteger, Integer: int64(v)}
+	case bool:
+		b := &wire.TableValue{Kind: valueInteger}
+		if v {
+			b.Integer = 1
+		}
+		return b
+	case float64:
+		return &wire.TableValue{Kind: valueReal, Real: v}
+	case string:
+		return &wire.TableValue{Kind: valueText, Text: []byte(v)}
+	case []byte:
+		return &wire.TableValue{Kind: valueBlob, Text: v}
+	}
+	panic(fmt.Sprintf("BUG: a table's value of type %T", v))
+}
+
+// liveValue is what tableValue was given, in the types of package query.
+func liveValue(v *wire.TableValue) any {
+	switch v.Kind {
+	case valueInteger:
+		return v.Integer
+	case valueReal:
+		return v.Real
+	case valueText:
+		return string(v.Text)
+	case valueBlob:
+		return v.Text
+	}
+	return nil
+}

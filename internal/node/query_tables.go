@@ -1,0 +1,82 @@
+package node
+
+import (
+	"context"
+	"strings"
+
+	"github.com/braiddb/braid/internal/admin/query"
+	"github.com/braiddb/braid/internal/catalog"
+)
+
+func column(name string, t query.Type, doc string) query.Column {
+	return query.Column{Name: name, Type: t, Doc: doc}
+}
+
+// liveTables lists what can be asked for with `braid query`.
+func (n *Node) liveTables() []*liveTable {
+	return []*liveTable{n.nodesTable(), n.tabletsTable()}
+}
+
+func (n *Node) nodesTable() *liveTable {
+	return &liveTable{
+		name: "nodes", doc: "The nodes of the catalog.",
+		columns: []query.Column{
+			column("node_id", query.Integer, "never reused"), column("state", query.Text, "as the master sees it"),
+			column("address", query.Text, "where nodes reach it"), column("location", query.Text, "region/zone/rack"),
+			column("incarnation", query.Integer, "one life of the data directory"), column("version", query.Text, "of the binary"),
+			column("roles", query.Text, "master, tablet, sequencer, storage"), column("sequencer_weight", query.Real, ""),
+			column("storage_weight", query.Real, ""), column("storage_state", query.Text, "read_write, read_only or none"),
+		},
+		local: func(_ context.Context, _ query.Filter, yield func([]any) bool) error {
+			for _, d := range n.index.Load().Catalog().GetNodes() {
+				if !yield([]any{
+					d.Id, lower(d.State.String(), "NODE_STATE_"), d.RpcAddr, d.Location, d.Incarnation, d.Version, roleWords(d.Roles),
+					d.SequencerWeight, d.StorageWeight, lower(d.StorageState.String(), "STORAGE_STATE_"),
+				}) {
+					break
+				}
+			}
+			return nil
+		},
+	}
+}
+
+func lower(name, prefix string) string { return strings.ToLower(strings.TrimPrefix(name, prefix)) }
+
+// roleWords lists the roles of a descriptor; none given means all.
+func roleWords(roles uint32) string {
+	if roles == 0 {
+		roles = catalog.RoleAll
+	}
+	var out []string
+	for i, word := range []string{"master", "tablet", "sequencer", "storage"} {
+		if roles&(1<<i) != 0 {
+			out = append(out, word)
+		}
+	}
+	return strings.Join(out, ",")
+}
+
+func (n *Node) tabletsTable() *liveTable {
+	return &liveTable{
+		name: "tablet_replicas", doc: "The replicas of tablets on each node, the master's group included.", ofEach: true,
+		columns: []query.Column{
+			column("node_id", query.Integer, ""), column("tablet_id", query.Integer, "1 is the master's group"),
+			column("replica_id", query.Integer, ""), column("role", query.Text, "leader, follower, candidate or learner"),
+			column("leader_node", query.Integer, "0: unknown"), column("term", query.Integer, ""), column("committed", query.Integer, ""),
+			column("applied", query.Integer, ""), column("lease_us", query.Integer, "what is left of the leader's lease"), column("quiesced", query.Integer, ""),
+		},
+		local: func(_ context.Context, _ query.Filter, yield func([]any) bool) error {
+			for _, g := range n.host.Groups() {
+				s := g.Status()
+				if !yield([]any{
+					uint64(n.id.Node), uint64(s.ID), uint64(s.Replica), strings.ToLower(s.Role.String()), uint64(s.LeaderNode), s.Term, s.Commit,
+					s.Applied, s.LeaseRemaining.Microseconds(), s.Quiesced,
+				}) {
+					break
+				}
+			}
+			return nil
+		},
+	}
+}
