@@ -66,6 +66,14 @@ var (
 	ErrTooLarge error = sentinel(wire.Code_CODE_TOO_LARGE)
 	// ErrDiskFull: the leader has no room; no effect.
 	ErrDiskFull error = sentinel(wire.Code_CODE_DISK_FULL)
+	// ErrNotDirectory: a log group stands where a log directory is needed, or the reverse.
+	ErrNotDirectory error = sentinel(wire.Code_CODE_NOT_DIRECTORY)
+	// ErrNotEmpty: the log directory still holds something.
+	ErrNotEmpty error = sentinel(wire.Code_CODE_NOT_EMPTY)
+	// ErrIDClash: the log ids asked for were given out before.
+	ErrIDClash error = sentinel(wire.Code_CODE_ID_CLASH)
+	// ErrInvalidAttributes: log attributes contradict each other or are out of bounds.
+	ErrInvalidAttributes error = sentinel(wire.Code_CODE_INVALID_ATTRIBUTES)
 	// ErrCanceled: the caller's context ended, or the client was closed, before
 	// anything was sent; no effect.
 	ErrCanceled error = sentinel(wire.Code_CODE_CANCELED)
@@ -114,6 +122,11 @@ var codeTexts = map[Code]string{
 	wire.Code_CODE_NOT_FOUND:        "not found",
 	wire.Code_CODE_UNAVAILABLE:      "unavailable",
 	wire.Code_CODE_INTERNAL:         "internal error",
+
+	wire.Code_CODE_NOT_DIRECTORY:      "not a directory",
+	wire.Code_CODE_NOT_EMPTY:          "not empty",
+	wire.Code_CODE_ID_CLASH:           "log ids taken",
+	wire.Code_CODE_INVALID_ATTRIBUTES: "invalid attributes",
 }
 
 func codeText(c Code) string {

@@ -1414,6 +1414,7 @@ type LogGroup struct {
 	LastLog       uint64                 `protobuf:"varint,5,opt,name=last_log,json=lastLog,proto3" json:"last_log,omitempty"`
 	Attributes    *LogAttributes         `protobuf:"bytes,6,opt,name=attributes,proto3" json:"attributes,omitempty"`
 	Version       uint64                 `protobuf:"varint,7,opt,name=version,proto3" json:"version,omitempty"` // of the catalog when it last changed
+	More          []*LogRange            `protobuf:"bytes,8,rep,name=more,proto3" json:"more,omitempty"`        // that it grew by, ascending; its logs are numbered through all ranges
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1497,6 +1498,66 @@ func (x *LogGroup) GetVersion() uint64 {
 	return 0
 }
 
+func (x *LogGroup) GetMore() []*LogRange {
+	if x != nil {
+		return x.More
+	}
+	return nil
+}
+
+// LogRange is the logs with the ids [first, last].
+type LogRange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	First         uint64                 `protobuf:"varint,1,opt,name=first,proto3" json:"first,omitempty"`
+	Last          uint64                 `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogRange) Reset() {
+	*x = LogRange{}
+	mi := &file_internal_catalog_catalog_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogRange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogRange) ProtoMessage() {}
+
+func (x *LogRange) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_catalog_catalog_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogRange.ProtoReflect.Descriptor instead.
+func (*LogRange) Descriptor() ([]byte, []int) {
+	return file_internal_catalog_catalog_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *LogRange) GetFirst() uint64 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *LogRange) GetLast() uint64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
 // Snapshot of the whole catalog, at one version.
 type Catalog struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -1522,13 +1583,14 @@ type Catalog struct {
 	NextLogId         uint64          `protobuf:"varint,18,opt,name=next_log_id,json=nextLogId,proto3" json:"next_log_id,omitempty"`               // never given out twice
 	NextLogItemId     uint64          `protobuf:"varint,19,opt,name=next_log_item_id,json=nextLogItemId,proto3" json:"next_log_item_id,omitempty"` // of directories and groups
 	LogDefaults       *LogAttributes  `protobuf:"bytes,20,opt,name=log_defaults,json=logDefaults,proto3" json:"log_defaults,omitempty"`            // the cluster's, over the built-in ones
+	LogVersion        uint64          `protobuf:"varint,21,opt,name=log_version,json=logVersion,proto3" json:"log_version,omitempty"`              // of the catalog when anything of logs last changed
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Catalog) Reset() {
 	*x = Catalog{}
-	mi := &file_internal_catalog_catalog_proto_msgTypes[11]
+	mi := &file_internal_catalog_catalog_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1540,7 +1602,7 @@ func (x *Catalog) String() string {
 func (*Catalog) ProtoMessage() {}
 
 func (x *Catalog) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_catalog_catalog_proto_msgTypes[11]
+	mi := &file_internal_catalog_catalog_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1553,7 +1615,7 @@ func (x *Catalog) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Catalog.ProtoReflect.Descriptor instead.
 func (*Catalog) Descriptor() ([]byte, []int) {
-	return file_internal_catalog_catalog_proto_rawDescGZIP(), []int{11}
+	return file_internal_catalog_catalog_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Catalog) GetClusterId() string {
@@ -1696,6 +1758,13 @@ func (x *Catalog) GetLogDefaults() *LogAttributes {
 	return nil
 }
 
+func (x *Catalog) GetLogVersion() uint64 {
+	if x != nil {
+		return x.LogVersion
+	}
+	return 0
+}
+
 var File_internal_catalog_catalog_proto protoreflect.FileDescriptor
 
 const file_internal_catalog_catalog_proto_rawDesc = "" +
@@ -1805,7 +1874,7 @@ const file_internal_catalog_catalog_proto_rawDesc = "" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12<\n" +
 	"\n" +
 	"attributes\x18\x04 \x01(\v2\x1c.braid.catalog.LogAttributesR\n" +
-	"attributes\"\xd6\x01\n" +
+	"attributes\"\x83\x02\n" +
 	"\bLogGroup\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x16\n" +
 	"\x06parent\x18\x02 \x01(\x04R\x06parent\x12\x12\n" +
@@ -1815,7 +1884,11 @@ const file_internal_catalog_catalog_proto_rawDesc = "" +
 	"\n" +
 	"attributes\x18\x06 \x01(\v2\x1c.braid.catalog.LogAttributesR\n" +
 	"attributes\x12\x18\n" +
-	"\aversion\x18\a \x01(\x04R\aversion\"\xa3\a\n" +
+	"\aversion\x18\a \x01(\x04R\aversion\x12+\n" +
+	"\x04more\x18\b \x03(\v2\x17.braid.catalog.LogRangeR\x04more\"4\n" +
+	"\bLogRange\x12\x14\n" +
+	"\x05first\x18\x01 \x01(\x04R\x05first\x12\x12\n" +
+	"\x04last\x18\x02 \x01(\x04R\x04last\"\xc4\a\n" +
 	"\aCatalog\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x18\n" +
@@ -1840,7 +1913,9 @@ const file_internal_catalog_catalog_proto_rawDesc = "" +
 	"log_groups\x18\x11 \x03(\v2\x17.braid.catalog.LogGroupR\tlogGroups\x12\x1e\n" +
 	"\vnext_log_id\x18\x12 \x01(\x04R\tnextLogId\x12'\n" +
 	"\x10next_log_item_id\x18\x13 \x01(\x04R\rnextLogItemId\x12?\n" +
-	"\flog_defaults\x18\x14 \x01(\v2\x1c.braid.catalog.LogAttributesR\vlogDefaults*>\n" +
+	"\flog_defaults\x18\x14 \x01(\v2\x1c.braid.catalog.LogAttributesR\vlogDefaults\x12\x1f\n" +
+	"\vlog_version\x18\x15 \x01(\x04R\n" +
+	"logVersion*>\n" +
 	"\x04Hash\x12\x14\n" +
 	"\x10HASH_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -1906,7 +1981,7 @@ func file_internal_catalog_catalog_proto_rawDescGZIP() []byte {
 }
 
 var file_internal_catalog_catalog_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
-var file_internal_catalog_catalog_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_internal_catalog_catalog_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_internal_catalog_catalog_proto_goTypes = []any{
 	(Hash)(0),             // 0: braid.catalog.Hash
 	(Type)(0),             // 1: braid.catalog.Type
@@ -1928,7 +2003,8 @@ var file_internal_catalog_catalog_proto_goTypes = []any{
 	(*LogAttributes)(nil), // 17: braid.catalog.LogAttributes
 	(*LogDirectory)(nil),  // 18: braid.catalog.LogDirectory
 	(*LogGroup)(nil),      // 19: braid.catalog.LogGroup
-	(*Catalog)(nil),       // 20: braid.catalog.Catalog
+	(*LogRange)(nil),      // 20: braid.catalog.LogRange
+	(*Catalog)(nil),       // 21: braid.catalog.Catalog
 }
 var file_internal_catalog_catalog_proto_depIdxs = []int32{
 	1,  // 0: braid.catalog.Column.type:type_name -> braid.catalog.Type
@@ -1947,20 +2023,21 @@ var file_internal_catalog_catalog_proto_depIdxs = []int32{
 	8,  // 13: braid.catalog.LogAttributes.durability:type_name -> braid.catalog.Durability
 	17, // 14: braid.catalog.LogDirectory.attributes:type_name -> braid.catalog.LogAttributes
 	17, // 15: braid.catalog.LogGroup.attributes:type_name -> braid.catalog.LogAttributes
-	11, // 16: braid.catalog.Catalog.keyspaces:type_name -> braid.catalog.Keyspace
-	12, // 17: braid.catalog.Catalog.tables:type_name -> braid.catalog.Table
-	14, // 18: braid.catalog.Catalog.tablets:type_name -> braid.catalog.Tablet
-	15, // 19: braid.catalog.Catalog.nodes:type_name -> braid.catalog.Node
-	13, // 20: braid.catalog.Catalog.master_replicas:type_name -> braid.catalog.Replica
-	13, // 21: braid.catalog.Catalog.master_adding:type_name -> braid.catalog.Replica
-	18, // 22: braid.catalog.Catalog.log_directories:type_name -> braid.catalog.LogDirectory
-	19, // 23: braid.catalog.Catalog.log_groups:type_name -> braid.catalog.LogGroup
-	17, // 24: braid.catalog.Catalog.log_defaults:type_name -> braid.catalog.LogAttributes
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	20, // 16: braid.catalog.LogGroup.more:type_name -> braid.catalog.LogRange
+	11, // 17: braid.catalog.Catalog.keyspaces:type_name -> braid.catalog.Keyspace
+	12, // 18: braid.catalog.Catalog.tables:type_name -> braid.catalog.Table
+	14, // 19: braid.catalog.Catalog.tablets:type_name -> braid.catalog.Tablet
+	15, // 20: braid.catalog.Catalog.nodes:type_name -> braid.catalog.Node
+	13, // 21: braid.catalog.Catalog.master_replicas:type_name -> braid.catalog.Replica
+	13, // 22: braid.catalog.Catalog.master_adding:type_name -> braid.catalog.Replica
+	18, // 23: braid.catalog.Catalog.log_directories:type_name -> braid.catalog.LogDirectory
+	19, // 24: braid.catalog.Catalog.log_groups:type_name -> braid.catalog.LogGroup
+	17, // 25: braid.catalog.Catalog.log_defaults:type_name -> braid.catalog.LogAttributes
+	26, // [26:26] is the sub-list for method output_type
+	26, // [26:26] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_internal_catalog_catalog_proto_init() }
@@ -1975,7 +2052,7 @@ func file_internal_catalog_catalog_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_catalog_catalog_proto_rawDesc), len(file_internal_catalog_catalog_proto_rawDesc)),
 			NumEnums:      9,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

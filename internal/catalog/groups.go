@@ -51,6 +51,12 @@ func (c *Catalog) Shallow() *Catalog {
 		MasterRemoving:    c.MasterRemoving,
 		MasterConfigIndex: c.MasterConfigIndex,
 		MasterDescriptor:  c.MasterDescriptor,
+		LogDirectories:    c.LogDirectories, // replaced, never changed: see Logs
+		LogGroups:         c.LogGroups,
+		NextLogId:         c.NextLogId,
+		NextLogItemId:     c.NextLogItemId,
+		LogDefaults:       c.LogDefaults,
+		LogVersion:        c.LogVersion,
 	}
 }
 

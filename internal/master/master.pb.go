@@ -688,7 +688,8 @@ type Outcome struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	RequestId     uint64                 `protobuf:"varint,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	Error         *wire.Error            `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
-	Table         uint32                 `protobuf:"varint,3,opt,name=table,proto3" json:"table,omitempty"` // created or altered
+	Table         uint32                 `protobuf:"varint,3,opt,name=table,proto3" json:"table,omitempty"`                       // created or altered
+	LogGroup      uint64                 `protobuf:"varint,4,opt,name=log_group,json=logGroup,proto3" json:"log_group,omitempty"` // made, changed or found
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -740,6 +741,13 @@ func (x *Outcome) GetError() *wire.Error {
 func (x *Outcome) GetTable() uint32 {
 	if x != nil {
 		return x.Table
+	}
+	return 0
+}
+
+func (x *Outcome) GetLogGroup() uint64 {
+	if x != nil {
+		return x.LogGroup
 	}
 	return 0
 }
@@ -799,12 +807,13 @@ const file_internal_master_master_proto_rawDesc = "" +
 	"\vhybrid_time\x18\x02 \x01(\x04R\n" +
 	"hybridTime\x12\x14\n" +
 	"\x05floor\x18\x03 \x01(\x04R\x05floor\x12)\n" +
-	"\x04done\x18\x04 \x03(\v2\x15.braid.master.OutcomeR\x04done\"g\n" +
+	"\x04done\x18\x04 \x03(\v2\x15.braid.master.OutcomeR\x04done\"\x84\x01\n" +
 	"\aOutcome\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\x04R\trequestId\x12'\n" +
 	"\x05error\x18\x02 \x01(\v2\x11.braid.wire.ErrorR\x05error\x12\x14\n" +
-	"\x05table\x18\x03 \x01(\rR\x05tableB*Z(github.com/braiddb/braid/internal/masterb\x06proto3"
+	"\x05table\x18\x03 \x01(\rR\x05table\x12\x1b\n" +
+	"\tlog_group\x18\x04 \x01(\x04R\blogGroupB*Z(github.com/braiddb/braid/internal/masterb\x06proto3"
 
 var (
 	file_internal_master_master_proto_rawDescOnce sync.Once

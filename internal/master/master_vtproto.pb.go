@@ -271,6 +271,7 @@ func (m *Outcome) CloneVT() *Outcome {
 	r := new(Outcome)
 	r.RequestId = m.RequestId
 	r.Table = m.Table
+	r.LogGroup = m.LogGroup
 	if rhs := m.Error; rhs != nil {
 		if vtpb, ok := interface{}(rhs).(interface{ CloneVT() *messages.Error }); ok {
 			r.Error = vtpb.CloneVT()
@@ -665,6 +666,9 @@ func (this *Outcome) EqualVT(that *Outcome) bool {
 		return false
 	}
 	if this.Table != that.Table {
+		return false
+	}
+	if this.LogGroup != that.LogGroup {
 		return false
 	}
 	return string(this.unknownFields) == string(that.unknownFields)
@@ -1301,6 +1305,11 @@ func (m *Outcome) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.LogGroup != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.LogGroup))
+		i--
+		dAtA[i] = 0x20
+	}
 	if m.Table != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Table))
 		i--
@@ -1590,6 +1599,9 @@ func (m *Outcome) SizeVT() (n int) {
 	}
 	if m.Table != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.Table))
+	}
+	if m.LogGroup != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.LogGroup))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -3164,6 +3176,25 @@ func (m *Outcome) UnmarshalVT(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.Table |= uint32(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 4:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field LogGroup", wireType)
+			}
+			m.LogGroup = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.LogGroup |= uint64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}
@@ -4753,6 +4784,25 @@ func (m *Outcome) UnmarshalVTUnsafe(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.Table |= uint32(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 4:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field LogGroup", wireType)
+			}
+			m.LogGroup = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.LogGroup |= uint64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}
