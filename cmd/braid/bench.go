@@ -63,7 +63,7 @@ func (c benchCmd) Run() error {
 			fmt.Fprintf(os.Stderr, "\r%3.0f s of %.0f s   %d operations", done.Seconds(), (c.Warmup + c.Duration).Seconds(), ops)
 		}
 	}
-	r, err := bench.Run(ctx, redisKV{cl.Redis()}, o)
+	r, err := bench.RunKV(ctx, redisKV{cl.Redis()}, o)
 	if o.Progress != nil {
 		fmt.Fprintln(os.Stderr)
 	}

@@ -19,22 +19,29 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// KV is the system under load: single-key writes and reads.
+// KV is a system under load: single-key writes and reads.
 type KV interface {
 	Put(ctx context.Context, key, value []byte) error
 	Get(ctx context.Context, key []byte) error
 }
 
+// Logs is another: appends to the i-th of its logs, answered once they are durable.
+type Logs interface {
+	Append(ctx context.Context, log int, payload []byte) error
+}
+
 // Options say what load to make. The zero value of a field takes the default in brackets.
 type Options struct {
-	Workload   string        // put, get or mix (half and half) [put]
+	Workload   string        // put, get or mix (half and half), or append [put]
 	Clients    int           // concurrent clients [64]
 	ValueBytes int           // [128]
-	Keys       int           // size of the key space [100000]
+	Keys       int           // put, get, mix: size of the key space [100000]
+	Logs       int           // append: how many logs; a client appends to them in turn [1]
 	Duration   time.Duration // measured time [10s]
 	Warmup     time.Duration // time before it, not counted [1s]
 	Rate       float64       // operations a second over all clients; 0 is a closed loop
 	Seed       uint64
+	PIDs       []int                               // of the servers, if they run here: their CPU is measured
 	Progress   func(done time.Duration, ops int64) // called about once a second
 }
 
@@ -51,6 +58,9 @@ func (o Options) withDefaults() Options {
 	if o.Keys == 0 {
 		o.Keys = 100_000
 	}
+	if o.Logs == 0 {
+		o.Logs = 1
+	}
 	if o.Duration == 0 {
 		o.Duration = 10 * time.Second
 	}
@@ -63,12 +73,12 @@ func (o Options) withDefaults() Options {
 // Validate says what is wrong with the options.
 func (o Options) Validate() error {
 	switch o.Workload {
-	case "", "put", "get", "mix":
+	case "", "put", "get", "mix", "append":
 	default:
-		return fmt.Errorf("unknown workload %q: put, get or mix", o.Workload)
+		return fmt.Errorf("unknown workload %q: put, get, mix or append", o.Workload)
 	}
-	if o.Clients < 0 || o.Clients > 100_000 || o.ValueBytes < 0 || o.ValueBytes > 64<<20 || o.Keys < 0 || o.Rate < 0 {
-		return fmt.Errorf("clients (at most 100000), value bytes (at most 64 MiB), keys and rate must not be negative")
+	if o.Clients < 0 || o.Clients > 100_000 || o.ValueBytes < 0 || o.ValueBytes > 64<<20 || o.Keys < 0 || o.Logs < 0 || o.Rate < 0 {
+		return fmt.Errorf("clients (at most 100000), value bytes (at most 64 MiB), keys, logs and rate must not be negative")
 	}
 	return nil
 }
@@ -82,6 +92,7 @@ type Result struct {
 	Errors     int64   `json:"errors"`
 	FirstError string  `json:"first_error,omitempty"`
 	PerSecond  float64 `json:"ops_per_second"`
+	CPU        float64 `json:"server_cpu_us_per_op,omitempty"` // of the processes in Options.PIDs
 	P50        float64 `json:"p50_ms"`
 	P99        float64 `json:"p99_ms"`
 	P999       float64 `json:"p999_ms"`
@@ -95,8 +106,38 @@ type worker struct {
 	first   error
 }
 
-// Run puts the load on kv until the duration is over or ctx ends.
-func Run(ctx context.Context, kv KV, o Options) (Result, error) {
+// operation is one thing that a client does.
+type operation func(ctx context.Context, client uint64, n int64, rng *rand.Rand) error
+
+// RunKV puts the load on kv until the duration is over or ctx ends.
+func RunKV(ctx context.Context, kv KV, o Options) (Result, error) {
+	value := o.payload()
+	return run(ctx, o, func(ctx context.Context, _ uint64, _ int64, rng *rand.Rand) error {
+		key := strconv.AppendInt([]byte("key"), int64(rng.IntN(o.withDefaults().Keys)), 10)
+		if o.Workload == "get" || (o.Workload == "mix" && rng.IntN(2) == 0) {
+			return kv.Get(ctx, key)
+		}
+		return kv.Put(ctx, key, value)
+	})
+}
+
+// RunLogs appends to logs until the duration is over or ctx ends.
+func RunLogs(ctx context.Context, logs Logs, o Options) (Result, error) {
+	payload, count := o.payload(), int64(o.withDefaults().Logs)
+	return run(ctx, o, func(ctx context.Context, client uint64, n int64, _ *rand.Rand) error {
+		return logs.Append(ctx, int((int64(client)+n)%count), payload)
+	})
+}
+
+func (o Options) payload() []byte {
+	value := make([]byte, o.withDefaults().ValueBytes)
+	for i := range value {
+		value[i] = 'a' + byte(i%26)
+	}
+	return value
+}
+
+func run(ctx context.Context, o Options, do operation) (Result, error) {
 	if err := o.Validate(); err != nil {
 		return Result{}, err
 	}
@@ -105,25 +146,27 @@ func Run(ctx context.Context, kv KV, o Options) (Result, error) {
 	defer cancel()
 	begin := time.Now()
 	from := begin.Add(o.Warmup)
-	value := make([]byte, o.ValueBytes)
-	for i := range value {
-		value[i] = 'a' + byte(i%26)
-	}
+	cpu := watchCPU(ctx, o.PIDs, from)
 	workers := make([]worker, o.Clients)
 	var ops atomic.Int64
 	var wg sync.WaitGroup
 	for i := range workers {
 		workers[i].latency = hdrhistogram.New(1, int64(2*time.Minute/time.Microsecond), 3)
-		wg.Go(func() { workers[i].run(ctx, kv, o, uint64(i), begin, from, value, &ops) })
+		wg.Go(func() { workers[i].run(ctx, do, o, uint64(i), begin, from, &ops) })
 	}
 	stopProgress := o.report(ctx, begin, &ops)
 	wg.Wait()
 	measured := time.Since(from)
 	stopProgress()
-	return o.sum(workers, measured), nil
+	r := o.sum(workers, measured)
+	used, err := cpu()
+	if err == nil && r.Operations > 0 {
+		r.CPU = float64(used.Microseconds()) / float64(r.Operations)
+	}
+	return r, err
 }
 
-func (w *worker) run(ctx context.Context, kv KV, o Options, id uint64, begin, from time.Time, value []byte, ops *atomic.Int64) {
+func (w *worker) run(ctx context.Context, do operation, o Options, id uint64, begin, from time.Time, ops *atomic.Int64) {
 	rng := rand.New(rand.NewPCG(o.Seed, id))
 	var interval time.Duration
 	if o.Rate > 0 {
@@ -137,7 +180,7 @@ func (w *worker) run(ctx context.Context, kv KV, o Options, id uint64, begin, fr
 				return
 			}
 		}
-		err := w.one(ctx, kv, o, rng, value)
+		err := do(ctx, id, n, rng)
 		if ctx.Err() != nil {
 			return
 		}
@@ -153,14 +196,6 @@ func (w *worker) run(ctx context.Context, kv KV, o Options, id uint64, begin, fr
 		}
 		w.latency.RecordValue(max(1, time.Since(due).Microseconds()))
 	}
-}
-
-func (w *worker) one(ctx context.Context, kv KV, o Options, rng *rand.Rand, value []byte) error {
-	key := strconv.AppendInt([]byte("key"), int64(rng.IntN(o.Keys)), 10)
-	if o.Workload == "get" || (o.Workload == "mix" && rng.IntN(2) == 0) {
-		return kv.Get(ctx, key)
-	}
-	return kv.Put(ctx, key, value)
 }
 
 func waitUntil(ctx context.Context, t time.Time) bool {

@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"errors"
+	"os"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -27,7 +28,7 @@ func TestRunCountsWhatHappened(t *testing.T) {
 	for _, rate := range []float64{0, 2000} {
 		kv := &counted{}
 		var progressed atomic.Int64
-		r, err := Run(t.Context(), kv, Options{Workload: "mix", Clients: 4, ValueBytes: 7, Keys: 10, Warmup: time.Millisecond,
+		r, err := RunKV(t.Context(), kv, Options{Workload: "mix", Clients: 4, ValueBytes: 7, Keys: 10, Warmup: time.Millisecond,
 			Duration: 1100 * time.Millisecond, Rate: rate, Progress: func(time.Duration, int64) { progressed.Add(1) }})
 		if err != nil {
 			t.Fatal(err)
@@ -49,8 +50,39 @@ func TestRunCountsWhatHappened(t *testing.T) {
 
 func TestBadOptionsAreRefused(t *testing.T) {
 	for _, o := range []Options{{Workload: "drop"}, {Clients: -1}, {ValueBytes: 65 << 20}, {Rate: -1}} {
-		if _, err := Run(t.Context(), &counted{}, o); err == nil {
+		if _, err := RunKV(t.Context(), &counted{}, o); err == nil {
 			t.Errorf("%+v was accepted", o)
 		}
+	}
+}
+
+// appended counts appends by log.
+type appended [3]atomic.Int64
+
+func (a *appended) Append(_ context.Context, log int, payload []byte) error {
+	if len(payload) != 9 {
+		return errors.New("wrong shape")
+	}
+	a[log].Add(1)
+	return nil
+}
+
+func TestAppendsGoToAllLogs(t *testing.T) {
+	var logs appended
+	r, err := RunLogs(t.Context(), &logs, Options{Workload: "append", Clients: 2, ValueBytes: 9, Logs: 3, Warmup: time.Millisecond,
+		Duration: 50 * time.Millisecond, PIDs: []int{os.Getpid()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Operations == 0 || r.Errors != 0 || r.CPU <= 0 {
+		t.Errorf("%+v", r)
+	}
+	for i := range logs {
+		if logs[i].Load() == 0 {
+			t.Errorf("log %d got nothing", i)
+		}
+	}
+	if _, err := RunLogs(t.Context(), &logs, Options{Workload: "append", ValueBytes: 9, Duration: time.Millisecond, PIDs: []int{1 << 30}}); err == nil {
+		t.Error("the CPU of a process that does not exist was measured")
 	}
 }
