@@ -63,13 +63,13 @@ func inLocation(location, within string) bool {
 
 // arrival draws from the exponential distribution of rate 1.
 func arrival(log logs.LogID, node catalog.NodeID) float64 {
-	h := mix(mix(uint64(log)+0x9e3779b97f4a7c15) ^ uint64(node)*0xd1342543de82ef95)
+	h := scramble(scramble(uint64(log)+0x9e3779b97f4a7c15) ^ uint64(node)*0xd1342543de82ef95)
 	// 53 bits, never 0: (0, 1].
 	return -math.Log(float64(h>>11+1) / (1 << 53))
 }
 
-// mix is the finalizer of splitmix64: each bit of x flips half of the result's.
-func mix(x uint64) uint64 {
+// scramble is the finalizer of splitmix64: each bit of x flips half of the result's.
+func scramble(x uint64) uint64 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	return x ^ x>>31
