@@ -140,7 +140,9 @@ func (c *Client) AlterTable(ctx context.Context, keyspace, name string, changes 
 	return c.table(catalog.TableID(resp.Table.Id)).Refresh(ctx)
 }
 
-// DropTable drops a table and all of its rows.
+// DropTable drops a table and all of its rows. The nodes hear of it within a
+// heartbeat: until then a write by somebody who knows the table of old may still
+// be acknowledged, and is lost with the table.
 func (c *Client) DropTable(ctx context.Context, keyspace, name string) error {
 	_, err := c.catalog(ctx, &wire.CatalogRequest{
 		Action: wire.CatalogRequest_ACTION_DROP_TABLE,

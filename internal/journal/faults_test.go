@@ -209,6 +209,9 @@ func TestAFullDiskRefusesEntriesAndRecovers(t *testing.T) {
 	appendWait(t, j, entry(1, 1, "x"))
 	fs.SetCapacity(fs.Used() + 1<<19)
 	until(t, "the journal to see it", clock.fire, j.Full)
+	if !j.OutOfDisk() {
+		t.Error("a disk below the reserve is not said to be short of space")
+	}
 	if err := appendErr(j, entry(1, 2, "y")); !errors.Is(err, ErrNoSpace) {
 		t.Errorf("an entry below the reserve: %v", err)
 	}
@@ -248,6 +251,9 @@ func TestNoSpaceForASegment(t *testing.T) {
 	}
 	if err := fill(); !errors.Is(err, ErrNoSpace) {
 		t.Fatal(err)
+	}
+	if !j.OutOfDisk() {
+		t.Error("a full disk is not said to be out of space")
 	}
 	if pos < 40 {
 		t.Errorf("only %d entries went in", pos)
@@ -299,6 +305,9 @@ func TestPressureNamesTheStreamsThatPin(t *testing.T) {
 	}
 	if !errors.Is(err, ErrNoSpace) {
 		t.Fatal(err)
+	}
+	if !j.Full() || j.OutOfDisk() {
+		t.Errorf("at its bound the journal says full %v, out of disk %v", j.Full(), j.OutOfDisk())
 	}
 	if pinned := <-told; len(pinned) != 1 || pinned[0] != 5 {
 		t.Errorf("pressure on %v", pinned)

@@ -338,6 +338,16 @@ func (l *ledger) pinning() []StreamID {
 	return out
 }
 
+// standing counts the streams that were not dropped.
+func (l *ledger) standing() (n int) {
+	for _, st := range l.streams {
+		if st.dropped == nil {
+			n++
+		}
+	}
+	return n
+}
+
 // liveBytes is the distance from the oldest position in use to the newest.
 func (l *ledger) liveBytes() int64 {
 	n := l.offset

@@ -65,14 +65,14 @@ func (j *Journal) keepSpare() {
 	defer b.Unlock()
 	switch {
 	case err == nil:
-		b.spare, b.stuck, b.wantErr = made, false, nil
+		b.spare, b.stuck, b.bound, b.wantErr = made, false, false, nil
 	case size > j.o.SegmentBytes:
 		b.wantErr = err
 		if b.want == 0 {
 			b.wantErr = nil
 		}
 	default:
-		b.stuck = true
+		b.stuck, b.bound = true, bound
 	}
 	j.setFull()
 	b.changed.Broadcast()
@@ -81,6 +81,7 @@ func (j *Journal) keepSpare() {
 // setFull decides whether entries are refused. The books are locked.
 func (j *Journal) setFull() {
 	full := j.books.stuck || j.books.lowSpace
+	j.noDisk.Store(j.books.stuck && !j.books.bound || j.books.lowSpace)
 	if j.full.Swap(full) != full {
 		j.o.Logger.Warn("journal space", "full", full, "disk", j.books.lowSpace, "segments", len(j.books.live))
 	}

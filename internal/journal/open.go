@@ -33,6 +33,7 @@ type Journal struct {
 	wakeup  chan struct{}
 
 	full    atomic.Bool
+	noDisk  atomic.Bool
 	failed  atomic.Bool
 	fault   atomic.Pointer[error]
 	closeMu sync.Mutex
@@ -369,6 +370,10 @@ func (j *Journal) Trust() {
 // Full reports whether Appends with entries are refused for want of space.
 func (j *Journal) Full() bool { return j.full.Load() }
 
+// OutOfDisk reports whether Full is for want of disk space. It is not where the
+// journal has reached its bound, which passes as soon as the LSM has flushed.
+func (j *Journal) OutOfDisk() bool { return j.noDisk.Load() }
+
 func (j *Journal) failure() error {
 	if e := j.fault.Load(); e != nil {
 		return *e
@@ -465,6 +470,6 @@ func (j *Journal) Metrics() Metrics {
 	b.Lock()
 	defer b.Unlock()
 	m.Rewritten = b.rewrites
-	m.Segments, m.SegmentsFree, m.LiveBytes, m.Streams = len(b.live), len(b.free)+len(b.leaving), b.liveBytes(), len(b.streams)
+	m.Segments, m.SegmentsFree, m.LiveBytes, m.Streams = len(b.live), len(b.free)+len(b.leaving), b.liveBytes(), b.standing()
 	return m
 }

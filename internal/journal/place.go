@@ -16,6 +16,7 @@ type books struct {
 	spare   *openSegment // prepared to be the next
 	nextGen uint64
 	stuck   bool  // the spare cannot be had: no disk space, or the bound is reached
+	bound   bool  // stuck: it is the bound
 	want    int64 // a segment this large is wanted, for one large group; 0: none
 	wantErr error // why it cannot be had
 	closing []vfs.File

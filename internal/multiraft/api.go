@@ -108,7 +108,7 @@ type ProposalResult struct {
 var (
 	ErrNotReady       = errors.New("the leader cannot serve yet")
 	ErrOverloaded     = errors.New("too many bytes wait to be replicated")
-	ErrDiskFull       = errors.New("the journal's disk is low on space")
+	ErrDiskFull       = errors.New("the journal is full: it waits for the LSM, or for space on its disk")
 	ErrClockOutlier   = errors.New("this node's clock disagrees with a majority of its peers")
 	ErrUnknownOutcome = errors.New("leadership was lost while the write was in the log: it may or may not take effect")
 	ErrStopped        = errors.New("the group is not served by this node any more")

@@ -133,7 +133,7 @@ func (n *Node) openReplica(rep *Replica, recovered *journal.StreamReplay) error 
 func (n *Node) tabletDeps() tablet.Deps {
 	return tablet.Deps{
 		Engine: n.engine, Clock: n.clock, Now: n.deps.Now, AfterFunc: n.deps.AfterFunc,
-		DiskFull: n.journal.Full, Logger: n.log, Options: tablet.Options{RequestBytesMax: requestBytesMax},
+		DiskFull: n.journal.OutOfDisk, Logger: n.log, Options: tablet.Options{RequestBytesMax: requestBytesMax},
 	}
 }
 

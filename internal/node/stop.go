@@ -181,8 +181,27 @@ func (n *Node) redisInfo() []redis.InfoSection {
 	}}}
 }
 
+// counts is what of the cluster is on this node now.
+func (n *Node) counts() *Counts {
+	c := new(Counts)
+	for _, g := range n.host.Groups() {
+		c.Replicas++
+		if g.Leading() == nil {
+			c.Leaders++
+		}
+	}
+	return c
+}
+
+// Counts are metrics of what a node holds.
+type Counts struct {
+	Replicas int64 // of tablets and of the master
+	Leaders  int64 // of those, the ones that lead and serve
+}
+
 func (n *Node) metrics() map[string]func() any {
 	return map[string]func() any{
+		"node":       func() any { return n.counts() },
 		"journal":    func() any { m := n.journal.Metrics(); return &m },
 		"multiraft":  func() any { return n.host.Metrics() },
 		"rpc_out":    func() any { return n.pool.Metrics() },
