@@ -3,6 +3,7 @@ package catalog
 import (
 	"slices"
 	"sort"
+	"sync"
 )
 
 // Index finds things in one version of a catalog. It is immutable: make another
@@ -15,12 +16,32 @@ type Index struct {
 	nodes     map[NodeID]*Node
 	groups    map[GroupID]*Tablet
 	tablets   map[TableID][]*Tablet // sorted by hash_start
+	logs      func() *Logs          // indexed when first asked for
 }
 
 // NewIndex indexes a valid catalog.
 func NewIndex(c *Catalog) *Index {
+	return newIndex(c, sync.OnceValue(func() *Logs { return NewLogs(c) }))
+}
+
+// Next indexes a later version of the same cluster's catalog. The index of logs
+// is shared where nothing of them has changed in between.
+func (x *Index) Next(c *Catalog) *Index {
+	if c.GetLogVersion() == x.catalog.GetLogVersion() && c.GetClusterId() == x.catalog.GetClusterId() {
+		return newIndex(c, x.logs)
+	}
+	return NewIndex(c)
+}
+
+// NextWithLogs is Next where the index of logs is at hand already.
+func (x *Index) NextWithLogs(c *Catalog, l *Logs) *Index {
+	return newIndex(c, func() *Logs { return l })
+}
+
+func newIndex(c *Catalog, logs func() *Logs) *Index {
 	x := &Index{
 		catalog:   c,
+		logs:      logs,
 		tables:    make(map[TableID]*Table, len(c.GetTables())),
 		names:     make(map[[2]string]*Table, len(c.GetTables())),
 		keyspaces: make(map[string]*Keyspace, len(c.GetKeyspaces())),
@@ -55,6 +76,9 @@ func NewIndex(c *Catalog) *Index {
 	}
 	return x
 }
+
+// Logs is the log part.
+func (x *Index) Logs() *Logs { return x.logs() }
 
 // Catalog is what was indexed.
 func (x *Index) Catalog() *Catalog { return x.catalog }

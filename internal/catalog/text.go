@@ -12,6 +12,8 @@ import (
 //	keyspace shop x3
 //	table 2 shop.orders murmur3 x3 running, schema 1: customer#1 string hash, at#2 timestamp range desc
 //	tablet 4 of 2 [0, end) v1: 10@n1 11@n2 12@n3(learner) +13@n4 -10 as of 99
+//	log directory 2 /events, backlog=7d
+//	log group 3 /events/clicks 1-4 9-12 v7, replication=node:3
 func Text(c *Catalog) string {
 	var sb strings.Builder
 	fmt.Fprintf(&sb, "catalog %d of cluster %s\n", c.GetVersion(), c.GetClusterId())
@@ -39,6 +41,7 @@ func Text(c *Catalog) string {
 		}
 		fmt.Fprintf(&sb, "tablet %d of %d [%#x, %s) %s\n", t.Id, t.Table, t.HashStart, end, groupText(t))
 	}
+	logsText(&sb, c)
 	return sb.String()
 }
 
