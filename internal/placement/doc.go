@@ -28,4 +28,17 @@
 //	    unevenness overall), compared in this order.
 //
 // It does not say when a node is dead; it is told.
+//
+// For logs it decides which shards a log may use (SelectNodeset), which of them
+// a record's copies go to (Copysets), and when enough of them were heard
+// (ShardSet). All three count failure domains, which nest:
+//
+//	region eu ── zone eu/a ── rack eu/a/k1 ── node 3
+//
+//	copyset      R shards, in at least the domains asked for at every scope
+//	f-majority   too few are silent, at some scope, for a copyset among them
+//
+//	P4. Every copyset that is picked satisfies the replication property, and holds
+//	    no shard that was to be avoided.
+//	P5. A set of shards is an f-majority exactly if no copyset lies in the rest.
 package placement
