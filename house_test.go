@@ -36,7 +36,7 @@ var may = map[string]string{
 	"internal/master":          "internal/catalog internal/hlc internal/wire internal/placement internal/multiraft",
 	"client":                   "internal/catalog internal/hlc internal/wire internal/rpc internal/placement internal/logs internal/logs/reader",
 	"internal/protocol/redis":  "client internal/catalog",
-	"internal/gossip":          "internal/catalog internal/hlc internal/wire",
+	"internal/gossip":          "internal/catalog internal/hlc internal/wire internal/logs",
 	"internal/logs":            "internal/catalog internal/wire",
 	"internal/logs/sequencer":  "internal/catalog internal/hlc internal/wire internal/logs internal/placement",
 	"internal/logs/recovery":   "internal/catalog internal/hlc internal/wire internal/logs internal/placement",

@@ -4268,7 +4268,7 @@ type GossipNode struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Node           uint64                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
 	Instance       uint64                 `protobuf:"varint,2,opt,name=instance,proto3" json:"instance,omitempty"` // incarnation
-	Counter        uint32                 `protobuf:"varint,3,opt,name=counter,proto3" json:"counter,omitempty"`   // intervals since it was last heard of
+	Counter        uint32                 `protobuf:"varint,3,opt,name=counter,proto3" json:"counter,omitempty"`   // heartbeats of this instance so far, as far as is known
 	Starting       bool                   `protobuf:"varint,4,opt,name=starting,proto3" json:"starting,omitempty"`
 	FailingOver    bool                   `protobuf:"varint,5,opt,name=failing_over,json=failingOver,proto3" json:"failing_over,omitempty"`
 	Health         uint32                 `protobuf:"varint,6,opt,name=health,proto3" json:"health,omitempty"`

@@ -1,0 +1,176 @@
+package gossip
+
+import (
+	"strings"
+	"time"
+
+	"github.com/braiddb/braid/internal/catalog"
+	"github.com/braiddb/braid/internal/logs"
+)
+
+// view gives what is believed now. The same one as before if nothing differs (G5).
+func (c *core) view() *logs.Cluster {
+	if c.last != nil && !c.dirty {
+		return c.last
+	}
+	c.dirty = false
+	v := &logs.Cluster{Self: c.self, Isolated: c.isolated(), Nodes: make([]logs.ClusterNode, 0, len(c.peers)+1)}
+	c.all(func(p *peer) {
+		if p.desc != nil {
+			v.Nodes = append(v.Nodes, describe(p))
+		}
+	})
+	if c.last != nil && same(c.last, v) {
+		return c.last
+	}
+	c.version++
+	v.Version = c.version
+	c.last = v
+	return v
+}
+
+// all visits every node, self among them, ascending by id.
+func (c *core) all(f func(*peer)) {
+	c.me.desc = c.selfDesc
+	told := false
+	for i := range c.peers {
+		if !told && c.peers[i].id > c.self {
+			f(&c.me)
+			told = true
+		}
+		f(&c.peers[i])
+	}
+	if !told {
+		f(&c.me)
+	}
+}
+
+func same(a, b *logs.Cluster) bool {
+	if a.Isolated != b.Isolated || len(a.Nodes) != len(b.Nodes) {
+		return false
+	}
+	for i := range a.Nodes {
+		if a.Nodes[i] != b.Nodes[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// describe puts the catalog's word and the failure detector's together.
+func describe(p *peer) logs.ClusterNode {
+	d := p.desc
+	takesNew := d.State != catalog.NodeState_NODE_STATE_DRAINING && !p.failingOver
+	n := logs.ClusterNode{
+		ID: p.id, Incarnation: p.instance, Alive: p.state == Alive && !p.failingOver, Starting: p.starting,
+		Location:  d.Location,
+		Sequencer: has(d, catalog.RoleSequencer) && takesNew, SequencerWeight: weight(d.SequencerWeight),
+		Storage:       has(d, catalog.RoleStorage) && d.StorageState != catalog.StorageState_STORAGE_STATE_NONE,
+		StorageWeight: weight(d.StorageWeight),
+	}
+	n.Writable = n.Storage && takesNew && n.StorageWeight > 0 && d.StorageState == catalog.StorageState_STORAGE_STATE_READ_WRITE
+	return n
+}
+
+func has(d *catalog.Node, role uint32) bool { return d.Roles == 0 || d.Roles&role != 0 }
+
+// weight reads a descriptor's weight: 0 means 1, negative means none.
+func weight(w float64) float64 {
+	switch {
+	case w == 0:
+		return 1
+	case w < 0:
+		return 0
+	}
+	return w
+}
+
+// isolated says whether more than half of the nodes are dead. Who the catalog has
+// given up does not count, unless it lives.
+func (c *core) isolated() bool {
+	nodes, dead := 0, 0
+	c.all(func(p *peer) {
+		if p.desc == nil || (p.state == Dead && p.desc.State == catalog.NodeState_NODE_STATE_DEAD) {
+			return
+		}
+		nodes++
+		if p.state == Dead {
+			dead++
+		}
+	})
+	return 2*dead > nodes
+}
+
+// domainIsolated says whether everybody outside of this node's domain is dead;
+// parts is how many leading parts of a location name a domain: 1 a region, 2 a
+// zone, 3 a rack. It is not where there is nobody outside, nor if this node does
+// not say where it is.
+func (c *core) domainIsolated(parts int) bool {
+	if c.selfDesc == nil {
+		return false
+	}
+	own, ok := domain(c.selfDesc.Location, parts)
+	if !ok {
+		return false
+	}
+	outside, living := 0, 0
+	for i := range c.peers {
+		p := &c.peers[i]
+		if d, ok := domain(p.desc.Location, parts); ok && d == own {
+			continue
+		}
+		if p.state == Dead && p.desc.State == catalog.NodeState_NODE_STATE_DEAD {
+			continue
+		}
+		outside++
+		if p.state != Dead {
+			living++
+		}
+	}
+	return outside > 0 && living == 0
+}
+
+// domain is the leading parts of a location.
+func domain(location string, parts int) (string, bool) {
+	at := 0
+	for i := range parts {
+		n := strings.IndexByte(location[at:], '/')
+		if n < 0 {
+			return location, i == parts-1 && at < len(location)
+		}
+		if i == parts-1 {
+			return location[:at+n], n > 0
+		}
+		at += n + 1
+	}
+	return "", false
+}
+
+// Row is what is known of one node: a row of the gossip table.
+type Row struct {
+	Node            catalog.NodeID
+	Instance        uint64
+	State           State
+	Since           time.Duration // of the host's clock
+	Heartbeat       uint32
+	SilentIntervals int
+	Refused         bool // its address refuses connections
+	Starting        bool
+	FailingOver     bool
+	Location        string
+}
+
+func (c *core) rows() []Row {
+	var rows []Row
+	c.all(func(p *peer) {
+		r := Row{
+			Node: p.id, Instance: p.instance, State: p.state, Since: p.since, Heartbeat: p.heartbeat,
+			SilentIntervals: p.silent, Refused: p.refused, Starting: p.starting, FailingOver: p.failingOver,
+		}
+		if p.desc != nil {
+			r.Location = p.desc.Location
+		}
+		rows = append(rows, r)
+	})
+	return rows
+}
