@@ -1908,6 +1908,7 @@ type DigestResponse struct {
 	Records       []*LogRecord           `protobuf:"bytes,2,rep,name=records,proto3" json:"records,omitempty"` // the winning copy of each LSN here; bad checksums are left out
 	Next          uint32                 `protobuf:"varint,3,opt,name=next,proto3" json:"next,omitempty"`      // ask again from this ESN; 0: that was all
 	SealEpoch     uint32                 `protobuf:"varint,4,opt,name=seal_epoch,json=sealEpoch,proto3" json:"seal_epoch,omitempty"`
+	Damaged       []uint32               `protobuf:"varint,5,rep,packed,name=damaged,proto3" json:"damaged,omitempty"` // ESNs of copies that were left out: something was stored there
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1968,6 +1969,13 @@ func (x *DigestResponse) GetSealEpoch() uint32 {
 		return x.SealEpoch
 	}
 	return 0
+}
+
+func (x *DigestResponse) GetDamaged() []uint32 {
+	if x != nil {
+		return x.Damaged
+	}
+	return nil
 }
 
 type CleanRequest struct {
@@ -4729,13 +4737,14 @@ const file_internal_wire_log_proto_rawDesc = "" +
 	"\n" +
 	"seal_epoch\x18\x05 \x01(\rR\tsealEpoch\x12\x1b\n" +
 	"\tbytes_max\x18\x06 \x01(\rR\bbytesMax\x12\x14\n" +
-	"\x05shard\x18\a \x01(\x04R\x05shard\"\xa3\x01\n" +
+	"\x05shard\x18\a \x01(\x04R\x05shard\"\xbd\x01\n" +
 	"\x0eDigestResponse\x12-\n" +
 	"\x06status\x18\x01 \x01(\x0e2\x15.braid.wire.LogStatusR\x06status\x12/\n" +
 	"\arecords\x18\x02 \x03(\v2\x15.braid.wire.LogRecordR\arecords\x12\x12\n" +
 	"\x04next\x18\x03 \x01(\rR\x04next\x12\x1d\n" +
 	"\n" +
-	"seal_epoch\x18\x04 \x01(\rR\tsealEpoch\"\xbd\x02\n" +
+	"seal_epoch\x18\x04 \x01(\rR\tsealEpoch\x12\x18\n" +
+	"\adamaged\x18\x05 \x03(\rR\adamaged\"\xbd\x02\n" +
 	"\fCleanRequest\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\x04R\x03log\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\rR\x05epoch\x12\x1d\n" +
