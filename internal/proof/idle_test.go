@@ -1,0 +1,116 @@
+package proof
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/braiddb/braid/client"
+)
+
+// cpuTime is what a process has used of the processors, system calls included.
+func (p *process) cpuTime() time.Duration {
+	p.mu.Lock()
+	pid := p.cmd.Process.Pid
+	p.mu.Unlock()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), ") ") // the name may hold anything
+	f := strings.Fields(rest)
+	user, err := strconv.Atoi(f[11])
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	system, err := strconv.Atoi(f[12])
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return time.Duration(user+system) * 10 * time.Millisecond
+}
+
+// memory is what a process holds that is not a file's, in bytes.
+func (p *process) memory() int {
+	p.mu.Lock()
+	pid := p.cmd.Process.Pid
+	p.mu.Unlock()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), "RssAnon:")
+	kib, err := strconv.Atoi(strings.Fields(rest)[0])
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return kib << 10
+}
+
+// TestIdleTabletsCostLittle makes a table of 1,000 tablets on three processes,
+// uses some of them, and leaves them alone: a node then takes less than a
+// twentieth of a core, writes nothing, and holds less than 300 KB a replica.
+func TestIdleTabletsCostLittle(t *testing.T) {
+	const tablets = 1000
+	c := startCluster(t, 3, clusterOptions{})
+	cl := connect(t, c)
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	before := make([]int, 3)
+	for i, p := range c.nodes {
+		before[i] = p.memory()
+	}
+	if err := cl.CreateKeyspace(ctx, "app", 0, false); err != nil {
+		t.Fatal(err)
+	}
+	table, err := cl.CreateTable(ctx, client.TableSpec{Keyspace: "app", Name: "many", Tablets: tablets,
+		Columns: []client.Column{{Name: "id", Type: client.String, Role: client.Hashed}, {Name: "v", Type: client.Int64}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for i := range tablets / 4 {
+		names = append(names, fmt.Sprint(i))
+	}
+	each(t, 16, names, func(worker int, name string) error { return table.Put(ctx, client.Row{"id": name, "v": worker}) }, nil)
+	var led float64
+	if !eventually(20*time.Second, func() bool {
+		led = 0
+		for _, p := range c.nodes {
+			led += metrics(t, p.webAddr())["braid_node_leaders"]
+		}
+		return led == tablets+4
+	}) {
+		t.Fatalf("%v of %d groups are led", led, tablets+4)
+	}
+	const window = 2 * time.Second
+	var used [3]time.Duration
+	var wrote [3]float64
+	if !eventually(20*time.Second, func() bool { // leaders may still be moving for balance
+		var at [3]time.Duration
+		var groups [3]float64
+		for i, p := range c.nodes {
+			at[i], groups[i] = p.cpuTime(), metrics(t, p.webAddr())["braid_journal_groups"]
+		}
+		pause(ctx, window)
+		quiet := true
+		for i, p := range c.nodes {
+			used[i], wrote[i] = p.cpuTime()-at[i], metrics(t, p.webAddr())["braid_journal_groups"]-groups[i]
+			quiet = quiet && used[i] < window/20 && wrote[i] == 0
+		}
+		return quiet
+	}) {
+		t.Errorf("in %v of idleness the nodes used %v and wrote %v groups to their journals", window, used, wrote)
+	}
+	for i, p := range c.nodes {
+		each := (p.memory() - before[i]) / tablets
+		t.Logf("node %d: %.1f %% of a core, %d KB a replica", p.index, 100*used[i].Seconds()/window.Seconds(), each/1000)
+		if each > 300_000 {
+			t.Errorf("node %d holds %d bytes a replica", p.index, each)
+		}
+	}
+}
