@@ -55,18 +55,21 @@ func (f nodeFlags) logger() *slog.Logger {
 
 type startCmd struct {
 	nodeFlags
-	Data          string   `help:"The node's data directory; made if missing." required:"" placeholder:"DIR"`
-	Listen        string   `help:"Address (without port) to listen on." default:"127.0.0.1" placeholder:"ADDR"`
-	Advertise     string   `help:"Address (without port) at which others reach this node. Default: --listen." placeholder:"ADDR"`
-	AdvertiseNode string   `help:"--advertise for traffic between nodes alone. Default: --advertise." placeholder:"ADDR"`
-	Join          []string `help:"Node addresses of the cluster to form or join: the same list on all its nodes." placeholder:"ADDR,..."`
-	NodePort      int      `help:"Port for other nodes." default:"7100"`
-	ClientPort    int      `help:"Port for braid clients." default:"7200"`
-	RedisPort     int      `help:"Port for Redis clients." default:"6379"`
-	ConsolePort   int      `help:"Port for the console, /metrics, /livez, /readyz and profiles." default:"7000"`
-	Location      string   `help:"region/zone/rack of this node." placeholder:"R/Z/R"`
-	Procs         int      `help:"Processors that the node may use; 0: all. Where several nodes share a machine, give each its share: fewer threads are woken for the same work." default:"0"`
-	Insecure      bool     `help:"Listen on addresses that are not loopback without TLS."`
+	Data            string   `help:"The node's data directory; made if missing." required:"" placeholder:"DIR"`
+	Listen          string   `help:"Address (without port) to listen on." default:"127.0.0.1" placeholder:"ADDR"`
+	Advertise       string   `help:"Address (without port) at which others reach this node. Default: --listen." placeholder:"ADDR"`
+	AdvertiseNode   string   `help:"--advertise for traffic between nodes alone. Default: --advertise." placeholder:"ADDR"`
+	Join            []string `help:"Node addresses of the cluster to form or join: the same list on all its nodes." placeholder:"ADDR,..."`
+	NodePort        int      `help:"Port for other nodes." default:"7100"`
+	ClientPort      int      `help:"Port for braid clients." default:"7200"`
+	RedisPort       int      `help:"Port for Redis clients." default:"6379"`
+	ConsolePort     int      `help:"Port for the console, /metrics, /livez, /readyz and profiles." default:"7000"`
+	Location        string   `help:"region/zone/rack of this node." placeholder:"R/Z/R"`
+	Roles           []string `help:"What this node does. Storage nodes stand in where no node is a master or takes tablets." default:"master,tablet,sequencer,storage" placeholder:"ROLE,..."`
+	SequencerWeight float64  `help:"This node's share of sequencers, compared with other nodes'; negative: none." default:"1"`
+	StorageWeight   float64  `help:"This node's share of copies of log records, compared with other nodes'; negative: none." default:"1"`
+	Procs           int      `help:"Processors that the node may use; 0: all. Where several nodes share a machine, give each its share: fewer threads are woken for the same work." default:"0"`
+	Insecure        bool     `help:"Listen on addresses that are not loopback without TLS."`
 }
 
 // Help shows how a cluster is started.
@@ -75,7 +78,9 @@ func (startCmd) Help() string {
   A cluster of one:
     braid start --data d1
   A cluster of three (run each on its machine; any order, same list):
-    braid start --data d1 --listen 127.0.0.1 --join 127.0.0.1,127.0.0.2,127.0.0.3`
+    braid start --data d1 --listen 127.0.0.1 --join 127.0.0.1,127.0.0.2,127.0.0.3
+  A node that only sequences logs:
+    braid start --data d4 --listen 127.0.0.4 --join 127.0.0.1,127.0.0.2,127.0.0.3 --roles sequencer`
 }
 
 // Run runs a node until a signal; SIGTERM and Ctrl-C move its leaders away first.
@@ -83,6 +88,13 @@ func (c startCmd) Run() error {
 	cfg := c.nodeFlags.config()
 	cfg.Data, cfg.Listen, cfg.Advertise, cfg.Join, cfg.Location, cfg.Insecure = c.Data, c.Listen, c.Advertise, c.Join, c.Location, c.Insecure
 	cfg.AdvertiseNode = c.AdvertiseNode
+	cfg.Roles, cfg.SequencerWeight, cfg.StorageWeight = c.Roles, c.SequencerWeight, c.StorageWeight
+	if c.SequencerWeight == 0 {
+		cfg.SequencerWeight = -1 // in a descriptor 0 stands for 1
+	}
+	if c.StorageWeight == 0 {
+		cfg.StorageWeight = -1
+	}
 	cfg.NodePort, cfg.ClientPort, cfg.RedisPort, cfg.ConsolePort = c.NodePort, c.ClientPort, c.RedisPort, c.ConsolePort
 	if cfg.Memory == 0 {
 		cfg.Memory = machineMemory() / 4

@@ -1,5 +1,11 @@
 package catalog
 
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
 // Identities. Each is a type of its own so that the compiler refuses mixtures;
 // all are given out by the master and never reused.
 type (
@@ -32,3 +38,32 @@ const (
 	RoleStorage
 	RoleAll = RoleMaster | RoleTablet | RoleSequencer | RoleStorage
 )
+
+// roleNames are the roles as people write them, in the order of their bits.
+var roleNames = []string{"master", "tablet", "sequencer", "storage"}
+
+// ParseRoles reads names of roles.
+func ParseRoles(names []string) (uint32, error) {
+	var roles uint32
+	for _, name := range names {
+		i := slices.Index(roleNames, name)
+		if i < 0 {
+			return 0, fmt.Errorf("%q is no role: there are %s", name, strings.Join(roleNames, ", "))
+		}
+		roles |= 1 << i
+	}
+	return roles, nil
+}
+
+// RoleNames names roles; 0 means all.
+func RoleNames(roles uint32) (names []string) {
+	for i, name := range roleNames {
+		if roles == 0 || roles&(1<<i) != 0 {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// Has says whether the node has a role.
+func (n *Node) Has(role uint32) bool { return n.GetRoles() == 0 || n.GetRoles()&role != 0 }

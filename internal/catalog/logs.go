@@ -241,6 +241,14 @@ func (l *Logs) Group(path string) (*LogGroup, error) {
 	return i.group, nil
 }
 
+// GroupWithID finds a group by its own id; nil if there is none.
+func (l *Logs) GroupWithID(id uint64) *LogGroup {
+	if i := l.item(id); i != nil {
+		return i.group
+	}
+	return nil
+}
+
 // Directory finds a directory by its path; "/" is the root, whose attributes are
 // the cluster's defaults.
 func (l *Logs) Directory(path string) (*LogDirectory, error) {

@@ -289,7 +289,7 @@ func (l *Logs) claim(path string, first, count uint64) error {
 		if s, ok := l.span(first); ok {
 			return logError(LogIDClash, path, "log %d belongs to %s: the next id that is free is %d", first, l.path(s.item), l.nextLog)
 		}
-		return logError(LogIDClash, path, "log %d was given out before: the next id that is free is %d", first, l.nextLog)
+		return logError(LogIDClash, path, "log %d was given out or passed over before: the next id that is free is %d", first, l.nextLog)
 	}
 	if err := l.room(path, first, count); err != nil {
 		return err

@@ -256,7 +256,7 @@ func TestIdsAreNeverGivenOutTwice(t *testing.T) {
 	if g, _ := l.GroupOf(7); g != nil {
 		t.Error("log 7 was taken away and is still there", g)
 	}
-	if _, _, err := l.MakeGroup(8, NewLogGroup{Path: "/c", FirstLog: 7}); kindOf(err) != LogIDClash || !strings.Contains(err.Error(), "given out before") {
+	if _, _, err := l.MakeGroup(8, NewLogGroup{Path: "/c", FirstLog: 7}); kindOf(err) != LogIDClash || !strings.Contains(err.Error(), "passed over before") {
 		t.Error(err)
 	}
 	if _, a, _ = l.Resize(8, "/a", 4, 0); fmt.Sprint(slices.Collect(a.Ranges())) != "[{1 3} {9 9}]" {

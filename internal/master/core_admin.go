@@ -31,6 +31,9 @@ func (c *change) admin(a *Admin) *wire.Error {
 	case wire.CatalogRequest_ACTION_ALTER_TABLE:
 		return c.alterTable(req)
 	}
+	if change := logChanges[req.GetAction()]; change != nil {
+		return c.changeLogs(req, change)
+	}
 	return refuse(wire.Code_CODE_INVALID, "unknown action %d", req.GetAction())
 }
 

@@ -21,7 +21,7 @@ type First struct {
 // The first replica of every group is where its first leader should be.
 func FirstCatalog(clusterID string, members []*catalog.Node, f First) *catalog.Catalog {
 	if f.Tablets == 0 {
-		f.Tablets = placement.DefaultTablets(len(members))
+		f.Tablets = placement.DefaultTablets(len(placement.Fit(nodesOf(members), catalog.RoleTablet)))
 	}
 	if f.Factor == 0 {
 		f.Factor = placement.DefaultReplication
@@ -41,7 +41,8 @@ func FirstCatalog(clusterID string, members []*catalog.Node, f First) *catalog.C
 		}
 		return list
 	}
-	c.MasterReplicas = replicas(placement.ChooseReplicas(nodes, nil, placement.MasterFactor(len(nodes), 0)))
+	masters := placement.Fit(nodes, catalog.RoleMaster)
+	c.MasterReplicas = replicas(placement.ChooseReplicas(masters, nil, placement.MasterFactor(len(masters), 0)))
 	c.Tables = []*catalog.Table{redisTable(f.Factor)}
 	placed := placement.ChooseTablets(nodes, nil, f.Tablets, f.Factor)
 	for i, r := range catalog.Ranges(catalog.Hash_HASH_CRC16, f.Tablets) {
@@ -57,13 +58,19 @@ func FirstCatalog(clusterID string, members []*catalog.Node, f First) *catalog.C
 func firstNodes(c *catalog.Catalog, members []*catalog.Node) []placement.Node {
 	sorted := slices.Clone(members)
 	slices.SortFunc(sorted, func(a, b *catalog.Node) int { return strings.Compare(a.RpcAddr, b.RpcAddr) })
-	var nodes []placement.Node
 	for _, m := range sorted {
 		n := m.CloneVT()
 		n.Id, n.State = c.NextNodeId, catalog.NodeState_NODE_STATE_ALIVE
 		c.NextNodeId++
 		c.Nodes = append(c.Nodes, n)
-		nodes = append(nodes, placement.Node{ID: catalog.NodeID(n.Id), Location: n.Location})
+	}
+	return nodesOf(c.Nodes)
+}
+
+// nodesOf is nodes that are all alive, as placement sees them.
+func nodesOf(list []*catalog.Node) (nodes []placement.Node) {
+	for _, n := range list {
+		nodes = append(nodes, placement.Node{ID: catalog.NodeID(n.Id), Location: n.Location, Roles: n.Roles})
 	}
 	return nodes
 }

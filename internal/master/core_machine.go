@@ -11,8 +11,8 @@ import (
 
 // Versions of what this package writes. A reader refuses what is newer.
 const (
-	commandVersion = 1
-	stateFormat    = 1
+	commandVersion = 2 // 2: changes of logs
+	stateFormat    = 2 // 2: with logs
 )
 
 // ErrNewer says that a master of a later release wrote what is read. Applying it
@@ -28,6 +28,7 @@ type Applied struct {
 
 	Err      *wire.Error    // nil: carried out
 	Table    uint32         // created or altered
+	LogGroup uint64         // made, changed or found
 	Admitted catalog.NodeID // admit
 	Version  uint64         // of the catalog after it
 }
@@ -85,13 +86,13 @@ func (m *Machine) Apply(at hlc.Timestamp, data []byte) (Applied, error) {
 	}
 	out := Applied{Node: cmd.Node, Incarnation: cmd.Incarnation, Sequence: cmd.Sequence}
 	if done, found := m.clients.find(cmd.ClientId, cmd.RequestId); found {
-		out.Err, out.Table = done.Error, done.Table
+		out.Err, out.Table, out.LogGroup = done.Error, done.Table, done.LogGroup
 		out.Version = m.index.Version()
 		return out, nil
 	}
 	m.carryOut(cmd, &out)
 	if out.Err == nil || !out.Err.Code.Retriable() { // else a retry is to be tried
-		m.clients.remember(at, cmd.ClientId, cmd.RequestId, &Outcome{RequestId: cmd.RequestId, Error: out.Err, Table: out.Table})
+		m.clients.remember(at, cmd.ClientId, cmd.RequestId, &Outcome{RequestId: cmd.RequestId, Error: out.Err, Table: out.Table, LogGroup: out.LogGroup})
 	}
 	out.Version = m.index.Version()
 	return out, nil
@@ -104,12 +105,21 @@ func (m *Machine) carryOut(cmd *Command, out *Applied) {
 		return
 	}
 	c.next.Version = m.index.Version() + 1
-	if err := catalog.Validate(c.next); err != nil {
+	validate := catalog.ValidateBesideLogs
+	if cmd.Found != nil {
+		validate = catalog.Validate
+	}
+	if err := validate(c.next); err != nil {
 		out.Err = refuse(wire.Code_CODE_INVALID, "refused: %v", err)
-		out.Table, out.Admitted = 0, 0
+		out.Table, out.LogGroup, out.Admitted = 0, 0, 0
 		return
 	}
-	m.index = catalog.NewIndex(c.next)
+	if c.logs != nil {
+		c.logs.Into(c.next)
+		m.index = m.index.NextWithLogs(c.next, c.logs)
+		return
+	}
+	m.index = m.index.Next(c.next)
 }
 
 // change is the making of one version out of another.
@@ -117,6 +127,7 @@ type change struct {
 	was     *catalog.Index
 	next    *catalog.Catalog // lists are its own, descriptors are shared with was
 	out     *Applied
+	logs    *catalog.Logs // the log part, where it has changed
 	changed bool
 }
 

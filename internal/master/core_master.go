@@ -234,9 +234,13 @@ func (m *Master) Catalog(now time.Duration, req *wire.CatalogRequest, done func(
 		done(&wire.CatalogResponse{Error: err})
 		return
 	}
-	if req.GetAction() == wire.CatalogRequest_ACTION_READ {
+	switch req.GetAction() {
+	case wire.CatalogRequest_ACTION_READ_LOGS:
+		done(m.readLogs(x, req))
+		return
+	case wire.CatalogRequest_ACTION_READ:
 		done(&wire.CatalogResponse{
-			Catalog: x.Catalog(), Tablets: m.locate(now, x, x.Catalog().Tablets), MasterLeader: uint64(m.d.Node),
+			Catalog: withoutLogs(x.Catalog()), Tablets: m.locate(now, x, x.Catalog().Tablets), MasterLeader: uint64(m.d.Node),
 		})
 		return
 	}
@@ -250,7 +254,9 @@ func (m *Master) Catalog(now time.Duration, req *wire.CatalogRequest, done func(
 	m.propose(&Command{ClientId: req.ClientId, RequestId: req.RequestId, Admin: admin}, func(a Applied) {
 		resp := &wire.CatalogResponse{Error: a.Err, MasterLeader: uint64(m.d.Node)}
 		if a.Err == nil {
-			resp.Table = m.d.Index().Table(catalog.TableID(a.Table))
+			x := m.d.Index()
+			resp.Table = x.Table(catalog.TableID(a.Table))
+			resp.LogGroup, resp.LogVersion = x.Logs().GroupWithID(a.LogGroup), x.Logs().Version()
 		}
 		done(resp)
 	})
@@ -263,13 +269,13 @@ func (m *Master) place(now time.Duration, x *catalog.Index, req *wire.CatalogReq
 	}
 	nodes := m.nodes(now, x)
 	alive := 0
-	for _, n := range nodes {
+	for _, n := range placement.Fit(nodes, catalog.RoleTablet) {
 		if n.State == placement.Alive {
 			alive++
 		}
 	}
 	if alive == 0 {
-		return nil, refuse(wire.Code_CODE_NOT_READY, "no node has reported yet")
+		return nil, refuse(wire.Code_CODE_NOT_READY, "no node that takes tablets has reported yet")
 	}
 	tablets := int(req.Tablets)
 	if tablets == 0 {

@@ -189,7 +189,7 @@ func (m *Master) nodes(now time.Duration, x *catalog.Index) []placement.Node {
 	var nodes []placement.Node
 	for _, n := range x.Catalog().Nodes {
 		id := catalog.NodeID(n.Id)
-		node := placement.Node{ID: id, Location: n.Location}
+		node := placement.Node{ID: id, Location: n.Location, Roles: n.Roles}
 		b := m.mu.beats[id]
 		switch {
 		case n.State == catalog.NodeState_NODE_STATE_DEAD && lives[n.RpcAddr]:
@@ -234,7 +234,7 @@ func (m *Master) leadersLocked(now time.Duration) map[catalog.GroupID]lead {
 func (m *Master) cluster(now time.Duration, x *catalog.Index) *placement.Cluster {
 	c := &placement.Cluster{Nodes: m.nodes(now, x)}
 	present := 0
-	for _, n := range c.Nodes {
+	for _, n := range placement.Fit(c.Nodes, catalog.RoleMaster) {
 		if n.State < placement.Dead {
 			present++
 		}

@@ -98,6 +98,9 @@ func (c *conversation) apply(t *testing.T, cmd *Command) string {
 	if a.Table != 0 {
 		out += fmt.Sprintf(" table %d", a.Table)
 	}
+	if a.LogGroup != 0 {
+		out += fmt.Sprintf(" log group %d", a.LogGroup)
+	}
 	if a.Admitted != 0 {
 		out += fmt.Sprintf(" node %d", a.Admitted)
 	}
@@ -182,9 +185,56 @@ func adminOf(t *testing.T, line string) *Admin {
 			}
 		}
 	default:
+		if f[0] == "log" {
+			logOf(t, req, f[1:])
+			return a
+		}
 		req.Action = wire.CatalogRequest_Action(99)
 	}
 	return a
+}
+
+// logOf reads "directory /a", "group /a/b", "alter /a", "remove /a", "rename /a
+// /b", "resize /a/b", "append /a/b", each with any of logs=4 first=17 parents
+// recursive version=3 inherit=backlog and attributes such as replication=node:3.
+func logOf(t *testing.T, req *wire.CatalogRequest, f []string) {
+	actions := map[string]wire.CatalogRequest_Action{
+		"directory": wire.CatalogRequest_ACTION_MAKE_LOG_DIRECTORY, "group": wire.CatalogRequest_ACTION_MAKE_LOG_GROUP,
+		"alter": wire.CatalogRequest_ACTION_ALTER_LOGS, "remove": wire.CatalogRequest_ACTION_REMOVE_LOGS,
+		"rename": wire.CatalogRequest_ACTION_RENAME_LOGS, "resize": wire.CatalogRequest_ACTION_RESIZE_LOG_GROUP,
+		"append": wire.CatalogRequest_ACTION_CREATE_ON_APPEND,
+	}
+	l := &wire.LogChange{Path: f[1], Attributes: &catalog.LogAttributes{}}
+	req.Action, req.Log = actions[f[0]], l
+	for _, word := range f[2:] {
+		name, value, _ := strings.Cut(word, "=")
+		switch name {
+		case "logs":
+			l.Logs = number(t, value)
+		case "first":
+			l.FirstLog = number(t, value)
+		case "version":
+			l.IfVersion = number(t, value)
+		case "parents":
+			l.Parents = true
+		case "recursive":
+			l.Recursive = true
+		case "inherit":
+			l.Inherit = append(l.Inherit, value)
+		default:
+			if strings.HasPrefix(word, "/") {
+				l.To = word
+				continue
+			}
+			d, err := catalog.LogAttributeNamed(name)
+			if err == nil {
+				err = d.Parse(l.Attributes, value)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 }
 
 func tableOf(name string) *catalog.Table {
@@ -397,7 +447,7 @@ func drawAdmin(t *rapid.T, small *rapid.Generator[uint64]) *Admin {
 	name := rapid.SampledFrom([]string{"k1", "k2", "system", ""})
 	column := rapid.SampledFrom([]string{"a", "b", "c", ""})
 	a := &Admin{Request: &wire.CatalogRequest{
-		Action:      wire.CatalogRequest_Action(rapid.IntRange(0, 6).Draw(t, "action")),
+		Action:      wire.CatalogRequest_Action(rapid.IntRange(0, 14).Draw(t, "action")),
 		Keyspace:    &catalog.Keyspace{Name: name.Draw(t, "keyspace"), ReplicationFactor: uint32(small.Draw(t, "factor"))},
 		IfNotExists: rapid.Bool().Draw(t, "if not exists"),
 		Table: &catalog.Table{
@@ -411,6 +461,15 @@ func drawAdmin(t *rapid.T, small *rapid.Generator[uint64]) *Admin {
 	}}
 	for range rapid.IntRange(0, 4).Draw(t, "tablets") {
 		a.Tablets = append(a.Tablets, &Placed{Nodes: rapid.SliceOfN(small, 0, 3).Draw(t, "nodes")})
+	}
+	path := rapid.SampledFrom([]string{"/", "/a", "/a/b", "/a/b/c", "/c", "//", "/c/d"})
+	a.Request.Log = &wire.LogChange{
+		Path: path.Draw(t, "path"), To: path.Draw(t, "to"), Logs: small.Draw(t, "logs"), FirstLog: small.Draw(t, "first log"),
+		Parents: rapid.Bool().Draw(t, "parents"), Recursive: rapid.Bool().Draw(t, "recursive"),
+		Attributes: rapid.SampledFrom([]*catalog.LogAttributes{
+			nil, {}, {Replication: &catalog.Replication{Node: 4}}, {NodesetSize: new(uint32(3))}, {CreateOnAppend: new(true)},
+			{Durability: new(catalog.Durability_DURABILITY_ASYNC)},
+		}).Draw(t, "attributes"),
 	}
 	for range rapid.IntRange(0, 3).Draw(t, "alterations") {
 		a.Request.Alterations = append(a.Request.Alterations, rapid.SampledFrom([]*wire.Alteration{

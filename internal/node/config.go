@@ -3,11 +3,14 @@ package node
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/braiddb/braid/internal/catalog"
 )
 
 // Standard ports.
@@ -36,6 +39,12 @@ type Config struct {
 	Join []string
 	// Location is region/zone/rack; replicas are spread over what differs.
 	Location string
+	// Roles are what the node does: master, tablet, sequencer, storage [all]. Where
+	// no node of a cluster is a master, or takes tablets, its storage nodes do.
+	Roles []string
+	// SequencerWeight and StorageWeight are the node's shares of sequencers and of
+	// copies, compared with other nodes'; negative: none [1].
+	SequencerWeight, StorageWeight float64
 	// Memory bounds caches, memtables and queues together, in bytes [a quarter of the machine].
 	Memory int64
 	// Insecure allows listening on addresses that are not loopback.
@@ -113,6 +122,9 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// weightMax bounds a node's weights.
+const weightMax = 1e6
+
 // ErrInsecure says that a listener would be open to the network without
 // authentication of nodes.
 var ErrInsecure = errors.New("listening on an address that is not loopback without TLS: pass --insecure if the network is trusted")
@@ -160,6 +172,14 @@ func (c Config) Validate() error {
 	}
 	if c.Beat <= 0 || c.Lease < 3*c.Beat {
 		return fmt.Errorf("--lease %s must be at least three times --beat %s", c.Lease, c.Beat)
+	}
+	if _, err := catalog.ParseRoles(c.Roles); err != nil {
+		return fmt.Errorf("--roles: %w", err)
+	}
+	for name, w := range map[string]float64{"sequencer-weight": c.SequencerWeight, "storage-weight": c.StorageWeight} {
+		if math.IsNaN(w) || math.Abs(w) > weightMax {
+			return fmt.Errorf("--%s %g is not a number up to %g", name, w, weightMax)
+		}
 	}
 	if strings.Count(c.Location, "/") > 2 {
 		return fmt.Errorf("--location %q is not region/zone/rack", c.Location)

@@ -281,5 +281,15 @@ func (n *Node) descriptor() *catalog.Node {
 		Id: n.self.Load(), Incarnation: n.incarnation, RpcAddr: n.addrs.Node, ClientAddr: n.addrs.Client,
 		RedisAddr: n.addrs.Redis, ConsoleAddr: n.addrs.Console, Location: n.cfg.Location, State: state,
 		Version: n.cfg.Version, DirectoryId: n.directory,
+		Roles: n.roles(), SequencerWeight: n.cfg.SequencerWeight, StorageWeight: n.cfg.StorageWeight,
 	}
+}
+
+// roles are those of the configuration, which has been validated; 0 means all.
+func (n *Node) roles() uint32 {
+	roles, err := catalog.ParseRoles(n.cfg.Roles)
+	if err != nil {
+		panic("BUG: a configuration with unknown roles was let through: " + err.Error())
+	}
+	return roles
 }

@@ -122,7 +122,7 @@ func (n *Node) heartbeat(moves *movers) error {
 func (n *Node) adopt(c *catalog.Catalog) error {
 	n.adopting.Lock()
 	defer n.adopting.Unlock()
-	x := catalog.NewIndex(c)
+	x := n.index.Load().Next(c)
 	if n.index.Load().Version() >= x.Version() {
 		return nil
 	}

@@ -49,8 +49,9 @@ type balancer struct {
 	o Options
 
 	nodes    map[catalog.NodeID]*Node
-	held     tally // replicas as they will be once every plan is carried out
-	led      tally // leaders of tablets as they are
+	fit      map[uint32]map[catalog.NodeID]bool // by role, see Fit
+	held     tally                              // replicas as they will be once every plan is carried out
+	led      tally                              // leaders of tablets as they are
 	incoming map[catalog.NodeID]int
 	changes  int
 	planned  map[catalog.GroupID]bool
@@ -100,6 +101,13 @@ func newBalancer(c *Cluster, o Options) *balancer {
 	for i := range c.Nodes {
 		b.nodes[c.Nodes[i].ID] = &c.Nodes[i]
 	}
+	b.fit = map[uint32]map[catalog.NodeID]bool{}
+	for _, role := range []uint32{catalog.RoleMaster, catalog.RoleTablet} {
+		b.fit[role] = map[catalog.NodeID]bool{}
+		for _, n := range Fit(c.Nodes, role) {
+			b.fit[role][n.ID] = true
+		}
+	}
 	for i := range c.Groups {
 		g := &c.Groups[i]
 		for _, r := range g.Replicas {
@@ -123,6 +131,9 @@ func (b *balancer) state(id catalog.NodeID) State {
 	}
 	return Gone
 }
+
+// fits reports whether a node takes replicas of the group.
+func (b *balancer) fits(g *Group, node catalog.NodeID) bool { return b.fit[g.role()][node] }
 
 // bad reports whether a replica is to be replaced.
 func (b *balancer) bad(r *Replica) bool { return r.Lost || b.state(r.Node) >= Dead }
@@ -320,7 +331,7 @@ func (b *balancer) candidate(g *Group, without *Replica) *Node {
 	beside := b.beside(g, without)
 	for i := range b.c.Nodes {
 		n := &b.c.Nodes[i]
-		if n.State != Alive || g.on(n.ID) {
+		if n.State != Alive || g.on(n.ID) || !b.fits(g, n.ID) {
 			continue
 		}
 		p := sharedBy(n.Location, beside)
@@ -339,7 +350,7 @@ func (b *balancer) surplus(g *Group) *Replica {
 	var worstPenalty int64
 	for i := range g.Replicas {
 		r := &g.Replicas[i]
-		p := sharedBy(b.nodes[r.Node].Location, b.beside(g, r))
+		p := sharedBy(b.nodes[r.Node].Location, b.beside(g, r)) + b.misplaced(g, r)
 		if worst == nil || p > worstPenalty || (p == worstPenalty && b.fuller(g, r, worst)) {
 			worst, worstPenalty = r, p
 		}
@@ -355,8 +366,17 @@ func (b *balancer) fuller(g *Group, r, than *Replica) bool {
 	return than.ID == g.Leader
 }
 
+// misplaced is what it costs that a replica is on a node that does not take such:
+// more than sharing everything with all others of its group.
+func (b *balancer) misplaced(g *Group, r *Replica) int64 {
+	if b.fits(g, r.Node) {
+		return 0
+	}
+	return 1 << 56
+}
+
 // spread plans the exchange of one replica that lowers what P3 names the most in
-// its first term, or else the load.
+// its first terms, or else the load.
 func (b *balancer) spread(g *Group) {
 	if g.leader() == nil || b.changes >= b.o.ChangesMax || b.sound(g) != g.Factor || b.broken(g) != nil {
 		return
@@ -370,10 +390,10 @@ func (b *balancer) spread(g *Group) {
 			continue
 		}
 		beside := b.beside(g, r)
-		now := sharedBy(b.nodes[r.Node].Location, beside)
+		now := sharedBy(b.nodes[r.Node].Location, beside) + b.misplaced(g, r)
 		for j := range b.c.Nodes {
 			n := &b.c.Nodes[j]
-			if n.State != Alive || g.on(n.ID) || b.incoming[n.ID] >= b.o.IncomingMax {
+			if n.State != Alive || g.on(n.ID) || !b.fits(g, n.ID) || b.incoming[n.ID] >= b.o.IncomingMax {
 				continue
 			}
 			gain := now - sharedBy(n.Location, beside)

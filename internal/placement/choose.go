@@ -63,9 +63,11 @@ func sharedBy(location string, beside []Node) int64 {
 }
 
 // ChooseTablets picks the nodes of every tablet of a new table, one after the
-// other, each counting what was placed before it. The first node of each is where
+// other, each counting what was placed before it, among those that take tablets.
+// The first node of each is where
 // its first leader should be; those are even too.
 func ChooseTablets(nodes []Node, total map[catalog.NodeID]int, tablets, factor int) [][]catalog.NodeID {
+	nodes = Fit(nodes, catalog.RoleTablet)
 	load := make(map[catalog.NodeID]Load, len(nodes))
 	for _, node := range nodes {
 		load[node.ID] = Load{Total: total[node.ID]}

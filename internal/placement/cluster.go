@@ -31,6 +31,31 @@ type Node struct {
 	ID       catalog.NodeID
 	Location string // "region/zone/rack"; empty shares nothing with anybody
 	State    State
+	Roles    uint32 // bits of catalog.Role*; 0 means all
+}
+
+func (n *Node) has(role uint32) bool { return n.Roles == 0 || n.Roles&role != 0 }
+
+// Fit is the nodes that take replicas of groups of a role, catalog.RoleMaster or
+// catalog.RoleTablet: those that have it. A cluster keeps a catalog and tables
+// whatever its nodes were started as, so where none that may come back has the
+// role, those with the storage role stand in, and where there are none either,
+// all do.
+func Fit(nodes []Node, role uint32) []Node {
+	for _, r := range []uint32{role, catalog.RoleStorage} {
+		var fit []Node
+		present := false
+		for i := range nodes {
+			if nodes[i].has(r) {
+				fit = append(fit, nodes[i])
+				present = present || nodes[i].State < Dead
+			}
+		}
+		if present {
+			return fit
+		}
+	}
+	return nodes
 }
 
 // Replica is one copy of a group.
@@ -52,6 +77,14 @@ type Group struct {
 	Adding   *Replica
 	Removing catalog.ReplicaID
 	Leader   catalog.ReplicaID // 0: none is known
+}
+
+// role is what a node is to have that takes replicas of the group.
+func (g *Group) role() uint32 {
+	if g.Table == 0 {
+		return catalog.RoleMaster
+	}
+	return catalog.RoleTablet
 }
 
 // Cluster is all that a decision depends on. Nodes and groups are sorted by id.

@@ -24,8 +24,9 @@
 //	P2. A replica is removed only when those that can be reached are a majority
 //	    of the voters that stay.
 //	P3. Where nothing fails any more, the steps come to an end: every plan made
-//	    for balance lowers (sharing of failure domains, unevenness within tables,
-//	    unevenness overall), compared in this order.
+//	    for balance lowers (replicas on nodes without the role for them, sharing of
+//	    failure domains, unevenness within tables, unevenness overall), compared in
+//	    this order.
 //
 // It does not say when a node is dead; it is told.
 //

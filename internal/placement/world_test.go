@@ -207,13 +207,17 @@ func (w *world) String() string {
 }
 
 // draw makes any world: nodes in any state and place, groups in the middle of anything.
-func draw(t *rapid.T, locations []string) *world {
+func draw(t *rapid.T, locations []string, roles ...uint32) *world {
+	if len(roles) == 0 {
+		roles = []uint32{0}
+	}
 	w := &world{nextReplica: 1}
 	for i := range rapid.IntRange(1, 8).Draw(t, "nodes") {
 		w.Nodes = append(w.Nodes, Node{
 			ID:       catalog.NodeID(i + 1),
 			Location: rapid.SampledFrom(locations).Draw(t, "location"),
 			State:    rapid.SampledFrom([]State{Alive, Alive, Alive, Alive, Draining, Silent, Dead, Gone}).Draw(t, "state"),
+			Roles:    rapid.SampledFrom(roles).Draw(t, "roles"),
 		})
 	}
 	for i := range rapid.IntRange(1, 12).Draw(t, "groups") {
