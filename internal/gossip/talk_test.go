@@ -27,7 +27,8 @@ import (
 //	restart node=3                           a new instance begins
 //	failover node=3                          it is about to stop
 //	declare node=3 dead                      so says the catalog
-//	hearsay to=1 from=2 node=3 instance=1 counter=9
+//	hearsay to=1 from=2 node=3 instance=1 counter=9 [leaving]
+//	refused node=1 by=3                      a probe that came back late
 //	show node=1                              its rows, its view
 func TestConversations(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
@@ -201,7 +202,9 @@ func (x *talk) command(t *testing.T, d *datadriven.TestData) string {
 		}
 	case "hearsay":
 		x.node(catalog.NodeID(arg("to"))).step(event{message: &wire.Gossip{FromNode: uint64(arg("from")), Nodes: []*wire.GossipNode{
-			{Node: uint64(arg("node")), Instance: uint64(arg("instance")), Counter: uint32(arg("counter"))}}}})
+			{Node: uint64(arg("node")), Instance: uint64(arg("instance")), Counter: uint32(arg("counter")), FailingOver: d.HasArg("leaving")}}}})
+	case "refused":
+		n().step(event{refused: catalog.NodeID(arg("by"))})
 	case "show":
 		x.show(n())
 	default:
