@@ -22,13 +22,18 @@ func (c *core) queue(p *Proposal) {
 	c.touch(g)
 }
 
-// entriesOnTheWayMax is how many entries of a group may be on their way to a
-// majority at once. What comes meanwhile gathers for the next: the slower the
-// disks, the more writes share an entry, and a lone write never waits. One would
-// leave the disks idle between two entries; more make entries smaller, and each
-// costs every replica the same whatever it carries (measured at 256 writers: 3
-// writes an entry without a bound).
-const entriesOnTheWayMax = 2
+// How many entries of a group may be on their way to a majority at once, and when.
+// What comes meanwhile gathers for the next: the slower the disks, the more
+// writes share an entry, and a lone write never waits. An entry costs every
+// replica a message, a sync and a turn, whatever it carries, so a second one
+// leaves only where that cost is not felt: while the one on its way carries few
+// writes, there being few who write, or once what waits is enough to bear it.
+const (
+	entriesOnTheWayMax = 2
+	fewWrites          = 2
+	enoughWrites       = 32
+	enoughBytes        = 64 << 10
+)
 
 // proposeWaiting turns what waits in each group into one entry.
 func (c *core) proposeWaiting() {
@@ -49,7 +54,25 @@ func (c *core) proposeWaiting() {
 // not lead, or leads a term that its entries on the way are not of, it is for
 // proposeEntry to say what becomes of those who wait.
 func (g *group) mayPropose() bool {
-	return len(g.pending) < entriesOnTheWayMax || g.role != raft.StateLeader || g.pending[0].term != g.term || g.rn == nil
+	n := len(g.pending)
+	switch {
+	case n == 0, g.role != raft.StateLeader, g.pending[0].term != g.term, g.rn == nil:
+		return true
+	case n >= entriesOnTheWayMax:
+		return false
+	}
+	return len(g.pending[n-1].proposals) <= fewWrites || g.waitingEnough()
+}
+
+// waitingEnough reports whether what waits is worth an entry of its own.
+func (g *group) waitingEnough() bool {
+	bytes := 0
+	for i, p := range g.waiting {
+		if bytes += len(p.Data); bytes >= enoughBytes || i+1 >= enoughWrites {
+			return true
+		}
+	}
+	return false
 }
 
 // hold keeps a group in mind until it may propose again.
