@@ -64,6 +64,7 @@ type outbox struct {
 		added    uint64 // bytes ever added
 		taken    uint64 // bytes ever given to the kernel, or about to be (R1)
 		frames   uint64 // in segments
+		company  bool   // the last write carried several frames: so will the next, if it waits a moment
 		writing  bool   // somebody writes; who adds need not
 		corked   bool   // the reading goroutine handles a batch and will write
 		kicked   bool   // the writer goroutine was told
@@ -169,7 +170,7 @@ func (o *outbox) submit(u urgency) {
 		o.mu.Unlock()
 		return
 	}
-	if o.try == nil || (u == lazy && o.clock.Now().Sub(o.mu.last) < quiet) {
+	if o.try == nil || (u == lazy && (o.mu.company || o.clock.Now().Sub(o.mu.last) < quiet)) {
 		o.kickLocked()
 		o.mu.Unlock()
 		return
@@ -231,6 +232,7 @@ func (o *outbox) takeLocked() [][]byte {
 	o.mu.segments, o.mu.open = nil, false
 	o.mu.taken = o.mu.added
 	o.metrics.FramesSent.Add(o.mu.frames)
+	o.mu.company = o.mu.frames > 1
 	o.mu.frames = 0
 	return taken
 }
