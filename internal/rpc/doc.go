@@ -15,10 +15,11 @@
 // Who writes. A frame is appended to its connection's outbox. While frames of
 // one read batch are handled nothing is written; what they produced leaves in
 // one write at the batch's end. Otherwise a caller that is about to wait, or
-// whose frame comes after a quiet moment, writes what is there itself, without
-// blocking; everything else is left to the connection's writer goroutine, which
-// lets those that are ready to run add their frames first. Measured on two
-// cores, 100-byte messages: see the benchmarks.
+// whose frame comes after a quiet moment and a write of one frame, writes what is
+// there itself, without blocking; everything else is left to the connection's
+// writer goroutine, which lets those that are ready to run add their frames
+// first. So under load frames leave together, and a lone one at once. Measured
+// on two cores, 100-byte messages: see the benchmarks.
 //
 // Invariants:
 //
