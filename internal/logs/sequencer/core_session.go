@@ -1,0 +1,547 @@
+package sequencer
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/braiddb/braid/internal/logs"
+	"github.com/braiddb/braid/internal/placement"
+	"github.com/braiddb/braid/internal/wire"
+)
+
+// session is what a sequencer remembers of one producer (Q6).
+//
+// An append that comes again, found in entries, gets the same outcome. A retry
+// that is not found may have been stored by an earlier epoch, or under an LSN
+// that this node has forgotten: it is held, and all later appends of its producer
+// behind it, until earlier epochs are recovered and the storage nodes were asked.
+// An explicit producer's next sequence is unknown until they were.
+type session struct {
+	producer uint64
+	entries  []entry // ascending by sequence
+	held     []pending
+	lookup   *lookup
+	touched  time.Duration
+	// What the last lookup covered: sequences from lookedFirst on, above
+	// lookedFrom, up to lookedTo.
+	lookedFirst          uint64
+	lookedFrom, lookedTo logs.LSN
+
+	explicit  bool
+	lastKnown bool
+	last      uint64 // the last sequence taken, of an explicit producer
+}
+
+// entry is one append: under way (a) or stored.
+type entry struct {
+	sequence uint64
+	lsn      logs.LSN
+	ms       int64
+	a        *appender
+}
+
+func (ss *session) find(seq uint64) (int, bool) {
+	if n := len(ss.entries); n == 0 || ss.entries[n-1].sequence < seq {
+		return n, false // the usual case
+	}
+	return slices.BinarySearchFunc(ss.entries, seq, func(e entry, s uint64) int {
+		switch {
+		case e.sequence < s:
+			return -1
+		case e.sequence > s:
+			return 1
+		}
+		return 0
+	})
+}
+
+func (ss *session) put(e entry) {
+	i, found := ss.find(e.sequence)
+	if found {
+		ss.entries[i] = e
+		return
+	}
+	ss.entries = slices.Insert(ss.entries, i, e)
+}
+
+// trim forgets what the producer has had answers for.
+func (ss *session) trim(first uint64, keep int) {
+	n, _ := ss.find(first)
+	if ss.explicit {
+		n = min(n, len(ss.entries)-keep)
+	}
+	k := 0
+	for k < n && ss.entries[k].a == nil {
+		k++
+	}
+	if k > 0 {
+		ss.entries = slices.Delete(ss.entries, 0, k)
+	}
+}
+
+func (s *sequencer) session(producer uint64) *session {
+	ss := s.sessions[producer]
+	if ss == nil {
+		if s.sessions == nil {
+			s.sessions = make(map[uint64]*session)
+		}
+		if len(s.sessions) >= s.c.cfg.SessionsMax {
+			s.evict()
+		}
+		ss = &session{producer: producer}
+		s.sessions[producer] = ss
+		s.arm(timerIdle, s.c.cfg.SessionIdleFor)
+	}
+	ss.touched = s.c.now
+	return ss
+}
+
+// settled is step 3: true once the append is answered, held, or joined to one
+// that is under way.
+func (s *sequencer) settled(p *pending) bool {
+	req := p.req
+	conditional := req.Flags&logs.AppendConditional != 0
+	if req.Producer == 0 && !conditional {
+		return false
+	}
+	if req.Flags&logs.AppendProbe != 0 {
+		return false
+	}
+	ss := s.session(req.Producer)
+	if len(ss.held) > 0 {
+		s.hold(ss, p)
+		return true
+	}
+	if s.mustWait(ss, p) {
+		s.hold(ss, p)
+		s.startLookup(ss)
+		return true
+	}
+	return s.known(ss, p)
+}
+
+// mustWait says whether the answer depends on what this node does not know yet.
+func (s *sequencer) mustWait(ss *session, p *pending) bool {
+	req := p.req
+	if req.Flags&logs.AppendConditional != 0 && !s.cur.recovered {
+		return true
+	}
+	if req.Producer == 0 {
+		return false
+	}
+	if req.Flags&logs.AppendProducer != 0 {
+		ss.explicit = true
+		if !ss.lastKnown && s.forgotten == 0 {
+			ss.lastKnown = true
+		}
+		return !ss.lastKnown
+	}
+	if req.Flags&logs.AppendRetry == 0 || logs.LSN(req.After) >= s.forgotten {
+		return false
+	}
+	if _, found := ss.find(req.Sequence); found {
+		return false
+	}
+	covered := ss.lookedTo >= s.forgotten && logs.LSN(req.After) >= ss.lookedFrom && req.Sequence >= ss.lookedFirst
+	return !covered
+}
+
+// known answers an append that is stored, joins it to one that is under way, and
+// refuses what is not an explicit producer's next; false: it is new.
+func (s *sequencer) known(ss *session, p *pending) bool {
+	req := p.req
+	if req.Producer == 0 {
+		return false
+	}
+	ss.trim(req.FirstRunning, s.c.cfg.RememberedMax)
+	if i, found := ss.find(req.Sequence); found {
+		s.c.m.Duplicates.Add(1)
+		e := &ss.entries[i]
+		if e.a != nil {
+			e.a.more = append(e.a.more, waiter{p.reply})
+			return true
+		}
+		s.c.answer(p.reply, &wire.AppendResponse{Lsn: uint64(e.lsn), TimestampMs: e.ms, Epoch: uint32(e.lsn.Epoch()), Log: req.Log})
+		return true
+	}
+	switch {
+	case req.Flags&logs.AppendProducer == 0, req.Sequence == ss.last+1:
+		return false
+	case len(ss.entries) > 0 && req.Sequence > ss.entries[0].sequence && req.Sequence < ss.last:
+		return false // became a hole while later ones were kept
+	}
+	st := wire.LogStatus_LOG_STATUS_SEQUENCE_GAP
+	if req.Sequence <= ss.last {
+		st = wire.LogStatus_LOG_STATUS_SEQUENCE_STALE
+	}
+	s.c.answer(p.reply, &wire.AppendResponse{Status: st, Sequence: ss.last, Log: req.Log,
+		Message: fmt.Sprintf("the last sequence taken of producer %d is %d", req.Producer, ss.last)})
+	return true
+}
+
+// remember keeps an append that has just begun.
+func (s *sequencer) remember(req *wire.AppendRequest, a *appender) {
+	ss := s.session(req.Producer)
+	ss.put(entry{sequence: req.Sequence, a: a})
+	if req.Flags&logs.AppendProducer != 0 {
+		ss.last = max(ss.last, req.Sequence)
+	}
+}
+
+// settle is called when an append is over: stored under an LSN, or given up.
+func (a *appender) settle(lsn logs.LSN) {
+	rec := &a.out.rec
+	if rec.Producer != 0 {
+		a.settleOne(rec.Producer, rec.Sequence, lsn)
+	}
+	for _, o := range rec.Origins {
+		a.settleOne(o.Producer, o.Sequence, lsn)
+	}
+	if lsn == logs.LSNInvalid {
+		s := a.r.s
+		s.forgotten = max(s.forgotten, logs.MakeLSN(a.r.epoch, logs.ESNMax))
+	}
+}
+
+func (a *appender) settleOne(producer, sequence uint64, lsn logs.LSN) {
+	ss := a.r.s.sessions[producer]
+	if ss == nil {
+		return
+	}
+	i, found := ss.find(sequence)
+	if !found || ss.entries[i].a != a {
+		return
+	}
+	if lsn == logs.LSNInvalid { // whether it is kept, recovery decides
+		ss.entries = slices.Delete(ss.entries, i, i+1)
+		ss.lastKnown = false
+		return
+	}
+	ss.entries[i] = entry{sequence: sequence, lsn: lsn, ms: a.out.rec.TimestampMs}
+}
+
+// forgetNegatives: others may have stored anything up to here.
+func (s *sequencer) forgetNegatives(upTo logs.LSN) {
+	s.forgotten = max(s.forgotten, upTo)
+	for _, ss := range s.sessions {
+		ss.lastKnown = false
+		s.dropLookup(ss) // it asked for less than is needed now
+	}
+}
+
+func (s *sequencer) dropLookup(ss *session) {
+	if ss.lookup != nil {
+		s.lookups = slices.DeleteFunc(s.lookups, func(l *lookup) bool { return l == ss.lookup })
+		ss.lookup = nil
+	}
+}
+
+// hold lets an append wait behind what its producer's fate depends on.
+func (s *sequencer) hold(ss *session, p *pending) {
+	if len(ss.held) >= s.c.cfg.HeldMax || !s.c.room(p.size()) {
+		s.refuse(p, wire.LogStatus_LOG_STATUS_SEQNOBUFS, "too many appends of the producer wait for the recovery of earlier epochs")
+		return
+	}
+	s.c.share.bytes.Add(p.size())
+	ss.held = append(ss.held, *p)
+	s.c.m.Held.Add(1)
+	s.arm(timerLookup, s.c.cfg.RecoveryRetry)
+}
+
+// resumeHeld tries everything that is held, producer by producer.
+func (s *sequencer) resumeHeld() {
+	var ids []uint64
+	for id, ss := range s.sessions {
+		if len(ss.held) > 0 {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	for _, id := range ids {
+		s.resume(s.sessions[id])
+	}
+}
+
+func (s *sequencer) resume(ss *session) {
+	for len(ss.held) > 0 && s.cur != nil && s.cur.accepts() {
+		p := ss.held[0]
+		if s.mustWait(ss, &p) {
+			s.startLookup(ss)
+			return
+		}
+		ss.held = ss.held[1:]
+		s.c.share.bytes.Add(-p.size())
+		if s.known(ss, &p) || s.gather(&p) {
+			continue
+		}
+		if len(s.buffer) > 0 || !s.begin(&p) {
+			s.enqueue(p)
+		}
+	}
+	if len(ss.held) == 0 {
+		ss.held = nil
+	}
+}
+
+// expireHeld tells those that were held too long that the outcome is open.
+func (s *sequencer) expireHeld() {
+	for _, id := range sortedIDs(s.sessions) {
+		ss := s.sessions[id]
+		for len(ss.held) > 0 && (ss.held[0].arrived+s.c.cfg.AppendWait <= s.c.now || s.cur == nil) {
+			p := ss.held[0]
+			ss.held = ss.held[1:]
+			s.c.share.bytes.Add(-p.size())
+			st := wire.LogStatus_LOG_STATUS_TIMED_OUT
+			if p.req.Flags&logs.AppendRetry == 0 {
+				st = wire.LogStatus_LOG_STATUS_NOT_READY
+			}
+			s.refuse(&p, st, "earlier epochs are being recovered, and only then is it known what they hold")
+		}
+	}
+}
+
+func sortedIDs(m map[uint64]*session) []uint64 {
+	ids := make([]uint64, 0, len(m))
+	for id := range m {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// redirectHeld sends those that are held to the node that reigns now.
+func (s *sequencer) redirectHeld() {
+	for _, id := range sortedIDs(s.sessions) {
+		ss := s.sessions[id]
+		for i := range ss.held {
+			s.c.share.bytes.Add(-ss.held[i].size())
+			s.redirect(&ss.held[i], wire.LogStatus_LOG_STATUS_PREEMPTED, s.preempt.by)
+		}
+		ss.held = nil
+		s.dropLookup(ss)
+	}
+}
+
+// forgetIdle forgets producers that were silent for long, and what a log needs
+// only while it is written to. What is forgotten here is fully stored, so that a
+// lookup finds it.
+func (s *sequencer) forgetIdle() {
+	c := s.c
+	for _, id := range sortedIDs(s.sessions) {
+		ss := s.sessions[id]
+		if ss.touched+c.cfg.SessionIdleFor <= c.now {
+			s.forget(ss)
+		}
+	}
+	if len(s.sessions) == 0 {
+		s.sessions = nil
+	} else {
+		s.arm(timerIdle, c.cfg.SessionIdleFor)
+	}
+	if r := s.cur; r != nil && r.win.len() == 0 {
+		r.win.letGo()
+		if r.set.used+c.cfg.SessionIdleFor <= c.now {
+			r.set.picker = nil
+		}
+	}
+}
+
+// forget lets a session go, unless something of it is under way or could not be
+// found again.
+func (s *sequencer) forget(ss *session) bool {
+	if len(ss.held) > 0 || ss.lookup != nil {
+		return false
+	}
+	high := logs.LSNInvalid
+	for _, e := range ss.entries {
+		if e.a != nil {
+			return false
+		}
+		high = max(high, e.lsn)
+	}
+	if s.cur != nil && high > logs.MakeLSN(s.cur.epoch, s.cur.lng) {
+		return false
+	}
+	if ss.explicit && s.cur != nil { // its last sequence must be looked up again
+		high = max(high, logs.MakeLSN(s.cur.epoch, s.cur.lng))
+	}
+	s.forgotten = max(s.forgotten, high)
+	delete(s.sessions, ss.producer)
+	return true
+}
+
+// evict makes room for one more producer: the one silent for longest goes.
+func (s *sequencer) evict() {
+	var oldest *session
+	for _, id := range sortedIDs(s.sessions) {
+		if ss := s.sessions[id]; oldest == nil || ss.touched < oldest.touched {
+			oldest = ss
+		}
+	}
+	s.forget(oldest)
+}
+
+// lookup asks the storage nodes what they hold of a producer.
+type lookup struct {
+	ss       *session
+	from, to logs.LSN
+	first    uint64
+	explicit bool
+	sets     []*placement.ShardSet // an f-majority of each must answer
+	shards   []logs.ShardID
+	waiting  map[logs.ShardID]bool
+	best     map[logs.LSN]*wire.ProducerEntry
+}
+
+// lookupLimit is how many of an explicit producer's newest records are asked for.
+const lookupLimit = 8
+
+// startLookup begins to look up what the first held append depends on.
+func (s *sequencer) startLookup(ss *session) {
+	r := s.cur
+	if ss.lookup != nil || !r.recovered || len(ss.held) == 0 {
+		return
+	}
+	if r.since > logs.EpochMin && (s.history == nil || !s.history.loaded) {
+		s.loadHistory() // which nodes earlier epochs were stored on
+		return
+	}
+	first := ss.held[0].req
+	if first.Flags&(logs.AppendRetry|logs.AppendProducer) == 0 {
+		return // it waited for recovery only
+	}
+	from, seq := logs.LSN(first.After), first.Sequence
+	for i := range ss.held {
+		if q := ss.held[i].req; q.Flags&logs.AppendRetry != 0 {
+			from, seq = min(from, logs.LSN(q.After)), min(seq, q.Sequence)
+		}
+	}
+	if first.Flags&logs.AppendProducer != 0 {
+		from, seq = 0, 0
+	}
+	s.lookUp(ss, from, seq, first.Flags&logs.AppendProducer != 0)
+}
+
+// lookUp asks the nodesets of all epochs since from.
+func (s *sequencer) lookUp(ss *session, from logs.LSN, first uint64, explicit bool) {
+	l := &lookup{ss: ss, from: from, to: s.forgotten, first: first, explicit: explicit,
+		waiting: make(map[logs.ShardID]bool), best: make(map[logs.LSN]*wire.ProducerEntry)}
+	for _, m := range s.nodesetsFrom(l.from.Epoch()) {
+		l.sets = append(l.sets, placement.NewShardSet(m.replication, m.shards))
+		l.shards = append(l.shards, m.ids()...)
+	}
+	slices.Sort(l.shards)
+	l.shards = slices.Compact(l.shards)
+	ss.lookup = l
+	s.lookups = append(s.lookups, l)
+	s.c.m.Lookups.Add(1)
+	for _, sh := range l.shards {
+		s.askShard(l, sh)
+	}
+	s.arm(timerLookup, s.c.cfg.RecoveryRetry)
+}
+
+// nodesetsFrom are what the epochs from one on were replicated by.
+func (s *sequencer) nodesetsFrom(from logs.Epoch) []*replicaSet {
+	out := []*replicaSet{s.cur.set}
+	if s.history == nil {
+		return out
+	}
+	for i, m := range s.history.entries {
+		ended := i+1 < len(s.history.entries) && logs.Epoch(s.history.entries[i+1].EffectiveSince) <= from
+		if set := s.c.setOf(m); !ended && !slices.Contains(out, set) {
+			out = append(out, set)
+		}
+	}
+	return out
+}
+
+func (s *sequencer) askShard(l *lookup, sh logs.ShardID) {
+	if l.waiting[sh] {
+		return
+	}
+	l.waiting[sh] = true
+	q := &wire.ProducerLookupRequest{Log: uint64(s.log), Producer: l.ss.producer, After: uint64(l.from), To: uint64(l.to), FirstSequence: l.first, Shard: uint64(sh)}
+	if l.explicit {
+		q.Limit = lookupLimit
+	}
+	s.c.ask(shardCall{shard: sh, lookup: q}, func(answer any, err error) {
+		l.waiting[sh] = false
+		r, ok := answer.(*wire.ProducerLookupResponse)
+		if s.gone || l.ss.lookup != l || err != nil || !ok || r.Status != wire.LogStatus_LOG_STATUS_OK {
+			return // asked again when the timer rings
+		}
+		s.foundOn(l, sh, r)
+	})
+}
+
+// foundOn merges one shard's answer: of several copies of an LSN the one of
+// highest precedence counts, be it a hole.
+func (s *sequencer) foundOn(l *lookup, sh logs.ShardID, r *wire.ProducerLookupResponse) {
+	for _, e := range r.Entries {
+		lsn := logs.LSN(e.Lsn)
+		if b := l.best[lsn]; b == nil || logs.PrecedenceOf(e.Flags, e.Wave) > logs.PrecedenceOf(b.Flags, b.Wave) {
+			l.best[lsn] = e
+		}
+	}
+	for _, set := range l.sets {
+		set.Set(sh, placement.ShardHeard)
+	}
+	for _, set := range l.sets {
+		if !set.FMajority().Reached() {
+			return
+		}
+	}
+	s.foundAll(l)
+}
+
+// foundAll: what the storage nodes hold of the producer is known.
+func (s *sequencer) foundAll(l *lookup) {
+	ss := l.ss
+	s.dropLookup(ss)
+	for lsn, e := range l.best {
+		if e.Flags&(logs.FlagHole|logs.FlagBridge) != 0 || e.Sequence == 0 {
+			continue
+		}
+		if i, found := ss.find(e.Sequence); !found || ss.entries[i].a == nil && ss.entries[i].lsn > lsn {
+			ss.put(entry{sequence: e.Sequence, lsn: lsn, ms: e.TimestampMs})
+		}
+	}
+	ss.lookedFirst, ss.lookedFrom, ss.lookedTo = l.first, l.from, l.to
+	if l.explicit && l.to >= s.forgotten {
+		ss.lastKnown, ss.last = true, 0
+		if n := len(ss.entries); n > 0 {
+			ss.last = ss.entries[n-1].sequence
+		}
+	}
+	s.resume(ss)
+	s.answerStates()
+}
+
+// askAgain asks those shards again that have not answered.
+func (s *sequencer) askAgain() {
+	s.expireHeld()
+	for _, l := range slices.Clone(s.lookups) {
+		for _, sh := range l.shards {
+			if slices.ContainsFunc(l.sets, func(set *placement.ShardSet) bool {
+				return set.Has(sh) && set.State(sh) != placement.ShardHeard
+			}) {
+				s.askShard(l, sh)
+			}
+		}
+	}
+	if s.cur != nil && s.history != nil && !s.history.loaded {
+		s.loadHistory()
+	}
+	s.resumeHeld()
+	for _, ss := range s.sessions {
+		if len(ss.held) > 0 {
+			s.arm(timerLookup, s.c.cfg.RecoveryRetry)
+			break
+		}
+	}
+}
+
+// lookUpLast looks up an explicit producer's last sequence for somebody who asks.
+func (s *sequencer) lookUpLast(ss *session) { s.lookUp(ss, 0, 0, true) }

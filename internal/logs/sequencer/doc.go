@@ -1,0 +1,59 @@
+// Package sequencer numbers the records of logs and has them stored: the log
+// write path on a node, from an append to its acknowledgement and release.
+//
+//	Append ─┐             ┌─ STORE, RELEASE, one batch per node ─► Stores ─┐
+//	State  ─┼► loop ─► core.step ─┼─ read, compare-and-set ────► EpochStore │
+//	STORED ─┘    ▲         ├─ recover earlier epochs ─► Recoverer            │
+//	             │         └─ answers ─► callers                             │
+//	             └──────── what came of it, timers ◄─────────────────────────┘
+//
+// One core owns the sequencers of many logs (logs hash to loops). It is
+// deterministic: it is handed time, dice and events and hands back effects. Only
+// host*.go know of goroutines, and there are hardly any: whoever posts an event
+// to an idle loop steps it.
+//
+// A log on a node:
+//
+//	UNAVAILABLE ── append ──► ACTIVATING ── epoch store ──► ACTIVE ◄─ reactivated
+//	     ▲                        │                           │
+//	     │ unconfigured, isolated │ lost the race,            │ a newer seal
+//	     │                        ▼ regressed                 ▼
+//	     └────────────────────  FAILED  ◄────────────────  PREEMPTED
+//
+// A sequencer reigns for an epoch (type reign): a sliding window of appenders,
+// one for each record. On reactivation the old reign drains beside the new one.
+// append.go is the path of one append, read from the top.
+//
+// Invariants:
+//
+//	Q1. An append is acknowledged only when every shard of one wave's copyset
+//	    said STORED for that wave.
+//	Q2. LSNs are given out in ascending order, and only when a record is about to
+//	    be stored under them: a refusal consumes none.
+//	Q3. The window has at most max_writes_in_flight slots, from the oldest record
+//	    that is not fully stored to the newest.
+//	Q4. The last known good ESN never passes a record that is not fully stored; a
+//	    record that was given up freezes it for the epoch.
+//	Q5. Nothing of an epoch is released before all earlier epochs are recovered
+//	    and the epoch's metadata can be read in the metadata log.
+//	Q6. An append with a producer is stored once, however often it is sent: what
+//	    this node has forgotten (everything up to sequencer.forgotten) is looked
+//	    up on the storage nodes before the append is begun again.
+//	Q7. An epoch is used by at most one reign: it was won by compare-and-set, and
+//	    no node had seen it or a later one. Otherwise the store is older than the
+//	    cluster, and the log is refused (EPOCH_REGRESSED).
+//	Q8. Recovery of earlier epochs begins when the old reign on this node has
+//	    drained, or after Config.DrainTimeout: a node does not fence itself out.
+//
+// Differences from LogDevice. A STORED means an fsync, so the first wave's timer
+// is not 10 ms but twice the slowest answer of late, at least
+// Config.StoreTimeout: starting again elsewhere because a disk syncs would double
+// the load just then. All silent shards of a wave are graylisted, not one of
+// them, and the graylist yields only when no copyset is left without it. Appends
+// that find no copyset wait, without an LSN, and are told what is missing.
+// CANCELLED does not exist: see Q6. Releases are sent when a log falls quiet, so
+// that periodic ones only mend what was lost.
+//
+// It does not read records, decide what an earlier epoch held (recovery), or
+// know where an epoch store lives.
+package sequencer
