@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/braiddb/braid/internal/catalog"
+	"github.com/braiddb/braid/internal/rpc"
 	"github.com/braiddb/braid/internal/wire"
 )
 
@@ -23,4 +24,15 @@ type Transport interface {
 	StartRead(node catalog.NodeID, req *wire.ReadRequest, deadline time.Time, done func(*wire.ReadResponse, error))
 	Locations(ctx context.Context, req *wire.LocationsRequest) (*wire.LocationsResponse, error)
 	Catalog(ctx context.Context, req *wire.CatalogRequest) (*wire.CatalogResponse, error)
+}
+
+// LogTransport carries requests about logs. A transport that has it serves logs;
+// with one that has not, they fail as unavailable.
+type LogTransport interface {
+	// StartLog sends a request to a node, or, where node is 0, to any that answers;
+	// where the node shares this process it is a call. resp is filled once done is
+	// called without an error. Appends that one goroutine starts for one node, one
+	// after another, arrive there in that order, as long as none of them fails. For
+	// done, the request and errors the same holds as for Transport.
+	StartLog(node catalog.NodeID, m rpc.Method, req, resp rpc.Message, deadline time.Time, done func(error))
 }
