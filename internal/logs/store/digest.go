@@ -1,0 +1,99 @@
+package store
+
+import (
+	"errors"
+
+	"github.com/braiddb/braid/internal/logs"
+	"github.com/braiddb/braid/internal/wire"
+)
+
+// Digest gives recovery the copies of a stretch of an epoch, released or not.
+// What does not verify is left out, as if it were not here.
+func (s *Store) Digest(req *wire.DigestRequest, reply func(*wire.DigestResponse)) {
+	id := logs.LogID(req.Log)
+	switch {
+	case !s.addressed(req.Shard):
+		reply(&wire.DigestResponse{Status: statusMisplaced})
+		return
+	case !id.Valid() || req.Epoch == 0 || req.From > req.To:
+		reply(&wire.DigestResponse{Status: statusInvalid})
+		return
+	}
+	if out := s.digestFenced(req); out != nil {
+		reply(out)
+		return
+	}
+	if !s.run(func() { reply(s.digest(req)) }) {
+		reply(&wire.DigestResponse{Status: statusShutdown})
+	}
+}
+
+// digestFenced refuses whose seal is not the highest any more: somebody newer
+// recovers the log.
+func (s *Store) digestFenced(req *wire.DigestRequest) *wire.DigestResponse {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.log(logs.LogID(req.Log))
+	by := l.hard
+	if l.soft.epoch > by.epoch {
+		by = l.soft
+	}
+	if by.epoch > logs.Epoch(req.SealEpoch) {
+		return &wire.DigestResponse{Status: statusPreempted, SealEpoch: uint32(by.epoch)}
+	}
+	return nil
+}
+
+func (s *Store) digest(req *wire.DigestRequest) *wire.DigestResponse {
+	id, e := logs.LogID(req.Log), logs.Epoch(req.Epoch)
+	out := &wire.DigestResponse{SealEpoch: req.SealEpoch}
+	failed := func(err error) *wire.DigestResponse {
+		s.o.Logger.Error("logs/store: digest", "log", id, "epoch", e, "error", err)
+		return &wire.DigestResponse{Status: statusFailed}
+	}
+	v, err := s.view(id, logs.MakeLSN(e, logs.ESN(req.From)), logs.MakeLSN(e, logs.ESN(req.To)))
+	if err != nil {
+		return failed(err)
+	}
+	defer v.close()
+	budget := budgetOf(req.BytesMax)
+	for v.next() {
+		lsn := v.versions[0].lsn
+		if budget <= 0 {
+			out.Next = uint32(lsn.ESN())
+			break
+		}
+		r, err := v.content()
+		switch {
+		case errors.Is(err, errHollow):
+			continue
+		case err != nil:
+			s.count.damaged.Add(1)
+			s.o.Logger.Error("logs/store: damaged copy", "log", id, "lsn", lsn, "error", err)
+			continue
+		}
+		out.Records = append(out.Records, r)
+		budget -= r.SizeVT() + 8
+	}
+	if v.err != nil {
+		return failed(v.err)
+	}
+	// A seal that came meanwhile takes stores off the table that this digest may
+	// have been made without.
+	if fenced := s.digestFenced(req); fenced != nil {
+		return fenced
+	}
+	s.mu.Lock()
+	if s.doubted(s.log(id)) >= logs.MakeLSN(e, logs.ESN(req.From)) {
+		out.Status = statusPartial
+	}
+	s.mu.Unlock()
+	return out
+}
+
+func budgetOf(bytesMax uint32) int {
+	if bytesMax == 0 {
+		return bytesMaxDefault
+	}
+	return min(int(bytesMax), bytesMaxMost)
+}

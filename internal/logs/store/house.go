@@ -1,0 +1,166 @@
+package store
+
+import (
+	"sync"
+	"time"
+)
+
+// Periods of housekeeping.
+const (
+	houseEvery   = time.Second
+	polishEvery  = 5  // seconds until a release that came alone is in the journal
+	tidyEvery    = 10 // seconds between looks at what is past its backlog
+	reapEvery    = 30 // seconds between looks at read streams that nobody asks
+	wheelSlot    = 20 * time.Millisecond
+	wheelSlots   = 512
+	waitMax      = 60 * time.Second
+	purgeAgainMs = 1000
+)
+
+// house keeps the store in order: one timer, whatever the number of logs.
+type house struct {
+	mu      sync.Mutex
+	stop    func() bool
+	ended   bool
+	seconds int
+	tidying bool
+}
+
+func (h *house) begin(s *Store) {
+	s.lookAtDisk()
+	h.arm(s)
+}
+
+func (h *house) arm(s *Store) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.ended {
+		h.stop = s.o.AfterFunc(houseEvery, func() { s.run(func() { s.keepHouse(); h.arm(s) }) })
+	}
+}
+
+func (h *house) end() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ended = true
+	if h.stop != nil {
+		h.stop()
+	}
+}
+
+// keepHouse does what is due.
+func (s *Store) keepHouse() {
+	s.house.mu.Lock()
+	s.house.seconds++
+	n := s.house.seconds
+	s.house.mu.Unlock()
+	s.lookAtDisk()
+	if err := s.rotate(); err != nil {
+		s.o.Logger.Error("logs/store: begin the next partition", "error", err)
+	}
+	if n%polishEvery == 0 {
+		if err := s.persistReleased(); err != nil {
+			s.o.Logger.Error("logs/store: persist releases", "error", err)
+		}
+	}
+	if n%tidyEvery == 0 {
+		s.tidy()
+	}
+	if n%reapEvery == 0 {
+		s.reapStreams()
+	}
+}
+
+// lookAtDisk decides whether there is room for stores.
+func (s *Store) lookAtDisk() {
+	full, low := s.o.Journal.Full(), false
+	if s.o.Free != nil {
+		free, total, err := s.o.Free()
+		switch {
+		case err != nil:
+			s.o.Logger.Warn("logs/store: free space", "error", err)
+		case total > 0:
+			full = full || free*100 < total*int64(s.o.FreeMin)
+			low = free*100 < total*int64(s.o.FreeLow)
+		}
+	}
+	s.full.Store(full)
+	s.low.Store(low || full)
+}
+
+// wheel wakes read streams whose waiting ends: one timer for all, and none while
+// nobody waits. It is guarded by Store.mu.
+type wheel struct {
+	slots [wheelSlots][]*readStream
+	at    int64 // the last slot that was emptied
+	count int
+	armed bool
+}
+
+func slotOf(now time.Duration) int64 { return int64(now / wheelSlot) }
+
+// add has a stream looked at when its waiting ends. A stream is in the wheel
+// once at most; one that is there for an earlier moment is put right then.
+func (s *Store) wheelAdd(r *readStream) {
+	w := &s.wheel
+	if r.inWheel {
+		return
+	}
+	now := slotOf(s.o.Mono())
+	if w.count == 0 {
+		w.at = now
+	}
+	slot := max(slotOf(r.deadline)+1, w.at+1)
+	slot = min(slot, w.at+wheelSlots-1)
+	i := slot % wheelSlots
+	w.slots[i] = append(w.slots[i], r)
+	r.inWheel = true
+	w.count++
+	s.wheelArm()
+}
+
+func (s *Store) wheelArm() {
+	if w := &s.wheel; !w.armed && w.count > 0 && !s.closed {
+		w.armed = true
+		s.o.AfterFunc(wheelSlot, s.wheelTurn)
+	}
+}
+
+// wheelTurn answers those whose time is up.
+func (s *Store) wheelTurn() {
+	var due []waitingRead
+	s.mu.Lock()
+	w := &s.wheel
+	w.armed = false
+	now := s.o.Mono()
+	upTo := min(slotOf(now), w.at+wheelSlots)
+	var again []*readStream
+	for w.at < upTo {
+		w.at++
+		i := w.at % wheelSlots
+		slot := w.slots[i]
+		w.slots[i] = nil
+		w.count -= len(slot)
+		for _, r := range slot {
+			r.inWheel = false
+			switch {
+			case r.reply == nil:
+			case r.deadline <= now:
+				due = append(due, s.takeWaiting(r))
+			default:
+				again = append(again, r)
+			}
+		}
+	}
+	if w.count == 0 {
+		w.at = slotOf(now)
+	}
+	for _, r := range again {
+		s.wheelAdd(r)
+	}
+	s.wheelArm()
+	s.mu.Unlock()
+	for _, d := range due {
+		d.reply(d.empty())
+	}
+}

@@ -1,0 +1,249 @@
+package store
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/braiddb/braid/internal/journal"
+	"github.com/braiddb/braid/internal/logs"
+	"github.com/braiddb/braid/internal/wire"
+)
+
+// loadMarks reads what was held to be true of each log.
+func (s *Store) loadMarks() error {
+	it, err := s.marks.db.NewIter(&pebble.IterOptions{LowerBound: []byte{spaceLog}, UpperBound: []byte{spaceLog + 1}})
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	for ok := it.First(); ok; ok = it.Next() {
+		v, err := it.ValueAndErr()
+		if err != nil {
+			return err
+		}
+		key := it.Key()
+		if len(key) != 9 {
+			return fmt.Errorf("%w: key of %d bytes among the marks", ErrCorrupt, len(key))
+		}
+		m, err := decodeLogMarks(v)
+		if err != nil {
+			return err
+		}
+		id := logs.LogID(binary.BigEndian.Uint64(key[1:]))
+		s.logs[id] = &logState{id: id, logMarks: m, coverFrom: logs.LSNMax}
+	}
+	return it.Error()
+}
+
+// loadPartitions lists the partitions, and opens those that were not closed.
+func (s *Store) loadPartitions() error {
+	names, err := s.fs.List(s.dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if strings.HasPrefix(name, trashPrefix) {
+			if err := s.fs.RemoveAll(s.fs.PathJoin(s.dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+			continue
+		}
+		if id, start, ok := parsePartition(name); ok {
+			s.shelf.all = append(s.shelf.all, &partition{id: id, startMs: start, dir: s.fs.PathJoin(s.dir, name)})
+		}
+	}
+	slices.SortFunc(s.shelf.all, func(a, b *partition) int { return cmp.Compare(a.id, b.id) })
+	for _, p := range s.shelf.all {
+		v, done, err := s.marks.db.Get(numberKey(nil, spacePart, p.id))
+		switch {
+		case errors.Is(err, pebble.ErrNotFound):
+			if err := s.survey(p); err != nil {
+				return fmt.Errorf("partition %d: %w", p.id, err)
+			}
+			continue
+		case err != nil:
+			return err
+		}
+		d := decoder{b: v}
+		p.closed, p.endMs, p.bytes = true, int64(d.uvarint()), int64(d.uvarint())
+		bad := d.bad
+		if err := done.Close(); err != nil || bad {
+			return errors.Join(fmt.Errorf("%w: summary of partition %d", ErrCorrupt, p.id), err)
+		}
+	}
+	return nil
+}
+
+// survey opens a partition that was not closed and finds out what it has.
+func (s *Store) survey(p *partition) error {
+	p.extents = map[logs.LogID]*extent{}
+	l, err := s.acquire(p) // until it is closed
+	if err != nil {
+		return err
+	}
+	it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: []byte{spaceIndex}, UpperBound: []byte{spaceIndex + 1}})
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	for ok := it.First(); ok; ok = it.Next() {
+		v, err := it.ValueAndErr()
+		if err != nil {
+			return err
+		}
+		log, lsn, precedence, _, ok := splitCopyKey(it.Key())
+		if !ok {
+			continue
+		}
+		e := entry{log: log, lsn: lsn, header: v}
+		if h, err := decodeHeader(v, log, lsn, precedence); err == nil {
+			e.timestamp = h.timestamp
+			e.payload = nil
+			p.bytes += int64(h.payloadBytes)
+		}
+		x := p.extents[log]
+		if x == nil {
+			x = &extent{}
+			p.extents[log] = x
+		}
+		before := x.bytes
+		x.add(&e)
+		p.bytes += int64(x.bytes - before)
+		l := s.known(log)
+		l.last = max(l.last, lsn)
+	}
+	return it.Error()
+}
+
+// known is a log of which there is something, but not in the cache.
+func (s *Store) known(id logs.LogID) *logState {
+	l := s.logs[id]
+	if l == nil {
+		l = &logState{id: id, coverFrom: logs.LSNMax}
+		s.logs[id] = l
+	}
+	return l
+}
+
+// replay takes from the journal what is not in the LSMs.
+func (s *Store) replay() error {
+	s.pos = s.marks.written.Load()
+	for _, p := range s.shelf.all {
+		if p.lsm != nil {
+			s.pos = max(s.pos, p.lsm.written.Load())
+		}
+	}
+	r := s.o.Recovered
+	if r == nil {
+		r = &journal.StreamReplay{}
+	}
+	s.pos = max(s.pos, r.StartPos)
+	if err := s.recoverDoubt(r); err != nil {
+		return err
+	}
+	records := r.Records
+	for len(records) > 0 {
+		n := 1
+		for n < len(records) && records[n].Pos == records[0].Pos {
+			n++
+		}
+		b := &batch{s: s, pos: records[0].Pos}
+		for i := range records[:n] {
+			if err := s.takeRecord(b, &records[i]); err != nil {
+				return fmt.Errorf("journal position %d: %w", b.pos, err)
+			}
+		}
+		if err := s.redo(b); err != nil {
+			return err
+		}
+		records = records[n:]
+	}
+	s.apply.pushed, s.apply.applied = s.pos, s.pos
+	return nil
+}
+
+// redo does with a batch of the journal what was done with it once.
+func (s *Store) redo(b *batch) error {
+	s.pos = max(s.pos, b.pos)
+	s.mu.Lock()
+	for i := range b.entries {
+		e := &b.entries[i]
+		l := s.known(e.log)
+		if e.precedence>>32 == 0 && !e.log.IsMetadata() && l.soft.raise(seal{epoch: e.lsn.Epoch() - 1}) {
+			b.soft = append(b.soft, e.log)
+		}
+	}
+	for i := range b.marks {
+		s.known(b.marks[i].log)
+	}
+	s.admit(b)
+	s.mu.Unlock()
+	if err := s.applyBatches([]*batch{b}); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	b.applied = true
+	s.evict()
+	s.mu.Unlock()
+	return nil
+}
+
+// takeRecord decodes one record of the journal into a batch. Copies of a
+// partition that has been dropped since are passed over.
+func (s *Store) takeRecord(b *batch, r *journal.Record) error {
+	switch r.Kind {
+	case kindMarks:
+		marks, err := decodeMarks(r.Payload)
+		b.marks = marks
+		return err
+	case kindCopies:
+	default:
+		return fmt.Errorf("%w: record of kind %d", ErrCorrupt, r.Kind)
+	}
+	buf := bytes.Clone(r.Payload) // else it would hold the whole group that it was read with
+	id, entries, err := decodeCopies(buf)
+	if err != nil {
+		return err
+	}
+	p := s.shelf.find(id)
+	if n := len(s.shelf.all); p == nil && (n == 0 || id > s.shelf.all[n-1].id) {
+		return fmt.Errorf("%w: partition %d is missing: its directory was removed", ErrCorrupt, id)
+	}
+	if p == nil || p.closed {
+		entries = slices.DeleteFunc(entries, func(e entry) bool { return !e.log.IsMetadata() })
+		p = nil
+	}
+	b.part, b.entries, b.buf = p, entries, buf
+	return nil
+}
+
+// readRecoveries reads what recovery decided of epochs [from, to].
+func (s *Store) readRecoveries(id logs.LogID, from, to uint32) ([]*wire.EpochRecovery, error) {
+	it, err := s.marks.db.NewIter(&pebble.IterOptions{LowerBound: pairKey(nil, spaceRecovery, uint64(id), uint64(from)),
+		UpperBound: pairKey(nil, spaceRecovery, uint64(id), uint64(to)+1)})
+	if err != nil {
+		return nil, err
+	}
+	defer it.Close()
+	var out []*wire.EpochRecovery
+	for ok := it.First(); ok && len(out) < epochsMax; ok = it.Next() {
+		v, err := it.ValueAndErr()
+		if err != nil {
+			return nil, err
+		}
+		r := new(wire.EpochRecovery)
+		if err := r.UnmarshalVT(v); err != nil {
+			return nil, fmt.Errorf("%w: epoch recovery of log %d: %w", ErrCorrupt, id, err)
+		}
+		out = append(out, r)
+	}
+	return out, it.Error()
+}

@@ -1,0 +1,207 @@
+package store
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"slices"
+
+	"github.com/braiddb/braid/internal/catalog"
+	"github.com/braiddb/braid/internal/logs"
+)
+
+// seal is a fence: no record of an epoch up to it is taken.
+type seal struct {
+	epoch logs.Epoch
+	by    catalog.NodeID
+}
+
+func (s *seal) raise(t seal) bool {
+	if t.epoch > s.epoch {
+		*s = t
+		return true
+	}
+	return false
+}
+
+// epochTail is what stores have shown of an epoch that is not clean.
+type epochTail struct {
+	epoch     logs.Epoch
+	good      logs.ESN // last known good: the highest that a copy or a release told
+	max       logs.ESN // the highest that is here
+	timestamp int64    // the latest
+}
+
+// epochBase says how many payloads the log had before an epoch.
+type epochBase struct {
+	epoch logs.Epoch
+	count uint64
+}
+
+// logMarks is what a shard holds to be true of a log, over restarts.
+type logMarks struct {
+	released  logs.LSN
+	trim      logs.LSN
+	trimMs    int64      // of the last record that was trimmed, about
+	hard      seal       // by SEAL; only ever grows
+	soft      seal       // implied by a store of a later epoch
+	lce       logs.Epoch // every epoch up to it is clean here
+	last      logs.LSN   // the highest that was ever here
+	doubtTo   logs.LSN   // LSNs up to it may have been lost by this shard
+	fenced    uint64     // the doubt (its number) for which doubtTo and hard stand
+	removedMs int64      // since when the log is not configured, 0: it is
+	bases     []epochBase
+	decided   []logs.Epoch // clean, above lce: an epoch between is not
+}
+
+// logState is one log in memory.
+type logState struct {
+	id logs.LogID
+	logMarks
+
+	// pending waits for a purge.
+	pending logs.LSN
+	asked   bool // Purge was called, at askedAt
+	askedAt int64
+
+	// tails covers all epochs above lce if tailsKnown.
+	tails      []epochTail
+	tailsKnown bool
+
+	// cached has every copy at or above coverFrom, ascending by LSN, winners
+	// first. Invariant: what is in it is durable.
+	cached    []*entry
+	coverFrom logs.LSN
+
+	fencing bool // NextEpoch is under way
+
+	waiting []*readStream // those that wait for something to deliver
+}
+
+const marksVersion = 1
+
+func (m *logMarks) encode(dst []byte) []byte {
+	dst = append(dst, marksVersion)
+	for _, v := range [...]uint64{uint64(m.released), uint64(m.trim), uint64(m.trimMs), uint64(m.hard.epoch), uint64(m.hard.by),
+		uint64(m.soft.epoch), uint64(m.soft.by), uint64(m.lce), uint64(m.last), uint64(m.doubtTo), m.fenced, uint64(m.removedMs),
+		uint64(len(m.decided)), uint64(len(m.bases))} {
+		dst = binary.AppendUvarint(dst, v)
+	}
+	for _, e := range m.decided {
+		dst = binary.AppendUvarint(dst, uint64(e))
+	}
+	for _, b := range m.bases {
+		dst = binary.AppendUvarint(dst, uint64(b.epoch))
+		dst = binary.AppendUvarint(dst, b.count)
+	}
+	return dst
+}
+
+func decodeLogMarks(b []byte) (m logMarks, err error) {
+	d := decoder{b: b}
+	if v := d.byte(); v != marksVersion {
+		return m, fmt.Errorf("%w: marks of a log have version %d, not %d", ErrCorrupt, v, marksVersion)
+	}
+	m.released, m.trim, m.trimMs = logs.LSN(d.uvarint()), logs.LSN(d.uvarint()), int64(d.uvarint())
+	m.hard = seal{logs.Epoch(d.uint32()), catalog.NodeID(d.uvarint())}
+	m.soft = seal{logs.Epoch(d.uint32()), catalog.NodeID(d.uvarint())}
+	m.lce, m.last, m.doubtTo = logs.Epoch(d.uint32()), logs.LSN(d.uvarint()), logs.LSN(d.uvarint())
+	m.fenced, m.removedMs = d.uvarint(), int64(d.uvarint())
+	decided := d.count(1)
+	bases := d.uvarint()
+	if decided > 0 {
+		m.decided = make([]logs.Epoch, decided)
+		for i := range m.decided {
+			m.decided[i] = logs.Epoch(d.uint32())
+		}
+	}
+	if bases > uint64(len(d.b))/2 {
+		d.bad, bases = true, 0
+	}
+	m.bases = make([]epochBase, bases)
+	for i := range m.bases {
+		m.bases[i] = epochBase{logs.Epoch(d.uint32()), d.uvarint()}
+	}
+	if d.bad || len(d.b) > 0 {
+		return logMarks{}, fmt.Errorf("%w: marks of a log do not decode", ErrCorrupt)
+	}
+	return m, nil
+}
+
+// setBase notes an epoch's base and says whether it was news.
+func (m *logMarks) setBase(e logs.Epoch, count uint64) bool {
+	at, found := slices.BinarySearchFunc(m.bases, e, func(b epochBase, e logs.Epoch) int { return cmp.Compare(b.epoch, e) })
+	if found {
+		return false // what was decided once does not change
+	}
+	m.bases = slices.Insert(m.bases, at, epochBase{e, count})
+	return true
+}
+
+func (m *logMarks) base(e logs.Epoch) (uint64, bool) {
+	at, found := slices.BinarySearchFunc(m.bases, e, func(b epochBase, e logs.Epoch) int { return cmp.Compare(b.epoch, e) })
+	if !found {
+		return 0, e == logs.EpochMin // nothing is before the first epoch
+	}
+	return m.bases[at].count, true
+}
+
+// tail finds what is known of an unclean epoch, making room for it.
+func (l *logState) tail(e logs.Epoch) *epochTail {
+	at, found := slices.BinarySearchFunc(l.tails, e, func(t epochTail, e logs.Epoch) int { return cmp.Compare(t.epoch, e) })
+	if !found {
+		l.tails = slices.Insert(l.tails, at, epochTail{epoch: e})
+	}
+	return &l.tails[at]
+}
+
+// noteCopy takes a copy that is durable into what is known of the log.
+func (l *logState) noteCopy(e *entry) {
+	l.last = max(l.last, e.lsn)
+	if l.id.IsMetadata() || e.lsn.Epoch() <= l.lce || !l.tailsKnown {
+		return
+	}
+	t := l.tail(e.lsn.Epoch())
+	t.good = max(t.good, e.esnGood)
+	t.max = max(t.max, e.lsn.ESN())
+	t.timestamp = max(t.timestamp, e.timestamp)
+}
+
+// cleanTo forgets the tails of epochs that are clean now.
+func (l *logState) cleanTo(lce logs.Epoch) bool {
+	if lce <= l.lce {
+		return false
+	}
+	l.lce = lce
+	l.tails = slices.DeleteFunc(l.tails, func(t epochTail) bool { return t.epoch <= lce })
+	return true
+}
+
+// fence is the highest epoch of which no ordinary store is taken. A clean epoch
+// is one: what recovery has closed stays closed though its seal was not heard.
+func (l *logState) fence() seal {
+	if l.lce > l.hard.epoch {
+		return seal{l.lce, l.hard.by}
+	}
+	return l.hard
+}
+
+// deliverable is up to where readers are served.
+func (l *logState) deliverable() logs.LSN {
+	if l.id.IsMetadata() {
+		return l.last
+	}
+	return l.released
+}
+
+func (m *logMarks) hasDecided(e logs.Epoch) bool { return slices.Contains(m.decided, e) }
+
+// dropDecided forgets what lce says as well.
+func (m *logMarks) dropDecided() {
+	m.decided = slices.DeleteFunc(m.decided, func(e logs.Epoch) bool { return e <= m.lce })
+}
+
+// forgetBases forgets bases of epochs that are trimmed away whole.
+func (m *logMarks) forgetBases() {
+	m.bases = slices.DeleteFunc(m.bases, func(b epochBase) bool { return b.epoch < m.trim.Epoch() })
+}

@@ -1,0 +1,149 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"runtime"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// lsm is one Pebble: a partition's or the marks'. Its log is off; the journal is
+// the log. Each of its batches carries the journal position that it is of, so
+// each lsm is whole up to a position of its own and says which (P2).
+type lsm struct {
+	db      *pebble.DB
+	written atomic.Uint64 // position of the newest batch
+}
+
+// openLSM opens the Pebble in dir, or makes one there. One that compacts is the
+// marks'; of a partition only deletions ever rewrite anything.
+func (s *Store) openLSM(dir string, compacts bool, memTable int64) (*lsm, error) {
+	po := &pebble.Options{
+		FS:                          s.fs,
+		Cache:                       s.blocks,
+		FileCache:                   s.files,
+		DisableWAL:                  true,
+		DisableAutomaticCompactions: !compacts,
+		FormatMajorVersion:          pebble.FormatValueSeparation,
+		MemTableSize:                uint64(memTable),
+		MemTableStopWritesThreshold: 3,
+		L0CompactionThreshold:       4,
+		L0StopWritesThreshold:       24,
+		Logger:                      lsmLogger{s},
+		EventListener: &pebble.EventListener{
+			FlushEnd: func(info pebble.FlushInfo) {
+				if info.Err == nil {
+					s.flushed()
+				}
+			},
+			BackgroundError: s.backgroundError,
+		},
+	}
+	if !compacts {
+		po.L0CompactionThreshold, po.L0StopWritesThreshold = math.MaxInt32, math.MaxInt32
+	}
+	for i := range po.Levels {
+		po.Levels[i].BlockSize = 32 << 10
+		po.Levels[i].IndexBlockSize = 64 << 10
+	}
+	db, err := pebble.Open(dir, po)
+	if err != nil {
+		return nil, fmt.Errorf("logs/store: open %s: %w", dir, err)
+	}
+	l := &lsm{db: db}
+	at, err := l.durable()
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	l.written.Store(at)
+	return l, nil
+}
+
+// durable reads back up to which position everything would survive a crash now.
+func (l *lsm) durable() (uint64, error) {
+	it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: appliedKey, UpperBound: []byte{spaceApplied + 1},
+		OnlyReadGuaranteedDurable: true})
+	if err != nil {
+		return 0, err
+	}
+	defer it.Close()
+	if !it.First() {
+		return 0, it.Error()
+	}
+	v, err := it.ValueAndErr()
+	if err != nil {
+		return 0, err
+	}
+	if len(v) != 8 {
+		return 0, fmt.Errorf("%w: applied position of %d bytes", ErrCorrupt, len(v))
+	}
+	return binary.BigEndian.Uint64(v), nil
+}
+
+// commit writes a batch that is of position pos.
+func (l *lsm) commit(b *pebble.Batch, pos uint64) error {
+	if was := l.written.Load(); pos <= was {
+		panic(fmt.Sprintf("BUG: position %d after %d", pos, was)) // P2
+	}
+	var v [8]byte
+	binary.BigEndian.PutUint64(v[:], pos)
+	if err := b.Set(appliedKey, v[:], nil); err != nil {
+		return err
+	}
+	if err := b.Commit(pebble.NoSync); err != nil {
+		return err
+	}
+	l.written.Store(pos)
+	return nil
+}
+
+// writtenBytes is what the store has written to disk for its content.
+func (l *lsm) writtenBytes() (flushed, compacted int64) {
+	m := l.db.Metrics()
+	for i := range m.Levels {
+		v := &m.Levels[i]
+		flushed += int64(v.TableBytesFlushed + v.BlobBytesFlushed)
+		compacted += int64(v.TableBytesCompacted + v.BlobBytesCompacted)
+	}
+	return flushed, compacted
+}
+
+// backgroundError hears of a flush or compaction that failed. The store tries
+// again with new files. Want of space and damaged input leave the node running;
+// an error of the disk does not.
+func (s *Store) backgroundError(err error) {
+	if errors.Is(err, syscall.ENOSPC) || pebble.IsCorruptionError(err) || errors.Is(err, pebble.ErrCancelledCompaction) {
+		s.o.Logger.Error("logs/store: background work failed", "error", err)
+		return
+	}
+	s.fatal(fmt.Errorf("logs/store: background work failed: %w", err))
+}
+
+// fail tells of an error after which nothing may be answered any more.
+func (s *Store) fail(err error) {
+	s.failed.Do(func() { s.o.Fatal(err) })
+}
+
+// fatal ends the goroutine after it has told of the error.
+func (s *Store) fatal(err error) {
+	s.fail(err)
+	runtime.Goexit()
+}
+
+// lsmLogger passes Pebble's log on.
+type lsmLogger struct{ s *Store }
+
+func (l lsmLogger) Infof(string, ...any) {}
+
+func (l lsmLogger) Errorf(format string, args ...any) {
+	l.s.o.Logger.Error(fmt.Sprintf(format, args...))
+}
+
+func (l lsmLogger) Fatalf(format string, args ...any) {
+	l.s.fatal(fmt.Errorf("logs/store: "+format, args...))
+}
