@@ -243,7 +243,7 @@ func (c *Client) readCatalog(ctx context.Context) (*catalog.Catalog, error) {
 // catalog carries out one request at the master. Changes carry a request id, as
 // writes do, so the master can recognise one that is repeated.
 func (c *Client) catalog(ctx context.Context, req *wire.CatalogRequest) (*wire.CatalogResponse, error) {
-	change := req.Action != wire.CatalogRequest_ACTION_READ
+	change := changes(req)
 	if change {
 		req.ClientId, req.RequestId = c.id, c.requests.Add(1)
 	}

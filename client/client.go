@@ -104,6 +104,7 @@ type Client struct {
 	id        []byte // Options.ID
 	redis     *Table
 	metrics   Metrics
+	logTree   logTree
 
 	requests   atomic.Uint64 // the request id given last
 	hybridTime atomic.Uint64 // the greatest one seen: sent along, so that time flows with messages

@@ -171,7 +171,7 @@ func elsewhere(e *wire.Error) bool {
 
 func changes(req rpc.Message) bool {
 	c, ok := req.(*wire.CatalogRequest)
-	return ok && c.Action != wire.CatalogRequest_ACTION_READ
+	return ok && c.Action != wire.CatalogRequest_ACTION_READ && c.Action != wire.CatalogRequest_ACTION_READ_LOGS
 }
 
 // peers are the addresses given to Connect and the nodes that are known, each

@@ -75,29 +75,7 @@ func (c *change) foundLogs(req *wire.CatalogRequest, err error) *wire.Error {
 }
 
 // refuseLogs turns what catalog refuses into what clients are told.
-func refuseLogs(err error) *wire.Error {
-	code := wire.Code_CODE_INVALID
-	var e *catalog.LogError
-	if errors.As(err, &e) {
-		switch e.Kind {
-		case catalog.LogExists:
-			code = wire.Code_CODE_ALREADY_EXISTS
-		case catalog.LogNotFound:
-			code = wire.Code_CODE_NOT_FOUND
-		case catalog.LogNotDirectory:
-			code = wire.Code_CODE_NOT_DIRECTORY
-		case catalog.LogNotEmpty:
-			code = wire.Code_CODE_NOT_EMPTY
-		case catalog.LogIDClash:
-			code = wire.Code_CODE_ID_CLASH
-		case catalog.LogInvalidAttributes:
-			code = wire.Code_CODE_INVALID_ATTRIBUTES
-		case catalog.LogChanged:
-			code = wire.Code_CODE_CONDITION_FAILED
-		}
-	}
-	return refuse(code, "%v", err)
-}
+func refuseLogs(err error) *wire.Error { return refuse(wire.LogErrorCode(err), "%v", err) }
 
 // readLogs gives a client the log part of the catalog, unless it has it.
 func (m *Master) readLogs(x *catalog.Index, req *wire.CatalogRequest) *wire.CatalogResponse {
