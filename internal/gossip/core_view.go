@@ -59,30 +59,7 @@ func same(a, b *logs.Cluster) bool {
 
 // describe puts the catalog's word and the failure detector's together.
 func describe(p *peer) logs.ClusterNode {
-	d := p.desc
-	takesNew := d.State != catalog.NodeState_NODE_STATE_DRAINING && !p.failingOver
-	n := logs.ClusterNode{
-		ID: p.id, Incarnation: p.instance, Alive: p.state == Alive && !p.failingOver, Starting: p.starting,
-		Location:  d.Location,
-		Sequencer: has(d, catalog.RoleSequencer) && takesNew, SequencerWeight: weight(d.SequencerWeight),
-		Storage:       has(d, catalog.RoleStorage) && d.StorageState != catalog.StorageState_STORAGE_STATE_NONE,
-		StorageWeight: weight(d.StorageWeight),
-	}
-	n.Writable = n.Storage && takesNew && n.StorageWeight > 0 && d.StorageState == catalog.StorageState_STORAGE_STATE_READ_WRITE
-	return n
-}
-
-func has(d *catalog.Node, role uint32) bool { return d.Roles == 0 || d.Roles&role != 0 }
-
-// weight reads a descriptor's weight: 0 means 1, negative means none.
-func weight(w float64) float64 {
-	switch {
-	case w == 0:
-		return 1
-	case w < 0:
-		return 0
-	}
-	return w
+	return logs.DescribeNode(p.desc, p.instance, p.state == Alive, p.starting, p.failingOver)
 }
 
 // isolated says whether more than half of the nodes are dead. Who the catalog has
