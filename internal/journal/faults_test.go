@@ -215,7 +215,10 @@ func TestAFullDiskRefusesEntriesAndRecovers(t *testing.T) {
 	if err := appendErr(j, entry(1, 2, "y")); !errors.Is(err, ErrNoSpace) {
 		t.Errorf("an entry below the reserve: %v", err)
 	}
-	for _, k := range []Kind{KindState, KindTruncate, KindStart, KindDrop} {
+	if err := appendErr(j, Record{Stream: 3, Kind: KindLogFirst, Pos: 1}); !errors.Is(err, ErrNoSpace) {
+		t.Errorf("copies of a log below the reserve: %v", err)
+	}
+	for _, k := range []Kind{KindLogMark, KindState, KindTruncate, KindStart, KindDrop} {
 		if err := appendErr(j, Record{Stream: 2, Kind: k, Pos: 1}); err != nil {
 			t.Errorf("kind %d below the reserve: %v", k, err)
 		}

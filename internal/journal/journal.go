@@ -31,8 +31,11 @@ const (
 	// kindCorrupt is ours: the stream was found corrupt and is not repaired.
 	kindCorrupt Kind = 6
 
-	// KindLogFirst and above are kept for log records.
+	// KindLogFirst and above are kept for log records. They are entries.
 	KindLogFirst Kind = 16
+	// KindLogMark and above are entries too, but small ones that fence or free:
+	// they are written while others are refused for want of space.
+	KindLogMark Kind = 32
 )
 
 // A Record is one member of an Append. Pos is its position in the stream (a Raft
@@ -197,6 +200,6 @@ type Metrics struct {
 	SegmentsFree int    // kept for reuse
 	LiveBytes    int64  // from the oldest position in use to the newest
 	QueueBytes   int64  // waiting to be written
-	Streams      int    // known
+	Streams      int    // known and not dropped
 	Full         bool   // entries are refused
 }

@@ -55,7 +55,7 @@ func (j *Journal) Append(recs []Record, done func(error)) {
 	for i := range recs {
 		k := recs[i].Kind
 		r.bytes += int64(len(recs[i].Payload))
-		r.entry = r.entry || k == KindEntry || k >= KindLogFirst
+		r.entry = r.entry || k == KindEntry || (k >= KindLogFirst && k < KindLogMark)
 		if k == 0 || (k > KindDrop && k < KindLogFirst) || k&flagRewritten != 0 {
 			r.err = fmt.Errorf("%w: kind %d", ErrBadRecord, k)
 		}
