@@ -117,11 +117,20 @@ func Copies(r *catalog.Replication) int {
 // and no wide scope asks for more than a narrow one, counting domains scope by
 // scope is enough.
 func CanReplicate(r *catalog.Replication, among []LogShard) bool {
-	if Copies(r) == 0 {
-		return false
-	}
+	return Copies(r) > 0 && Missing(r, among) == 0
+}
+
+// Missing is how many more shards, well chosen, the given ones need to contain a
+// copyset.
+func Missing(r *catalog.Replication, among []LogShard) int {
 	g := newGrid(among)
-	return g.enough(r, func(int) bool { return true })
+	n := 0
+	for s := ScopeNode; s < scopes; s++ {
+		if d := demand(r, s); d > 0 {
+			n = max(n, d-g.spread(s, func(int) bool { return true }))
+		}
+	}
+	return n
 }
 
 // Describe prints a replication property as people write it.

@@ -1,0 +1,41 @@
+package recovery
+
+import (
+	"cmp"
+	"time"
+)
+
+// Config holds the constants; zero values mean the defaults.
+type Config struct {
+	// Recoveries is how many logs are recovered at a time; others wait. Default 400.
+	Recoveries int
+	// Purges is how many logs are purged at a time. Default 4.
+	Purges int
+	// Retry is the time from a failure to the next try, and until a silent node is
+	// done without where that is possible. Default 1 s.
+	Retry time.Duration
+	// Grace is how long the digest waits for the rest once it has an f-majority.
+	// Default 100 ms.
+	Grace time.Duration
+	// StoreRetry is the time from a store that failed to its next try. Default 500 ms.
+	StoreRetry time.Duration
+	// Tries is how often a shard of the mutation set may fail in a row before the
+	// rest goes on without it; two if it is believed dead. Default 5.
+	Tries int
+	// MutationsMax is how many slots are stored at a time. Default 128.
+	MutationsMax int
+	// DigestBytes bounds one answer of a digest. Default 4 MiB.
+	DigestBytes uint32
+}
+
+func (c Config) withDefaults() Config {
+	c.Recoveries = cmp.Or(c.Recoveries, 400)
+	c.Purges = cmp.Or(c.Purges, 4)
+	c.Retry = cmp.Or(c.Retry, time.Second)
+	c.Grace = cmp.Or(c.Grace, 100*time.Millisecond)
+	c.StoreRetry = cmp.Or(c.StoreRetry, 500*time.Millisecond)
+	c.Tries = cmp.Or(c.Tries, 5)
+	c.MutationsMax = cmp.Or(c.MutationsMax, 128)
+	c.DigestBytes = cmp.Or(c.DigestBytes, 4<<20)
+	return c
+}

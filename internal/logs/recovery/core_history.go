@@ -1,0 +1,155 @@
+package recovery
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/braiddb/braid/internal/logs"
+	"github.com/braiddb/braid/internal/placement"
+	"github.com/braiddb/braid/internal/wire"
+)
+
+// world is what a core is lent for a step.
+type world struct {
+	cfg  *Config
+	view View
+	now  time.Duration
+	fx   *effects
+}
+
+// later asks for a step at a time.
+func (w *world) later(at time.Duration) {
+	if w.fx.wake == 0 || at < w.fx.wake {
+		w.fx.wake = at
+	}
+}
+
+// due says whether a time has come, and asks to be woken if not.
+func (w *world) due(at time.Duration) bool {
+	if w.now >= at {
+		return true
+	}
+	w.later(at)
+	return false
+}
+
+func (w *world) call(c call) { w.fx.calls = append(w.fx.calls, c) }
+
+// source is a shard that is asked until it has answered.
+type source struct {
+	id       logs.ShardID
+	asked    bool // a call is out
+	retryAt  time.Duration
+	answered bool
+	seal     *wire.SealResponse
+}
+
+// history is what a log's epochs were replicated by, as far as it is known.
+type history struct {
+	known   []*wire.EpochMetadata // ascending by EffectiveSince
+	readers []source              // who is asked for more
+	patient time.Duration         // until then all of them are waited for
+}
+
+func (h *history) learn(ms []*wire.EpochMetadata) {
+	for _, m := range ms {
+		at, found := slices.BinarySearchFunc(h.known, m.EffectiveSince, func(m *wire.EpochMetadata, since uint32) int {
+			return cmp.Compare(m.EffectiveSince, since)
+		})
+		if !found && len(m.Nodeset) > 0 && len(m.Nodeset) <= logs.NodesetMax {
+			h.known = slices.Insert(h.known, at, m)
+		}
+	}
+}
+
+// of is what an epoch was replicated by, nil if that is not known.
+func (h *history) of(e logs.Epoch) *wire.EpochMetadata {
+	for i := len(h.known) - 1; i >= 0; i-- {
+		if logs.Epoch(h.known[i].EffectiveSince) <= e {
+			return h.known[i]
+		}
+	}
+	return nil
+}
+
+// shards are all that the epochs [from, to] lie on, ascending.
+func (h *history) shards(from, to logs.Epoch) (out []source) {
+	first := h.of(from)
+	for _, m := range h.known {
+		since := logs.Epoch(m.EffectiveSince)
+		if m != first && (since < from || since > to) {
+			continue
+		}
+		for _, s := range m.Nodeset {
+			id := logs.ShardID(s)
+			at, found := slices.BinarySearchFunc(out, id, func(s source, id logs.ShardID) int { return cmp.Compare(s.id, id) })
+			if !found {
+				out = slices.Insert(out, at, source{id: id})
+			}
+		}
+	}
+	return out
+}
+
+// reaches says whether all is known from an epoch on. What a sequencer knows are
+// the latest, without a gap; if they do not reach back far enough the metadata log
+// is read. Its records are copies of what the epoch store decided, so any copy is
+// true, and each has at least as many as a record of the log: who heard all but
+// fewer has seen every one. Less will not do: where one is missing, the epochs
+// after it would be taken to lie on an older nodeset.
+func (h *history) reaches(w *world, e logs.Epoch) bool {
+	if h.readers == nil {
+		if h.of(e) != nil {
+			return true
+		}
+		h.patient = w.now + w.cfg.Retry
+	}
+	for _, s := range w.view.Shards() {
+		if !slices.ContainsFunc(h.readers, func(r source) bool { return r.id == s }) {
+			h.readers = append(h.readers, source{id: s})
+		}
+	}
+	silent := 0
+	for i := range h.readers {
+		r := &h.readers[i]
+		if r.answered {
+			continue
+		}
+		silent++
+		if !r.asked && w.due(r.retryAt) {
+			r.asked = true
+			w.call(call{kind: callMetadata, shard: r.id})
+		}
+	}
+	if h.of(e) != nil && (silent == 0 || silent < h.copiesMin() && w.due(h.patient)) {
+		return true
+	}
+	w.later(w.now + w.cfg.Retry)
+	return false
+}
+
+// copiesMin is how many copies, at least, a record of the metadata log has.
+func (h *history) copiesMin() int {
+	n := math.MaxInt
+	for _, m := range h.known {
+		n = min(n, placement.Copies(m.Replication))
+	}
+	return n
+}
+
+func (h *history) answer(w *world, ev *event) {
+	at := slices.IndexFunc(h.readers, func(s source) bool { return s.id == ev.of.shard })
+	if at < 0 {
+		return
+	}
+	r := &h.readers[at]
+	r.asked = false
+	if ev.err != nil || ev.metadata.Status != statusOK {
+		r.retryAt = w.now + w.cfg.Retry
+		return
+	}
+	r.answered = true
+	h.learn(ev.metadata.Metadata)
+}

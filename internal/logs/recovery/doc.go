@@ -1,0 +1,50 @@
+// Package recovery makes the epochs of a log clean that a sequencer left behind:
+// it decides for every LSN that was not known to be stored whether it is a
+// record or a hole, so that readers of all times see one answer.
+//
+//	epoch 5   ████████████▓▓·▓··         █ up to the last known good (LNG): fully stored
+//	                      digest          ▓ found on somebody   · on nobody
+//	          ████████████▓▓○▓╋           ○ hole   ╋ bridge: the epoch ends here
+//
+// A log is recovered by the sequencer that reigns now, for all epochs between the
+// last clean one and its own; an epoch is one round of a consensus among the
+// shards of its nodeset:
+//
+//	metadata ─► SEAL, once for all epochs
+//	            ┌───────────────────── per epoch, oldest first ──────────────────────┐
+//	            SEALING ─► DIGESTING ─► MUTATING ─► CLEANING ─► ADVANCING ─► next, done
+//	            f-majority  what do     stores of   all who     last clean
+//	            sealed      you have?   decisions   took part   epoch + 1
+//
+// core_log.go is the log's part, core_epoch.go the phases of an epoch,
+// core_decide.go what is decided, core_mutate.go how it is stored; core_purge.go is
+// the other side: what a shard that was absent does before it serves again. Those
+// are deterministic (core*.go). host.go and purger.go lend them clocks and calls.
+//
+// Invariants:
+//
+//	C1. What was acknowledged, or decided by an earlier recovery, is decided so
+//	    again: a sealed f-majority meets every copyset, and of what it shows the
+//	    highest precedence wins (recovery's over sequencers', later seals over
+//	    earlier ones, later waves over earlier).
+//	C2. A recovery has one value for an LSN, whatever fails and is tried again:
+//	    its seal epoch is its ballot. It is decided once (epochRecovery.decided),
+//	    and a host never begins a second recovery under the same epoch.
+//	C3. Nothing is plugged where an f-majority was not heard, or where what was
+//	    stored cannot be read by too many: readers are told of the loss.
+//	C4. CLEAN is sent when every decision lies on a copyset, as the replication
+//	    property wants it, of shards that get the CLEAN; the epoch counts as clean
+//	    when all of them have it.
+//	C5. A PREEMPTED from anybody ends the recovery: somebody newer is at it.
+//	C6. A shard that missed the CLEAN of an epoch deletes what it has above the
+//	    epoch's LNG before it serves releases of later ones (purge).
+//
+// Differences from LogDevice. A slot of which damaged copies were found counts
+// those shards as unavailable for that slot, and so may stay unplugged. A shard
+// that fails during mutation leaves the mutation set and the decisions are stored
+// again without it, from the same digest; the recovery does not begin anew,
+// because it would have to decide the same (C2). A log's payload count up to its
+// tail is carried along, so that offsets go on where they ended.
+//
+// It does not decide who sequences, and a metadata log needs none of it.
+package recovery
