@@ -391,7 +391,7 @@ type lookup struct {
 	sets     []*placement.ShardSet // an f-majority of each must answer
 	shards   []logs.ShardID
 	waiting  map[logs.ShardID]bool
-	best     map[logs.LSN]*wire.ProducerEntry
+	best     map[logs.LSN][]*wire.ProducerEntry // the copies of highest precedence
 }
 
 // lookupLimit is how many of an explicit producer's newest records are asked for.
@@ -426,7 +426,7 @@ func (s *sequencer) startLookup(ss *session) {
 // lookUp asks the nodesets of all epochs since from.
 func (s *sequencer) lookUp(ss *session, from logs.LSN, first uint64, explicit bool) {
 	l := &lookup{ss: ss, from: from, to: s.forgotten, first: first, explicit: explicit,
-		waiting: make(map[logs.ShardID]bool), best: make(map[logs.LSN]*wire.ProducerEntry)}
+		waiting: make(map[logs.ShardID]bool), best: make(map[logs.LSN][]*wire.ProducerEntry)}
 	for _, m := range s.nodesetsFrom(l.from.Epoch()) {
 		l.sets = append(l.sets, placement.NewShardSet(m.replication, m.shards))
 		l.shards = append(l.shards, m.ids()...)
@@ -481,8 +481,13 @@ func (s *sequencer) askShard(l *lookup, sh logs.ShardID) {
 func (s *sequencer) foundOn(l *lookup, sh logs.ShardID, r *wire.ProducerLookupResponse) {
 	for _, e := range r.Entries {
 		lsn := logs.LSN(e.Lsn)
-		if b := l.best[lsn]; b == nil || logs.PrecedenceOf(e.Flags, e.Wave) > logs.PrecedenceOf(b.Flags, b.Wave) {
-			l.best[lsn] = e
+		// A gathered record may hold several of one producer's appends.
+		b := l.best[lsn]
+		switch p := logs.PrecedenceOf(e.Flags, e.Wave); {
+		case len(b) == 0 || p > logs.PrecedenceOf(b[0].Flags, b[0].Wave):
+			l.best[lsn] = append(b[:0], e)
+		case p == logs.PrecedenceOf(b[0].Flags, b[0].Wave):
+			l.best[lsn] = append(b, e)
 		}
 	}
 	for _, set := range l.sets {
@@ -500,12 +505,14 @@ func (s *sequencer) foundOn(l *lookup, sh logs.ShardID, r *wire.ProducerLookupRe
 func (s *sequencer) foundAll(l *lookup) {
 	ss := l.ss
 	s.dropLookup(ss)
-	for lsn, e := range l.best {
-		if e.Flags&(logs.FlagHole|logs.FlagBridge) != 0 || e.Sequence == 0 {
-			continue
-		}
-		if i, found := ss.find(e.Sequence); !found || ss.entries[i].a == nil && ss.entries[i].lsn > lsn {
-			ss.put(entry{sequence: e.Sequence, lsn: lsn, ms: e.TimestampMs})
+	for lsn, copies := range l.best {
+		for _, e := range copies {
+			if e.Flags&(logs.FlagHole|logs.FlagBridge) != 0 || e.Sequence == 0 {
+				continue
+			}
+			if i, found := ss.find(e.Sequence); !found || ss.entries[i].a == nil && ss.entries[i].lsn > lsn {
+				ss.put(entry{sequence: e.Sequence, lsn: lsn, ms: e.TimestampMs})
+			}
 		}
 	}
 	ss.lookedFirst, ss.lookedFrom, ss.lookedTo = l.first, l.from, l.to

@@ -613,6 +613,7 @@ func (w *world) decide(n *node, log logs.LogID, upTo logs.Epoch, rec *wire.Epoch
 	}
 	slices.Sort(lsns)
 	w.settle(n, log, slices.Compact(lsns))
+	w.purge(n, log, upTo)
 	next := clone(stored)
 	next.LastCleanEpoch = max(next.LastCleanEpoch, uint32(upTo))
 	next.Version++
@@ -643,6 +644,22 @@ func (w *world) settle(n *node, log logs.LogID, lsns []logs.LSN) {
 		best.Flags |= logs.FlagWrittenByRecovery
 		best.Wave = uint32(lsn.Epoch())
 		w.decideOne(log, lsn, best)
+	}
+}
+
+// purge brings shards that were away to what was decided, as they do themselves
+// before they take the next release.
+func (w *world) purge(by *node, log logs.LogID, upTo logs.Epoch) {
+	for _, id := range w.order {
+		l := w.nodes[id].log(log)
+		if upTo > l.hard {
+			l.hard, l.hardBy = upTo, by.id
+		}
+		for lsn := range l.copies {
+			if lsn.Epoch() <= upTo && w.truth[log][lsn] == nil {
+				delete(l.copies, lsn)
+			}
+		}
 	}
 }
 
