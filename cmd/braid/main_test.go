@@ -53,6 +53,28 @@ func TestFlagsBeatVariablesBeatTheFile(t *testing.T) {
 	}
 }
 
+// TestNodesOfOneMachineShareItsProcessors, and only those.
+func TestNodesOfOneMachineShareItsProcessors(t *testing.T) {
+	for _, row := range []struct {
+		all  int
+		join string
+		want int
+	}{
+		{8, "", 8},
+		{8, "127.0.0.1", 8},
+		{2, "127.0.0.1 127.0.0.2 127.0.0.3", 1},
+		{8, "127.0.0.1 127.0.0.2 127.0.0.3", 2},
+		{9, "127.0.0.1:7100 [::1] [::1]:7102", 3},
+		{8, "127.0.0.1 127.0.0.2 10.0.0.3", 8},
+		{8, "10.0.0.1 10.0.0.2 10.0.0.3", 8},
+		{8, "a.example b.example c.example", 8},
+	} {
+		if got := processorShare(row.all, strings.Fields(row.join)); got != row.want {
+			t.Errorf("of %d processors, joining %q: %d, want %d", row.all, row.join, got, row.want)
+		}
+	}
+}
+
 // TestTheFileIsChecked refuses files that would be misread.
 func TestTheFileIsChecked(t *testing.T) {
 	for _, row := range []struct{ what, text, want string }{
