@@ -181,7 +181,7 @@ func (w *worker) run(ctx context.Context, do operation, o Options, id uint64, be
 			}
 		}
 		err := do(ctx, id, n, rng)
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || err != nil && over(ctx) {
 			return
 		}
 		ops.Add(1)
@@ -196,6 +196,12 @@ func (w *worker) run(ctx context.Context, do operation, o Options, id uint64, be
 		}
 		w.latency.RecordValue(max(1, time.Since(due).Microseconds()))
 	}
+}
+
+// over reports whether ctx's time is up, though its timer may be about to say so.
+func over(ctx context.Context) bool {
+	end, ok := ctx.Deadline()
+	return ok && !time.Now().Before(end)
 }
 
 func waitUntil(ctx context.Context, t time.Time) bool {

@@ -137,7 +137,7 @@ func TestDamagedJournals(t *testing.T) {
 			t.Fatalf("node %d never said %q:\n%s", p.index, words, p.tail())
 		}
 	}
-	enough(1500)
+	enough(800)
 
 	// Bytes in the middle, in three groups.
 	p := c.nodes[1]
@@ -153,7 +153,7 @@ func TestDamagedJournals(t *testing.T) {
 	p.start()
 	said(p, "the journal is damaged")
 	said(p, "replica destroyed")
-	enough(300)
+	enough(100)
 	if !eventually(30*time.Second, func() bool { s := c.status(p); return s.Copies == "three copies" && len(s.Problems) == 0 }) {
 		t.Fatalf("not repaired: %+v\n%s", c.status(p), p.tail())
 	}
@@ -167,7 +167,7 @@ func TestDamagedJournals(t *testing.T) {
 	overwrite(t, last.file, last.at+(last.bytes+511)/512*512, []byte("BRJG and what never came"))
 	p.start()
 	said(p, "suspect tail is cleared")
-	enough(300)
+	enough(100)
 	c.waitReady()
 
 	// The last group itself, which had been acknowledged.
@@ -178,7 +178,7 @@ func TestDamagedJournals(t *testing.T) {
 	flip(t, last.file, last.at+last.bytes-3, 3)
 	p.start()
 	said(p, "suspect tail is cleared")
-	enough(300)
+	enough(100)
 	c.waitReady()
 
 	stop()

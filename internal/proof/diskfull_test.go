@@ -35,7 +35,7 @@ func TestFullDisk(t *testing.T) {
 	for _, b := range l.benches {
 		clients = append(clients, b.redis(t))
 	}
-	const keys = 30 // over all tablets
+	const keys = 12 // over all tablets
 	acked := map[string]string{}
 	n := 0
 	set := func(c *redis.Client, i int) error {

@@ -73,7 +73,7 @@ func TestIdleTabletsCostLittle(t *testing.T) {
 		t.Fatal(err)
 	}
 	var names []string
-	for i := range tablets / 4 {
+	for i := range tablets / 8 {
 		names = append(names, fmt.Sprint(i))
 	}
 	each(t, 16, names, func(worker int, name string) error { return table.Put(ctx, client.Row{"id": name, "v": worker}) }, nil)

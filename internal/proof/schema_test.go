@@ -224,7 +224,7 @@ func (c *cluster) dropTables(ctx context.Context, admin, user *client.Client, sp
 func (c *cluster) journalLetsGo(ctx context.Context) {
 	clients := stockClients(c.t, c)
 	v := noise(6, 1<<20)
-	for i := range 96 {
+	for i := range 72 {
 		if err := clients[i%3].Set(ctx, fmt.Sprint("fill", i%8), v, 0).Err(); err != nil {
 			c.t.Fatalf("write %d MiB after the drop: %v", i, err)
 		}
