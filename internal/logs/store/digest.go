@@ -70,6 +70,9 @@ func (s *Store) digest(req *wire.DigestRequest) *wire.DigestResponse {
 		case err != nil:
 			s.count.damaged.Add(1)
 			s.o.Logger.Error("logs/store: damaged copy", "log", id, "lsn", lsn, "error", err)
+			if v.versions[0].upTo > 0 { // nobody can tell how many
+				out.Status = statusPartial
+			}
 			continue
 		}
 		out.Records = append(out.Records, r)

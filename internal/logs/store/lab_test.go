@@ -1,7 +1,6 @@
 package store
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -92,6 +91,8 @@ type lab struct {
 	jopts journal.Options
 	j     *journal.Journal
 	s     *Store
+
+	trusting bool // a suspect tail is known to be torn: the power was cut
 }
 
 func newLab(t testing.TB, seed uint64) *lab {
@@ -119,10 +120,10 @@ func (b *lab) tryOpen() error {
 	o := b.opts
 	o.Shard, o.Journal, o.Stream, o.Incarnation = labShard, j, labStream, b.life
 	o.Mono, o.WallMs, o.AfterFunc = b.clock.Mono, b.clock.WallMs, b.clock.AfterFunc
-	o.Recovered, o.Suspect = replay.Streams[labStream], replay.Suspect
-	if o.Fatal == nil {
+	o.Recovered, o.Suspect = replay.Streams[labStream], replay.Suspect && !b.trusting
+	if fs := b.fs; o.Fatal == nil {
 		o.Fatal = func(err error) {
-			if !errors.Is(err, simfs.ErrCrashed) {
+			if !fs.Down() {
 				b.t.Errorf("fatal: %v", err)
 			}
 		}
@@ -154,14 +155,23 @@ func (b *lab) crash(c simfs.Crash) {
 	_ = b.j.Close()
 }
 
-// abandon ends the goroutines of a store whose file system is gone.
+// abandon tells the goroutines of a store whose file system is gone to end. It
+// does not wait: some wait themselves, for flushes that will never be.
 func (s *Store) abandon() {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
 	s.house.end()
-	s.work.stop()
-	s.apply.stop()
+	for _, m := range []struct {
+		mu      *sync.Mutex
+		cond    *sync.Cond
+		stopped *bool
+	}{{&s.work.mu, &s.work.cond, &s.work.stopped}, {&s.apply.mu, &s.apply.cond, &s.apply.stopped}} {
+		m.mu.Lock()
+		*m.stopped = true
+		m.cond.Broadcast()
+		m.mu.Unlock()
+	}
 }
 
 // rec makes a record with a payload of its own.

@@ -355,7 +355,7 @@ func (d *delivery) one(v *view) error {
 	case errors.Is(err, errHollow):
 		return nil // not a copy: covered as if it were not here
 	case err != nil:
-		d.damaged(lsn, err)
+		d.damaged(lsn, max(lsn, body.upTo), err)
 		return nil
 	case d.terms.flags&logs.ReadSingleCopy != 0 && !d.sends(head.copyset, lsn):
 		return nil
@@ -368,7 +368,7 @@ func (d *delivery) one(v *view) error {
 	if d.terms.flags&logs.ReadNoPayload != 0 {
 		r = head.record(d.log)
 	} else if r, err = v.withPayload(&head, body); err != nil {
-		d.damaged(lsn, err)
+		d.damaged(lsn, lsn, err)
 		return nil
 	}
 	d.until(lsn)
@@ -377,11 +377,11 @@ func (d *delivery) one(v *view) error {
 }
 
 // damaged tells of a copy that is not what was stored: never data.
-func (d *delivery) damaged(lsn logs.LSN, err error) {
+func (d *delivery) damaged(lsn, to logs.LSN, err error) {
 	d.s.count.damaged.Add(1)
 	d.s.o.Logger.Error("logs/store: damaged copy", "log", d.log, "lsn", lsn, "error", err)
 	d.until(lsn)
-	d.gap(logs.ServerGapChecksum, lsn)
+	d.gap(logs.ServerGapChecksum, to)
 }
 
 func (d *delivery) record(r *wire.LogRecord) {

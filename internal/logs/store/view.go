@@ -19,9 +19,10 @@ type version struct {
 	precedence uint64
 	kind       copyKind
 	head       header
-	damage     error   // the header does not verify
-	cached     *entry  // in memory
-	from       *cursor // or in an LSM
+	damage     error    // the header does not verify
+	upTo       logs.LSN // with damage: the last LSN of a stretch that cannot be read at all
+	cached     *entry   // in memory
+	from       *cursor  // or in an LSM
 }
 
 // view walks the copies of a stretch of one log in order of LSN, all versions of
@@ -32,6 +33,7 @@ type view struct {
 	s        *Store
 	log      logs.LogID
 	at, to   logs.LSN // still to be read
+	reached  logs.LSN // everything below was walked
 	ended    bool
 	memory   []*entry // of the cache, being walked
 	cursors  []*cursor
@@ -54,7 +56,7 @@ const (
 
 // view begins at from; close must be called.
 func (s *Store) view(log logs.LogID, from, to logs.LSN) (*view, error) {
-	v := &view{s: s, log: log, at: from, to: to}
+	v := &view{s: s, log: log, at: from, to: to, reached: from}
 	if from > to {
 		v.ended = true
 	}
@@ -104,6 +106,7 @@ func (v *view) fill() {
 			v.diskTo = min(v.to, l.coverFrom-1)
 		}
 		s.mu.Unlock()
+		v.reached = v.at
 		v.openDisk()
 		return
 	}
@@ -113,6 +116,7 @@ func (v *view) fill() {
 	for to < len(l.cached) && l.cached[to].lsn <= v.to && (to-from < viewChunk || l.cached[to].lsn == l.cached[to-1].lsn) {
 		to++
 	}
+	v.reached = v.at
 	if from == to {
 		v.ended = true
 		return
@@ -188,9 +192,8 @@ func (v *view) addCursor(p *partition, l *lsm) {
 func (v *view) nextOnDisk() bool {
 	lsn, found := logs.LSN(0), false
 	for _, c := range v.cursors {
-		if err := c.err; err != nil {
-			v.err = err
-			return false
+		if c.err != nil {
+			return v.tear(c.err)
 		}
 		if c.valid && (!found || c.lsn < lsn) {
 			lsn, found = c.lsn, true
@@ -217,6 +220,60 @@ func (v *view) nextOnDisk() bool {
 			}
 			return cmp.Compare(a.kind, b.kind)
 		})
+	}
+	v.reached = lsn + 1
+	return v.err == nil
+}
+
+// tear goes on behind a stretch that an LSM cannot read, a damaged block: where
+// readers can be served again is searched for, and all before it is one piece of
+// damage. What could be read between two damaged blocks may be in it; the other
+// shards have it.
+func (v *view) tear(err error) bool {
+	for _, c := range v.cursors {
+		c.close()
+	}
+	v.cursors, v.disk = v.cursors[:0], false
+	if !pebble.IsCorruptionError(err) {
+		v.err = err
+		return false
+	}
+	bad, good := v.reached, v.diskTo // bad cannot be read; behind good is not asked
+	for step := logs.LSN(1); ; step *= 2 {
+		if step >= v.diskTo-v.reached || step == 0 {
+			break
+		}
+		if v.s.readable(v.log, v.reached+step, v.diskTo) {
+			good = v.reached + step
+			break
+		}
+		bad = v.reached + step
+	}
+	for good-bad > 1 {
+		if mid := bad + (good-bad)/2; v.s.readable(v.log, mid, v.diskTo) {
+			good = mid
+		} else {
+			bad = mid
+		}
+	}
+	if !v.s.readable(v.log, good, v.diskTo) {
+		bad = good
+	}
+	v.versions = append(v.versions[:0], version{lsn: v.reached, upTo: bad, damage: fmt.Errorf("%w: %w", ErrCorrupt, err)})
+	v.reached = bad + 1
+	v.advance(bad)
+	return true
+}
+
+// readable says whether the first copy of a stretch can be found.
+func (s *Store) readable(log logs.LogID, from, to logs.LSN) bool {
+	v := &view{s: s, log: log, at: from, to: to, diskTo: to}
+	defer v.close()
+	v.openDisk()
+	for _, c := range v.cursors {
+		if c.err != nil {
+			return false
+		}
 	}
 	return v.err == nil
 }

@@ -1,0 +1,217 @@
+package store
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/braiddb/braid/internal/logs"
+	"github.com/braiddb/braid/internal/wire"
+)
+
+// ProducerLookup finds a producer's appends above one LSN and up to another. A
+// request with a limit asks for the newest of a producer that numbers its appends
+// itself, which an index has; one without looks through the headers of the
+// range, where holes count too: one there says that no append was kept.
+func (s *Store) ProducerLookup(req *wire.ProducerLookupRequest, reply func(*wire.ProducerLookupResponse)) {
+	switch {
+	case !s.addressed(req.Shard):
+		reply(&wire.ProducerLookupResponse{Status: statusMisplaced})
+		return
+	case !logs.LogID(req.Log).Valid() || req.Producer == 0:
+		reply(&wire.ProducerLookupResponse{Status: statusInvalid})
+		return
+	}
+	if !s.run(func() { reply(s.producerLookup(req)) }) {
+		reply(&wire.ProducerLookupResponse{Status: statusShutdown})
+	}
+}
+
+func (s *Store) producerLookup(req *wire.ProducerLookupRequest) *wire.ProducerLookupResponse {
+	id := logs.LogID(req.Log)
+	s.mu.Lock()
+	l := s.log(id)
+	trim := l.trim
+	doubted := s.doubted(l)
+	s.mu.Unlock()
+	from, to := max(logs.LSN(req.After), trim)+1, logs.LSN(req.To)
+	var out []*wire.ProducerEntry
+	var err error
+	if req.Limit > 0 {
+		out, err = s.newestOf(req, id, from, to)
+	} else {
+		out, err = s.searchRange(req, id, from, to)
+	}
+	if err != nil {
+		s.o.Logger.Error("logs/store: producer lookup", "log", id, "error", err)
+		return &wire.ProducerLookupResponse{Status: statusFailed}
+	}
+	a := &wire.ProducerLookupResponse{Entries: out, TrimPoint: uint64(trim)}
+	if from <= doubted {
+		a.Status = statusPartial
+	}
+	return a
+}
+
+// searchRange looks through every LSN of a range; newest first.
+func (s *Store) searchRange(req *wire.ProducerLookupRequest, id logs.LogID, from, to logs.LSN) ([]*wire.ProducerEntry, error) {
+	v, err := s.view(id, from, to)
+	if err != nil {
+		return nil, err
+	}
+	defer v.close()
+	var out []*wire.ProducerEntry
+	for v.next() {
+		out = append(out, v.entriesOf(req)...)
+	}
+	slices.Reverse(out)
+	return out, v.err
+}
+
+// entriesOf is what the copies at an LSN say of a producer. A damaged header
+// says nothing; other shards have it.
+func (v *view) entriesOf(req *wire.ProducerLookupRequest) []*wire.ProducerEntry {
+	h, _, err := v.merged()
+	if err != nil && !errors.Is(err, errHollow) {
+		return nil
+	}
+	e := wire.ProducerEntry{Lsn: uint64(h.lsn), Wave: h.wave, TimestampMs: h.timestamp}
+	if pseudo(h.flags) {
+		return []*wire.ProducerEntry{{Lsn: e.Lsn, Wave: e.Wave, Flags: h.flags, TimestampMs: e.TimestampMs}}
+	}
+	var out []*wire.ProducerEntry
+	h.eachOrigin(func(o origin) {
+		if o.producer == req.Producer && o.sequence >= req.FirstSequence {
+			flags := h.flags&^logs.FlagProducer | o.flags
+			out = append(out, &wire.ProducerEntry{Lsn: e.Lsn, Wave: e.Wave, Flags: flags, TimestampMs: e.TimestampMs, Sequence: o.sequence})
+		}
+	})
+	return out
+}
+
+// newestOf asks the index by producer.
+func (s *Store) newestOf(req *wire.ProducerLookupRequest, id logs.LogID, from, to logs.LSN) ([]*wire.ProducerEntry, error) {
+	lsns, err := s.producerLSNs(id, req.Producer, from, to, int(min(req.Limit, 1000)))
+	if err != nil {
+		return nil, err
+	}
+	var out []*wire.ProducerEntry
+	for _, lsn := range lsns {
+		v, err := s.view(id, lsn, lsn)
+		if err != nil {
+			return nil, err
+		}
+		if v.next() {
+			out = append(out, v.entriesOf(req)...)
+		}
+		v.close()
+		if v.err != nil {
+			return nil, v.err
+		}
+		if len(out) >= int(req.Limit) {
+			break
+		}
+	}
+	return out, nil
+}
+
+// producerLSNs lists where the index has a producer, newest first, at most n of
+// each partition.
+func (s *Store) producerLSNs(id logs.LogID, producer uint64, from, to logs.LSN, n int) ([]logs.LSN, error) {
+	s.settled()
+	if from > to {
+		return nil, nil
+	}
+	parts, err := s.partitionsOf(id, from, to)
+	if err != nil {
+		return nil, err
+	}
+	var out []logs.LSN
+	for _, p := range parts {
+		l, err := s.acquire(p)
+		if errors.Is(err, errDropped) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		out, err = producerIn(l.db, id, producer, from, to, n, out)
+		s.release(p)
+		if err != nil {
+			return nil, err
+		}
+	}
+	slices.Sort(out)
+	slices.Reverse(out)
+	return slices.Compact(out), nil
+}
+
+func producerIn(db *pebble.DB, id logs.LogID, producer uint64, from, to logs.LSN, n int, out []logs.LSN) ([]logs.LSN, error) {
+	it, err := db.NewIter(&pebble.IterOptions{LowerBound: producerKey(nil, id, producer, from, 0),
+		UpperBound: append(producerKey(nil, id, producer, to, 1<<64-1), 0)})
+	if err != nil {
+		return out, err
+	}
+	defer it.Close()
+	for ok := it.Last(); ok && n > 0; ok = it.Prev() {
+		if key := it.Key(); len(key) == 33 {
+			out = append(out, logs.LSN(binary.BigEndian.Uint64(key[17:])))
+			n--
+		}
+	}
+	return out, it.Error()
+}
+
+// ReadMetadata gives what the metadata log of a log has here, by effective_since.
+func (s *Store) ReadMetadata(req *wire.ReadMetadataRequest, reply func(*wire.ReadMetadataResponse)) {
+	id := logs.LogID(req.Log)
+	switch {
+	case !s.addressed(req.Shard):
+		reply(&wire.ReadMetadataResponse{Status: statusMisplaced})
+		return
+	case !id.DataLog().Valid():
+		reply(&wire.ReadMetadataResponse{Status: statusInvalid})
+		return
+	}
+	if !s.run(func() { reply(s.readMetadata(id.DataLog().MetadataLog())) }) {
+		reply(&wire.ReadMetadataResponse{Status: statusShutdown})
+	}
+}
+
+func (s *Store) readMetadata(id logs.LogID) *wire.ReadMetadataResponse {
+	out := &wire.ReadMetadataResponse{}
+	v, err := s.view(id, 0, logs.LSNMax)
+	if err != nil {
+		return &wire.ReadMetadataResponse{Status: statusFailed}
+	}
+	defer v.close()
+	for v.next() {
+		r, err := v.content()
+		m := new(wire.EpochMetadata)
+		if err == nil {
+			err = m.UnmarshalVT(bytes.Clone(r.Payload))
+		}
+		if err != nil { // other shards have the same; this one has none of it
+			s.count.damaged.Add(1)
+			s.o.Logger.Error("logs/store: damaged metadata", "log", id, "error", err)
+			out.Status = statusPartial
+			continue
+		}
+		out.Metadata = append(out.Metadata, m)
+	}
+	if v.err != nil {
+		return &wire.ReadMetadataResponse{Status: statusFailed}
+	}
+	slices.SortStableFunc(out.Metadata, func(a, b *wire.EpochMetadata) int {
+		return int(int64(a.EffectiveSince) - int64(b.EffectiveSince))
+	})
+	s.mu.Lock()
+	if s.doubt.number > s.doubt.trusted {
+		out.Status = statusPartial
+	}
+	s.mu.Unlock()
+	return out
+}
