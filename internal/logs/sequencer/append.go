@@ -39,13 +39,14 @@ func (s *sequencer) admit(p *pending) bool {
 	if done, wait := s.reigns(p); done || wait {
 		return done
 	}
-	if p.gathered == nil {
-		if s.settled(p) {
+	switch {
+	case p.gathered == nil:
+		if s.settled(p) || s.gather(p) {
 			return true
 		}
-		if s.gather(p) {
-			return true
-		}
+	case p.gathered.epoch != s.cur.epoch:
+		s.dissolve(p.gathered)
+		return true
 	}
 	return s.begin(p)
 }

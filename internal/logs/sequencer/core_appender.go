@@ -50,6 +50,7 @@ const (
 // waiter is a caller that waits for the record.
 type waiter struct {
 	reply func(*wire.AppendResponse)
+	req   *wire.AppendRequest // of a gathered append
 }
 
 // marks are a set of places in a copyset.

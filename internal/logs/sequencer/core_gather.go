@@ -18,6 +18,9 @@ type gathering struct {
 	n       int
 	origins []*wire.Origin
 	began   time.Duration
+	// epoch is the reign that found these appends to be new. Another cannot take its
+	// word: they may have been stored in between.
+	epoch logs.Epoch
 }
 
 // gather is step 4: true if the append waits in a batch, or was answered. What
@@ -68,7 +71,7 @@ func (s *sequencer) join(p *pending) bool {
 	c := s.c
 	g := s.gathered
 	if g == nil {
-		g = &gathering{a: &appender{}, began: c.now, alone: *p}
+		g = &gathering{a: &appender{}, began: c.now, alone: *p, epoch: s.cur.epoch}
 		g.a.timer.kind, g.a.timer.a, g.a.gathered = timerWave, g.a, g
 	}
 	if p.req.Flags&logs.AppendBatch != 0 {
@@ -79,7 +82,7 @@ func (s *sequencer) join(p *pending) bool {
 		g.builder.Add(p.req.Payload)
 	}
 	g.n++
-	g.a.more = append(g.a.more, waiter{p.reply})
+	g.a.more = append(g.a.more, waiter{p.reply, p.req})
 	if p.req.Producer != 0 {
 		o := &wire.Origin{Producer: p.req.Producer, Sequence: p.req.Sequence}
 		if p.req.Flags&logs.AppendProducer != 0 {
@@ -119,6 +122,20 @@ func (g *gathering) request(s *sequencer) *wire.AppendRequest {
 	payload := g.builder.AppendTo(nil, s.attrs.GetSequencerBatchingCompression())
 	s.c.m.BatchesMade.Add(1)
 	return &wire.AppendRequest{Log: uint64(s.log), Payload: payload, Checksum: logs.Checksum(payload), Count: uint32(g.builder.Count()), Flags: logs.AppendBatch}
+}
+
+// dissolve takes a batch apart that a former epoch gathered: each append is
+// looked at anew.
+func (s *sequencer) dissolve(g *gathering) {
+	s.forgetGathered(g)
+	waiters := g.a.more
+	g.a.more = nil
+	for _, w := range waiters {
+		p := pending{req: w.req, reply: w.reply, count: max(w.req.Count, 1), arrived: g.began}
+		if !s.admit(&p) {
+			s.enqueue(p)
+		}
+	}
 }
 
 // tell answers everybody in a batch that got no LSN.

@@ -159,7 +159,7 @@ func (s *sequencer) known(ss *session, p *pending) bool {
 		s.c.m.Duplicates.Add(1)
 		e := &ss.entries[i]
 		if e.a != nil {
-			e.a.more = append(e.a.more, waiter{p.reply})
+			e.a.more = append(e.a.more, waiter{p.reply, req})
 			return true
 		}
 		s.c.answer(p.reply, &wire.AppendResponse{Lsn: uint64(e.lsn), TimestampMs: e.ms, Epoch: uint32(e.lsn.Epoch()), Log: req.Log})
