@@ -193,12 +193,16 @@ func (c *Client) resolveLogForAppend(ctx context.Context, name string) (LogInfo,
 	return made, nil
 }
 
-// attributesOfLog are those of the client's copy; false where it has no such log.
+// attributesOfLog are those of the client's copy, be it outdated; false where it
+// has no such log.
 func (c *Client) attributesOfLog(log LogID) (*LogAttributes, bool) {
-	if tree := c.logTree.cached(); tree != nil {
-		return tree.Attributes(uint64(log))
+	c.logTree.mu.Lock()
+	tree := c.logTree.mu.logs
+	c.logTree.mu.Unlock()
+	if tree == nil {
+		return nil, false
 	}
-	return nil, false
+	return tree.Attributes(uint64(log))
 }
 
 func describeName(tree *catalog.Logs, name string) (LogInfo, error) {

@@ -124,20 +124,31 @@ func (t *Table) Get(ctx context.Context, key Row, columns ...string) (Row, error
 	var desc *catalog.Table
 	reply, err := t.rows(ctx, 0, func(d *catalog.Table) ([]*Op, error) {
 		desc = d
-		k, hash, err := rowKey(d, key, true)
-		if err != nil {
-			return nil, err
-		}
-		cells, err := columnCells(d, columns)
-		if err != nil {
-			return nil, err
-		}
-		return []*Op{RowGet(hash, k, cells...)}, nil
+		op, err := getOp(d, key, columns)
+		return []*Op{op}, err
 	})
 	if err != nil {
 		return nil, err
 	}
-	r := reply.Results[0]
+	return gotRow(desc, key, reply.Results[0], columns)
+}
+
+// getOp encodes the reading of one row.
+func getOp(d *catalog.Table, key Row, columns []string) (*Op, error) {
+	k, hash, err := rowKey(d, key, true)
+	if err != nil {
+		return nil, err
+	}
+	cells, err := columnCells(d, columns)
+	if err != nil {
+		return nil, err
+	}
+	return RowGet(hash, k, cells...), nil
+}
+
+// gotRow makes a row of what its reading answered.
+func gotRow(desc *catalog.Table, key Row, r *Result, columns []string) (Row, error) {
+	var err error
 	if err := resultError(r); err != nil {
 		return nil, err
 	}

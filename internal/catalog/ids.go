@@ -30,6 +30,20 @@ const (
 	RedisTableID   TableID = 1
 )
 
+// EpochTable is the table of the system keyspace that holds the epoch store. It is
+// made when it is first needed, always with the columns below.
+const EpochTable = "epochs"
+
+// The columns of the epoch store's table. All but the record repeat what is in it,
+// so that a write can be conditional on them.
+const (
+	EpochColumnLog     = "log"
+	EpochColumnVersion = "version"
+	EpochColumnEpoch   = "epoch"      // the next one to be given out
+	EpochColumnClean   = "last_clean" // the last clean epoch
+	EpochColumnRecord  = "record"
+)
+
 // Roles of a node, bits of Node.roles.
 const (
 	RoleMaster uint32 = 1 << iota

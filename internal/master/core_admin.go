@@ -78,10 +78,14 @@ func (c *change) dropKeyspace(name string) *wire.Error {
 }
 
 func (c *change) createTable(req *wire.CatalogRequest, placed []*Placed) *wire.Error {
-	if bad := checkTable(c.was, req.GetTable()); bad != nil {
+	wanted := req.GetTable()
+	if own := ownTable(wanted); own != nil {
+		wanted = own
+	}
+	if bad := checkTable(c.was, wanted); bad != nil {
 		return bad
 	}
-	if old := c.was.TableNamed(req.Table.Keyspace, req.Table.Name); old != nil {
+	if old := c.was.TableNamed(wanted.Keyspace, wanted.Name); old != nil {
 		if req.IfNotExists {
 			c.out.Table = old.Id
 			return nil
@@ -91,7 +95,7 @@ func (c *change) createTable(req *wire.CatalogRequest, placed []*Placed) *wire.E
 	if len(placed) == 0 || len(placed) > tabletsMax {
 		return refuse(wire.Code_CODE_INVALID, "a table has 1 to %d tablets, not %d", tabletsMax, len(placed))
 	}
-	table := completeTable(c.was, req.Table)
+	table := completeTable(c.was, wanted)
 	table.Id = c.next.NextTableId
 	c.next.NextTableId++
 	for i, r := range catalog.Ranges(table.Hash, len(placed)) {
@@ -123,7 +127,7 @@ func checkTable(x *catalog.Index, t *catalog.Table) *wire.Error {
 		return refuse(wire.Code_CODE_INVALID, "a table's name has 1 to %d bytes", nameLenMax)
 	case x.Keyspace(t.Keyspace) == nil:
 		return refuse(wire.Code_CODE_NOT_FOUND, "no keyspace %q", t.Keyspace)
-	case t.Keyspace == catalog.SystemKeyspace:
+	case t.Keyspace == catalog.SystemKeyspace && ownTable(t) == nil:
 		return refuse(wire.Code_CODE_INVALID, "keyspace %q is the cluster's own", t.Keyspace)
 	case len(t.GetSchema().GetColumns()) > columnsMax:
 		return refuse(wire.Code_CODE_INVALID, "%d columns, at most %d", len(t.Schema.Columns), columnsMax)

@@ -75,6 +75,29 @@ func nodesOf(list []*catalog.Node) (nodes []placement.Node) {
 	return nodes
 }
 
+// ownTable is the descriptor of a table that the cluster itself wants in the
+// system keyspace, whatever whoever asks for it first says of it; nil for others.
+func ownTable(t *catalog.Table) *catalog.Table {
+	if t.GetKeyspace() != catalog.SystemKeyspace || t.GetName() != catalog.EpochTable {
+		return nil
+	}
+	column := func(name string, kind catalog.Type) *catalog.Column {
+		return &catalog.Column{Name: name, Type: kind, Kind: catalog.ColumnKind_COLUMN_KIND_REGULAR}
+	}
+	log := column(catalog.EpochColumnLog, catalog.Type_TYPE_INT64)
+	log.Kind = catalog.ColumnKind_COLUMN_KIND_HASH
+	return &catalog.Table{
+		Keyspace: t.Keyspace, Name: t.Name, Hash: catalog.Hash_HASH_MURMUR3, HistoryRetentionMs: epochHistoryMs,
+		Schema: &catalog.Schema{Columns: []*catalog.Column{
+			log, column(catalog.EpochColumnVersion, catalog.Type_TYPE_INT64), column(catalog.EpochColumnEpoch, catalog.Type_TYPE_INT64),
+			column(catalog.EpochColumnClean, catalog.Type_TYPE_INT64), column(catalog.EpochColumnRecord, catalog.Type_TYPE_BYTES),
+		}},
+	}
+}
+
+// epochHistoryMs is how far back the epoch store can be read: nobody does.
+const epochHistoryMs = 60_000
+
 // redisTable is the table behind the Redis port.
 func redisTable(factor int) *catalog.Table {
 	return &catalog.Table{

@@ -264,7 +264,11 @@ func (m *Master) Catalog(now time.Duration, req *wire.CatalogRequest, done func(
 
 // place chooses the nodes of a new table's tablets (M4).
 func (m *Master) place(now time.Duration, x *catalog.Index, req *wire.CatalogRequest) ([]*Placed, *wire.Error) {
-	if err := checkTable(x, req.Table); err != nil {
+	table := req.Table
+	if own := ownTable(table); own != nil {
+		table = own
+	}
+	if err := checkTable(x, table); err != nil {
 		return nil, err
 	}
 	nodes := m.nodes(now, x)
@@ -291,7 +295,7 @@ func (m *Master) place(now time.Duration, x *catalog.Index, req *wire.CatalogReq
 		}
 	}
 	var placed []*Placed
-	for _, on := range placement.ChooseTablets(nodes, held, tablets, int(completeTable(x, req.Table).ReplicationFactor)) {
+	for _, on := range placement.ChooseTablets(nodes, held, tablets, int(completeTable(x, table).ReplicationFactor)) {
 		p := &Placed{}
 		for _, id := range on {
 			p.Nodes = append(p.Nodes, uint64(id))
