@@ -44,6 +44,12 @@ type Options struct {
 	// BackoffMin and BackoffMax bound the pause between two rounds over a
 	// tablet's replicas; it doubles, and half of it is drawn. Default 4 ms, 128 ms.
 	BackoffMin, BackoffMax time.Duration
+	// AppendTimeout is how long an append to a log may take that has no deadline.
+	// It should be longer than the failover of a sequencer. Default 20 s.
+	AppendTimeout time.Duration
+	// AppendBytes bounds the memory of appends that are not answered; beyond it they
+	// are refused as overloaded. Default 256 MiB.
+	AppendBytes int64
 	// ID names this client to the tablets that remember its requests. It must be
 	// drawn anew with every start of a process. Zero: it is drawn from Rand.
 	ID [16]byte
@@ -66,6 +72,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.BackoffMax < o.BackoffMin {
 		o.BackoffMax = max(128*time.Millisecond, o.BackoffMin)
+	}
+	if o.AppendTimeout <= 0 {
+		o.AppendTimeout = 20 * time.Second
+	}
+	if o.AppendBytes <= 0 {
+		o.AppendBytes = 256 << 20
 	}
 	if o.Clock == nil {
 		o.Clock = systemClock{}
@@ -105,6 +117,9 @@ type Client struct {
 	redis     *Table
 	metrics   Metrics
 	logTree   logTree
+	logs      clientLogs
+	// logTransport is transport, if that carries requests about logs.
+	logTransport LogTransport
 
 	requests   atomic.Uint64 // the request id given last
 	hybridTime atomic.Uint64 // the greatest one seen: sent along, so that time flows with messages
@@ -132,6 +147,7 @@ func New(t Transport, o Options) *Client {
 	c.mu.byID = make(map[catalog.TableID]*Table)
 	c.mu.parked = make(map[*call]func() bool)
 	c.redis = c.table(catalog.RedisTableID)
+	c.logTransport, _ = t.(LogTransport)
 	return c
 }
 
@@ -157,6 +173,7 @@ func (c *Client) Close() error {
 	c.mu.parked = nil
 	c.mu.Unlock()
 	c.cancel()
+	c.logs.close()
 	for p, stop := range parked {
 		if stop() {
 			p.giveUp(ErrClosed)
