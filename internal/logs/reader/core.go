@@ -106,6 +106,8 @@ type Event interface{ event() }
 type (
 	// Begin comes first, once.
 	Begin struct{}
+	// End comes when nobody reads any more: all streams are stopped.
+	End struct{}
 	// Wake comes at the time that an effect wished for, or at any other.
 	Wake struct{}
 	// Metadata answers AskMetadata: all entries by effective_since, and the last epoch
@@ -145,6 +147,7 @@ type (
 )
 
 func (Begin) event()    {}
+func (End) event()      {}
 func (Wake) event()     {}
 func (Metadata) event() {}
 func (Started) event()  {}
@@ -268,6 +271,8 @@ func (c *Core) Step(now time.Duration, ev Event) *Effects {
 	case Begin:
 		c.begin()
 	case Wake:
+	case End:
+		c.done = true
 	case Metadata:
 		c.learn(ev)
 	case Started:

@@ -1,0 +1,18 @@
+// Package checker verifies that every released record of a log is replicated as its
+// epoch demands. It looks at the headers of all copies that the shards say they have
+// and decides nothing else: a pure function from answers to findings, fed in pages, so
+// that a log of any length is checked in the memory of one page a shard.
+//
+//	Want ──▶ Records requests ──▶ shards ──▶ Answer ──▶ copies by LSN ──▶ findings
+//
+// Invariants:
+//
+//	C1. An LSN is judged only when every shard that answers has come past it.
+//	C2. A shard that cannot be asked is given the benefit of the doubt: what it may
+//	    have is never reported missing, and the report says that it was not asked.
+//	C3. Every LSN of an epoch from its first to its bridge (in the newest epoch: to the
+//	    last released) that is not trimmed is judged exactly once.
+//
+// An epoch below the newest without a bridge ends with its last copy: nothing says that
+// there was more.
+package checker

@@ -1,0 +1,202 @@
+package checker
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/braiddb/braid/internal/logs"
+	"github.com/braiddb/braid/internal/placement"
+	"github.com/braiddb/braid/internal/wire"
+)
+
+// held is the copy of one LSN that counts on one shard.
+type held struct {
+	shard   *shard
+	record  *wire.LogRecord
+	damaged bool
+}
+
+// one judges an LSN of which there are copies.
+func (c *Checker) one(lsn logs.LSN) {
+	var copies []held
+	for _, s := range c.shards {
+		damaged := len(s.damaged) > 0 && s.damaged[0] == lsn
+		h := held{shard: s, damaged: damaged}
+		if len(s.copies) > 0 && logs.LSN(s.copies[0].Lsn) == lsn {
+			h.record = s.copies[0]
+		}
+		if h.record != nil || damaged {
+			copies = append(copies, h)
+		}
+	}
+	c.at = lsn + 1
+	c.enter(lsn.Epoch())
+	defer c.enter(c.at.Epoch())
+	if lsn <= c.report.Trim || c.ended {
+		return // behind a bridge nothing is read
+	}
+	c.seen = lsn
+	c.report.Records++
+	c.judgeCopies(lsn, copies)
+}
+
+func (c *Checker) judgeCopies(lsn logs.LSN, copies []held) {
+	e := c.epochOf(lsn.Epoch())
+	var f Finding
+	top := uint64(0)
+	whole := 0
+	for _, h := range copies {
+		c.report.Copies++
+		if h.damaged {
+			c.report.Damaged++
+			continue
+		}
+		whole++
+		top = max(top, logs.Precedence(h.record))
+	}
+	if whole == 0 {
+		c.lostCopies(lsn, e, copies)
+		return
+	}
+	var winner *wire.LogRecord
+	var any, latest []logs.ShardID
+	holes, records := false, false
+	for _, h := range copies {
+		if h.damaged {
+			continue
+		}
+		r := h.record
+		any = append(any, h.shard.id)
+		f |= c.judgeCopyset(e, h)
+		if hole := r.Flags&logs.FlagHole != 0; lsn <= h.shard.released {
+			// What a shard has not released it may still purge; nobody is shown it.
+			holes, records = holes || hole, records || !hole
+		}
+		if logs.Precedence(r) != top {
+			continue
+		}
+		latest = append(latest, h.shard.id)
+		if winner == nil {
+			winner = r
+			continue
+		}
+		if !sameSet(winner.Copyset, r.Copyset) {
+			f |= DifferentCopysetInLatestWave
+		}
+		if winner.Checksum != r.Checksum {
+			f |= DifferentPayload
+		}
+	}
+	if holes && records {
+		f |= HoleRecordConflict
+	}
+	c.ended = winner.Flags&logs.FlagBridge != 0
+	doubt := c.doubted(winner)
+	if !e.replicated(append(any, doubt...)) {
+		f |= BadReplication
+	}
+	if !e.replicated(append(latest, doubt...)) {
+		f |= BadReplicationLastWave
+	}
+	if f != 0 {
+		c.found(lsn, lsn, f, describe(copies))
+	}
+}
+
+// lostCopies judges an LSN of which there are only damaged copies.
+func (c *Checker) lostCopies(lsn logs.LSN, e *epoch, copies []held) {
+	set := placement.NewShardSet(e.meta.Replication, e.nodeset)
+	for _, s := range c.shards {
+		if !s.silent {
+			set.Set(s.id, placement.ShardHeard)
+		}
+	}
+	if set.FMajority().Reached() {
+		c.found(lsn, lsn, DataLoss, describe(copies))
+	}
+}
+
+// judgeCopyset judges what one copy says of where the others are.
+func (c *Checker) judgeCopyset(e *epoch, h held) (f Finding) {
+	distinct := map[uint64]bool{}
+	self := false
+	for _, id := range h.record.Copyset {
+		if distinct[id] {
+			f |= DuplicatesInCopyset
+		}
+		distinct[id] = true
+		self = self || id == uint64(h.shard.id)
+		if !slices.Contains(e.meta.Nodeset, id) {
+			f |= CopysetNotInNodeset
+		}
+	}
+	if !self {
+		f |= CopysetWithoutSelf
+	}
+	if len(distinct) < placement.Copies(e.meta.Replication) {
+		f |= SmallCopyset
+	}
+	return f
+}
+
+// doubted are the members of a copyset that could not be asked (C2).
+func (c *Checker) doubted(r *wire.LogRecord) (ids []logs.ShardID) {
+	for _, id := range r.Copyset {
+		if s := c.find(logs.ShardID(id)); s != nil && s.silent {
+			ids = append(ids, s.id)
+		}
+	}
+	return ids
+}
+
+// replicated says whether these shards hold a record as the epoch demands.
+func (e *epoch) replicated(ids []logs.ShardID) bool {
+	var among []placement.LogShard
+	for _, n := range e.nodeset {
+		if slices.Contains(ids, n.Shard) {
+			among = append(among, n)
+		}
+	}
+	return placement.CanReplicate(e.meta.Replication, among)
+}
+
+func sameSet(a, b []uint64) bool {
+	if slices.Equal(a, b) {
+		return true
+	}
+	a, b = slices.Clone(a), slices.Clone(b)
+	slices.Sort(a)
+	slices.Sort(b)
+	return slices.Equal(a, b)
+}
+
+// describe prints who has what.
+func describe(copies []held) string {
+	var parts []string
+	for _, h := range copies {
+		if h.record == nil {
+			parts = append(parts, fmt.Sprintf("%s damaged", h.shard.id))
+			continue
+		}
+		s := fmt.Sprintf("%s wave %d", h.shard.id, h.record.Wave)
+		switch f := h.record.Flags; {
+		case f&logs.FlagBridge != 0:
+			s += " bridge"
+		case f&logs.FlagHole != 0:
+			s += " hole"
+		}
+		if h.record.Flags&logs.FlagWrittenByRecovery != 0 {
+			s += " by recovery"
+		}
+		if h.damaged {
+			s += " damaged"
+		}
+		var members []string
+		for _, id := range h.record.Copyset {
+			members = append(members, logs.ShardID(id).String())
+		}
+		parts = append(parts, s+" on {"+strings.Join(members, " ")+"}")
+	}
+	return strings.Join(parts, ", ")
+}
