@@ -182,6 +182,19 @@ func (x *epochRecovery) judgeSlots() (last, lost logs.ESN) {
 	return last, lost
 }
 
+// hidden says whether an LSN's only good copies may be with those who are silent,
+// because what was heard of it is damaged. They are waited for: gone on without,
+// they would purge them.
+func (x *epochRecovery) hidden() bool {
+	lng := x.lng()
+	for _, d := range x.damaged {
+		if d.esn > lng && x.foundAt(d.esn).record == nil && x.unreadable(d.esn) {
+			return true
+		}
+	}
+	return false
+}
+
 // unreadable says whether the shards on which the LSN's copy is damaged make the
 // others too few: what is on nobody else may have been acknowledged (C3).
 func (x *epochRecovery) unreadable(n logs.ESN) bool {

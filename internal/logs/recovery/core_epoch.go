@@ -306,7 +306,7 @@ func (x *epochRecovery) ready() bool {
 		if x.graceAt == 0 {
 			x.graceAt = x.l.now + x.l.cfg.Grace
 		}
-		return can && x.l.due(x.graceAt)
+		return can && x.l.due(x.graceAt) && !x.hidden()
 	}
 	// Nobody else will come. If they were too few for a copyset even if all of them
 	// took copies, as many as there are have to do.

@@ -40,7 +40,8 @@
 //	    epoch's LNG before it serves releases of later ones (purge).
 //
 // Differences from LogDevice. A slot of which damaged copies were found counts
-// those shards as unavailable for that slot, and so may stay unplugged. A shard
+// those shards as unavailable for that slot: recovery waits for silent ones that
+// may have a good copy, and if there are none it does not plug the slot. A shard
 // that fails during mutation leaves the mutation set and the decisions are stored
 // again without it, from the same digest; the recovery does not begin anew,
 // because it would have to decide the same (C2). A log's payload count up to its
