@@ -32,6 +32,7 @@ type core struct {
 
 	logs   map[logs.LogID]*sequencer
 	order  []*sequencer // as they were made: what walks over all of them goes by
+	gone   int          // of those, how many are dropped
 	wheel  wheel
 	shards map[logs.ShardID]*shardHealth
 	sets   map[string]*replicaSet
@@ -194,6 +195,7 @@ func (c *core) step(now time.Duration, wallMs int64, events []event) *effects {
 	for i := range events {
 		c.take(&events[i])
 	}
+	c.compact()
 	c.sendReleases()
 	c.fx.timer = c.wheel.next()
 	return &c.fx

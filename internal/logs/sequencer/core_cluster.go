@@ -136,8 +136,10 @@ func (c *core) startSweep() {
 func (c *core) goOn() {
 	w := &c.sweep
 	end := min(w.at+sweepSlice, len(c.order))
-	for _, s := range slices.Clone(c.order[min(w.at, end):end]) {
-		s.sweep()
+	for _, s := range c.order[min(w.at, end):end] {
+		if !s.gone {
+			s.sweep()
+		}
 	}
 	w.at = end
 	if w.at < len(c.order) {
@@ -258,7 +260,10 @@ func (c *core) watchIsolation() {
 }
 
 func (c *core) letGo() {
-	for _, s := range slices.Clone(c.order) {
+	for _, s := range c.order {
+		if s.gone {
+			continue
+		}
 		s.letGo(wire.LogStatus_LOG_STATUS_ISOLATED, "the node cannot see a majority of the cluster")
 	}
 }
@@ -266,7 +271,7 @@ func (c *core) letGo() {
 // drain: no new appends; what is in flight is finished.
 func (c *core) drain() {
 	c.stopping = true
-	for _, s := range slices.Clone(c.order) {
+	for _, s := range c.order {
 		if s.cur == nil || !s.cur.accepts() {
 			s.refuseBuffered(wire.LogStatus_LOG_STATUS_SHUTDOWN, 0, "the node is stopping")
 		}
@@ -299,7 +304,10 @@ func (c *core) close() {
 		s.tellAgain(timerQuiet)
 	}
 	c.closed = true
-	for _, s := range slices.Clone(c.order) {
+	for _, s := range c.order {
+		if s.gone {
+			continue
+		}
 		s.letGo(wire.LogStatus_LOG_STATUS_SHUTDOWN, "the node is stopping")
 	}
 	clear(c.calls)

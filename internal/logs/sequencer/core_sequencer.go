@@ -283,11 +283,24 @@ func (c *core) wakeWaiting() {
 func (c *core) drop(s *sequencer) {
 	s.gone = true
 	delete(c.logs, s.log)
-	for i, other := range c.order {
-		if other == s {
-			c.order = append(c.order[:i], c.order[i+1:]...)
-			break
+	c.gone++ // it leaves c.order at the end of the turn
+	c.m.Sequencers.Add(-1)
+}
+
+// compact takes dropped sequencers out of the order.
+func (c *core) compact() {
+	if c.gone == 0 {
+		return
+	}
+	at := c.sweep.at
+	kept := c.order[:0]
+	for i, s := range c.order {
+		if !s.gone {
+			kept = append(kept, s)
+		} else if i < at {
+			c.sweep.at--
 		}
 	}
-	c.m.Sequencers.Add(-1)
+	clear(c.order[len(kept):])
+	c.order, c.gone = kept, 0
 }

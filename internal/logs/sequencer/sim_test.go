@@ -321,4 +321,3 @@ func (w *world) counts(log logs.LogID) {
 		}
 	}
 }
-

@@ -372,6 +372,9 @@ func (n *node) take(from catalog.NodeID, b *wire.LogBatch) {
 	}
 }
 
+// astray is what a refuse function says for: keep it, but the answer is lost.
+const astray wire.LogStatus = -1
+
 // keep is a shard's answer to a STORE.
 func (n *node) keep(from catalog.NodeID, st *wire.Store) *wire.Stored {
 	r := st.Record
@@ -379,7 +382,12 @@ func (n *node) keep(from catalog.NodeID, st *wire.Store) *wire.Stored {
 	out := &wire.Stored{Log: r.Log, Lsn: r.Lsn, Wave: r.Wave, Cookie: st.Cookie}
 	l := n.log(logs.LogID(r.Log))
 	if n.refuse != nil {
-		if out.Status = n.refuse(st); out.Status != wire.LogStatus_LOG_STATUS_OK {
+		switch st := n.refuse(st); st {
+		case wire.LogStatus_LOG_STATUS_OK:
+		case astray:
+			out.Cookie = 1 << 60
+		default:
+			out.Status = st
 			return out
 		}
 	}
