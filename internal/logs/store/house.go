@@ -94,27 +94,25 @@ type wheel struct {
 	slots [wheelSlots][]*readStream
 	at    int64 // the last slot that was emptied
 	count int
-	armed bool
+	armed bool // the timer runs
 }
 
 func slotOf(now time.Duration) int64 { return int64(now / wheelSlot) }
 
-// add has a stream looked at when its waiting ends. A stream is in the wheel
-// once at most; one that is there for an earlier moment is put right then.
+// wheelAdd has a stream looked at when its waiting ends. One that is in the wheel
+// for an earlier moment is put right then; its place for a later one is void.
 func (s *Store) wheelAdd(r *readStream) {
 	w := &s.wheel
-	if r.inWheel {
-		return
-	}
 	now := slotOf(s.o.Mono())
 	if w.count == 0 {
 		w.at = now
 	}
-	slot := max(slotOf(r.deadline)+1, w.at+1)
-	slot = min(slot, w.at+wheelSlots-1)
-	i := slot % wheelSlots
-	w.slots[i] = append(w.slots[i], r)
-	r.inWheel = true
+	slot := min(max(slotOf(r.deadline)+1, w.at+1), w.at+wheelSlots-1)
+	if r.slot != 0 && r.slot <= slot {
+		return
+	}
+	w.slots[slot%wheelSlots] = append(w.slots[slot%wheelSlots], r)
+	r.slot = slot
 	w.count++
 	s.wheelArm()
 }
@@ -142,7 +140,10 @@ func (s *Store) wheelTurn() {
 		w.slots[i] = nil
 		w.count -= len(slot)
 		for _, r := range slot {
-			r.inWheel = false
+			if r.slot != w.at {
+				continue // it has an earlier place
+			}
+			r.slot = 0
 			switch {
 			case r.reply == nil:
 			case r.deadline <= now:

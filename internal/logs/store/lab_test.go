@@ -92,6 +92,7 @@ type lab struct {
 	j     *journal.Journal
 	s     *Store
 
+	doubting bool // the tail is said to be suspect
 	trusting bool // a suspect tail is known to be torn: the power was cut
 }
 
@@ -120,7 +121,7 @@ func (b *lab) tryOpen() error {
 	o := b.opts
 	o.Shard, o.Journal, o.Stream, o.Incarnation = labShard, j, labStream, b.life
 	o.Mono, o.WallMs, o.AfterFunc = b.clock.Mono, b.clock.WallMs, b.clock.AfterFunc
-	o.Recovered, o.Suspect = replay.Streams[labStream], replay.Suspect && !b.trusting
+	o.Recovered, o.Suspect = replay.Streams[labStream], replay.Suspect && !b.trusting || b.doubting
 	if fs := b.fs; o.Fatal == nil {
 		o.Fatal = func(err error) {
 			if !fs.Down() {

@@ -84,6 +84,11 @@ func (s *Store) purge(id logs.LogID) {
 	s.order.Lock()
 	s.mu.Lock()
 	l := s.log(id)
+	if l.pending.Epoch() <= l.lce+1 { // it is done meanwhile
+		s.mu.Unlock()
+		s.order.Unlock()
+		return
+	}
 	m := mark{kind: markSeal, log: id, number: uint64(l.pending.Epoch() - 1), by: uint64(l.soft.by)}
 	l.hard.raise(seal{logs.Epoch(m.number), l.soft.by})
 	s.mu.Unlock()

@@ -27,8 +27,8 @@ type readStream struct {
 	reply    func(*wire.ReadNextResponse)
 	bytesMax int
 	deadline time.Duration
-	inWheel  bool
-	listed   bool // in its log's waiting
+	slot     int64 // its place in the wheel, 0: none
+	listed   bool  // in its log's waiting
 }
 
 // terms are what a reader wants.
