@@ -149,7 +149,7 @@ func (s *sequencer) reigns(p *pending) (done, wait bool) {
 			s.redirect(p, wire.LogStatus_LOG_STATUS_PREEMPTED, s.preempt.by)
 			return true, false
 		}
-		s.activate(causePreempted, max(s.preempt.seal, logs.Epoch(p.req.SeenEpoch)))
+		s.activate(causePreempted, max(s.preempt.seal+1, logs.Epoch(p.req.SeenEpoch)))
 	case r != nil && r.givenUp:
 		s.activate(causeCorrupt, 0)
 	case r != nil && !r.draining:

@@ -75,7 +75,7 @@ func (s *sequencer) activate(why cause, above logs.Epoch) {
 // verify reads the epoch store to see that it knows of the epoch that preempted
 // this sequencer.
 func (s *sequencer) verify() {
-	s.open(&activation{s: s, cause: causePreempted, above: s.preempt.seal, verifying: true})
+	s.open(&activation{s: s, cause: causePreempted, above: s.preempt.seal + 1, verifying: true})
 }
 
 func (s *sequencer) open(a *activation) {
@@ -204,7 +204,7 @@ func (a *activation) read(rec *wire.EpochRecord, err error) {
 		if len(s.buffer) > 0 {
 			s.drainBuffer()
 		}
-	case a.rec != nil && rec.Metadata.Epoch != a.rec.Metadata.Epoch && a.outraced(rec):
+	case a.next != nil && rec.Metadata.Epoch >= a.next.Metadata.Epoch && a.outraced(rec):
 	case rec.Metadata.Disabled:
 		s.fail(wire.LogStatus_LOG_STATUS_DISABLED, "the log is disabled in the epoch store")
 	case logs.Epoch(rec.Metadata.Epoch) > logs.EpochMax:
@@ -225,7 +225,7 @@ func (a *activation) outraced(rec *wire.EpochRecord) bool {
 		return false
 	}
 	s.c.m.Outraced.Add(1)
-	s.preempt = preemption{by: by, seal: logs.Epoch(rec.Metadata.Epoch) - 1}
+	s.preempt = preemption{by: by, seal: logs.Epoch(rec.Metadata.Epoch) - 2}
 	s.state = StatePreempted
 	if s.cur != nil {
 		s.cur.preempted = true
@@ -477,6 +477,9 @@ func (a *activation) crown() {
 	}
 	s.cur, s.state, s.failure, s.preempt = r, StateActive, nil, preemption{}
 	s.configAge = c.configAge
+	if s.history != nil {
+		s.history.merge([]*wire.EpochMetadata{a.next.Metadata})
+	}
 	c.m.Activations.Add(1)
 	c.notice(Notice{What: "activated", Log: s.log, Epoch: epoch, Node: c.self, Message: a.bumpReason.String()})
 	r.listen()
@@ -499,7 +502,7 @@ func (a *activation) sealedAlready(epoch logs.Epoch) {
 		a.regressed(a.sealed)
 		return
 	}
-	a.above = max(a.above, a.sealed)
+	a.above = max(a.above, a.sealed+1)
 	a.swappedOK, a.unsure, a.rec = false, false, a.next
 	a.readStore()
 }

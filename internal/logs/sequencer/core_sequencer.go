@@ -48,7 +48,8 @@ type sequencer struct {
 	history    *history
 }
 
-// preemption is by whom the sequencer was told that it reigns no more.
+// preemption is by whom the sequencer was told that it reigns no more. Who sealed
+// an epoch had been given the next one, so that the epoch store is beyond that.
 type preemption struct {
 	by   catalog.NodeID
 	seal logs.Epoch

@@ -93,7 +93,7 @@ func (s *sequencer) answerOne(q *stateRequest) bool {
 				NodesPreemptedBy: uint64(s.preempt.by)})
 			return true
 		}
-		s.activate(causePreempted, s.preempt.seal)
+		s.activate(causePreempted, s.preempt.seal+1)
 		return false
 	case r == nil || !r.accepts() && !c.stopping || logs.Epoch(q.req.SeenEpoch) > r.epoch:
 		if f&logs.StateNoActivate != 0 && s.act == nil {

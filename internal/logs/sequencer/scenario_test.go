@@ -76,7 +76,11 @@ func TestAFullWindowConsumesNoLSN(t *testing.T) {
 		}
 	}
 	w.run(time.Second)
-	if r := func() *wire.AppendResponse { g := n.append(request(5, "y")); w.run(time.Second); return g.want(t, "OK") }(); logs.LSN(r.Lsn) != logs.MakeLSN(1, 6) {
+	if r := func() *wire.AppendResponse {
+		g := n.append(request(5, "y"))
+		w.run(time.Second)
+		return g.want(t, "OK")
+	}(); logs.LSN(r.Lsn) != logs.MakeLSN(1, 6) {
 		t.Errorf("the next is %s, want e1n6", logs.LSN(r.Lsn))
 	}
 	w.whole(t)
