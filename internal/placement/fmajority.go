@@ -96,6 +96,17 @@ func (s *ShardSet) Count(state ShardState) int {
 	return n
 }
 
+// Clone copies the states; what never changes is shared.
+func (s *ShardSet) Clone() *ShardSet {
+	c := *s
+	c.states = slices.Clone(s.states)
+	return &c
+}
+
+// Missing is how many more shards, well chosen, those chosen by their place in the
+// nodeset need to contain a copyset.
+func (s *ShardSet) Missing(chosen func(i int) bool) int { return s.grid.missing(s.replication, chosen) }
+
 // CanReplicate says whether the shards in a state contain a copyset.
 func (s *ShardSet) CanReplicate(state ShardState) bool {
 	return Copies(s.replication) > 0 && s.grid.enough(s.replication, func(i int) bool { return s.states[i] == state })

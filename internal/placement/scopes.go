@@ -117,20 +117,7 @@ func Copies(r *catalog.Replication) int {
 // and no wide scope asks for more than a narrow one, counting domains scope by
 // scope is enough.
 func CanReplicate(r *catalog.Replication, among []LogShard) bool {
-	return Copies(r) > 0 && Missing(r, among) == 0
-}
-
-// Missing is how many more shards, well chosen, the given ones need to contain a
-// copyset.
-func Missing(r *catalog.Replication, among []LogShard) int {
-	g := newGrid(among)
-	n := 0
-	for s := ScopeNode; s < scopes; s++ {
-		if d := demand(r, s); d > 0 {
-			n = max(n, d-g.spread(s, func(int) bool { return true }))
-		}
-	}
-	return n
+	return Copies(r) > 0 && newGrid(among).enough(r, func(int) bool { return true })
 }
 
 // Describe prints a replication property as people write it.
@@ -188,11 +175,16 @@ func (g *grid) spread(s Scope, chosen func(i int) bool) int {
 }
 
 // enough says whether the chosen shards contain a copyset.
-func (g *grid) enough(r *catalog.Replication, chosen func(i int) bool) bool {
+func (g *grid) enough(r *catalog.Replication, chosen func(i int) bool) bool { return g.missing(r, chosen) == 0 }
+
+// missing is how many more shards, well chosen, would make the chosen contain a
+// copyset: nested domains let one shard open a new one at every scope that lacks one.
+func (g *grid) missing(r *catalog.Replication, chosen func(i int) bool) int {
+	n := 0
 	for s := ScopeNode; s < scopes; s++ {
-		if d := demand(r, s); d > 0 && g.spread(s, chosen) < d {
-			return false
+		if d := demand(r, s); d > n {
+			n = max(n, d-g.spread(s, chosen))
 		}
 	}
-	return true
+	return n
 }

@@ -113,15 +113,7 @@ func (x *epochRecovery) judge(answered func(i int) bool) placement.FMajority {
 }
 
 // canReplicate says whether a copyset fits among some members.
-func (x *epochRecovery) canReplicate(among func(i int) bool) bool {
-	var shards []placement.LogShard
-	for i := range x.members {
-		if among(i) {
-			shards = append(shards, x.nodeset[i])
-		}
-	}
-	return placement.CanReplicate(x.meta.Replication, shards)
-}
+func (x *epochRecovery) canReplicate(among func(i int) bool) bool { return x.heard.Missing(among) == 0 }
 
 func (x *epochRecovery) writable(i int) bool { return x.l.view.Writable(x.nodeset[i].Shard) }
 

@@ -133,28 +133,18 @@ func (x *epochRecovery) extend(b shardBits) shardBits {
 		return x.set()
 	}
 	for {
-		missing := placement.Missing(x.meta.Replication, x.shards(b))
+		missing := x.heard.Missing(b.has)
 		if missing == 0 {
 			return b
 		}
 		var useful []int
 		for i := range x.members {
-			if x.members[i].in && !b.has(i) && placement.Missing(x.meta.Replication, x.shards(b.with(i))) < missing {
+			if x.members[i].in && !b.has(i) && x.heard.Missing(b.with(i).has) < missing {
 				useful = append(useful, i)
 			}
 		}
 		b = b.with(useful[x.l.dice.IntN(len(useful))])
 	}
-}
-
-func (x *epochRecovery) shards(b shardBits) []placement.LogShard {
-	var out []placement.LogShard
-	for i := range x.nodeset {
-		if b.has(i) {
-			out = append(out, x.nodeset[i])
-		}
-	}
-	return out
 }
 
 // store sends what is to be stored, a bounded number of slots at a time, and says
