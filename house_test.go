@@ -44,7 +44,7 @@ var may = map[string]string{
 	"internal/logs/reader":     "internal/catalog internal/hlc internal/wire internal/logs internal/placement",
 	"internal/logs/epochstore": "internal/catalog internal/wire internal/logs internal/logs/sequencer client",
 	"internal/logs/checker":    "internal/catalog internal/wire internal/logs internal/placement",
-	"internal/protocol/http":   "client internal/catalog",
+	"internal/protocol/rest":   "client internal/catalog",
 	"internal/admin":           "",
 	"internal/admin/query":     "",
 	"internal/node":            "*",

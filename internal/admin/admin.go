@@ -7,6 +7,7 @@
 //	/livez       200 while the process can answer at all
 //	/readyz      200 while the node serves; else 503 and why
 //	/debug/pprof profiles
+//	/v1/         and what else Options.Mounts has
 //
 // It is given values and functions that return values; it knows no subsystem.
 package admin
@@ -37,6 +38,8 @@ type Options struct {
 	// Metrics maps a room to a function that returns a struct of numbers; every
 	// exported numeric field becomes braid_<room>_<field>.
 	Metrics map[string]func() any
+	// Mounts maps a path, "/v1/", to the handler of all below it.
+	Mounts map[string]http.Handler
 }
 
 // Status is the state of a cluster as one node sees it.
@@ -79,9 +82,13 @@ type Server struct {
 	done chan struct{}
 }
 
+// headerBytesMax bounds the header of a request, its path and parameters included.
+const headerBytesMax = 64 << 10
+
 // Serve starts answering on l until Close.
 func Serve(l net.Listener, o Options) *Server {
-	s := &Server{http: &http.Server{Handler: handler(o), ReadHeaderTimeout: 10 * time.Second}, done: make(chan struct{})}
+	s := &Server{http: &http.Server{Handler: handler(o), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: headerBytesMax}, done: make(chan struct{})}
 	go func() {
 		defer close(s.done)
 		if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -123,6 +130,9 @@ func handler(o Options) http.Handler {
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	for path, h := range o.Mounts {
+		mux.Handle(path, h)
+	}
 	return mux
 }
 

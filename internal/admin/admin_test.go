@@ -43,6 +43,9 @@ func TestConsole(t *testing.T) {
 			return Status{ClusterID: "c1", Node: 2, Problems: []string{"<script>"}, Nodes: []NodeStatus{{ID: 2, State: "alive"}}}
 		},
 		Metrics: map[string]func() any{"room": func() any { return m }},
+		Mounts: map[string]http.Handler{"/v1/": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			io.WriteString(w, r.Method+" "+r.URL.Path)
+		})},
 	})
 	defer s.Close()
 	get := func(path string) (int, string) {
@@ -70,6 +73,12 @@ func TestConsole(t *testing.T) {
 	}
 	if code, _ := get("/nothing"); code != 404 {
 		t.Errorf("unknown page: %d", code)
+	}
+	if code, body := get("/v1/records/a%23b/c"); code != 200 || body != "GET /v1/records/a#b/c" {
+		t.Errorf("what is mounted: %d %q", code, body)
+	}
+	if code, _ := get("/v1/" + strings.Repeat("x", headerBytesMax+8<<10)); code != 431 {
+		t.Errorf("a header without end: %d", code)
 	}
 	_, body := get("/metrics")
 	parser := expfmt.NewTextParser(model.UTF8Validation)
