@@ -29,7 +29,8 @@ const (
 //	seal the own shard ─► for each epoch: ask others what was decided ─►
 //	delete (LNG, end of the epoch] ─► mark it clean ─► the next
 //
-// Any shard's answer will do: CLEAN is sent only when all is decided and stored,
+// Epochs whose recovery it did take part in can lie among those it missed, because
+// it was not always of the nodeset; they are only marked. Otherwise any shard's answer will do: CLEAN is sent only when all is decided and stored,
 // and every recovery of an epoch decides the same. If an f-majority knows of no
 // decision, the log was removed or trimmed since, or its data lost; then what was
 // known here to be good stays, and if nothing was, all of the epoch goes.
@@ -42,8 +43,8 @@ type purge struct {
 	epoch   logs.Epoch // the next to be made clean
 	upTo    logs.Epoch
 	history history
-	peers   []purgePeer
-	page    logs.Epoch // peers are asked, and have answered, from here to pageTo
+	peers   []purgePeer // itself first
+	page    logs.Epoch  // peers are asked, and have answered, from here to pageTo
 	pageTo  logs.Epoch
 	fence   logs.Epoch         // what the own shard is sealed up to, at least upTo
 	seal    *wire.SealResponse // its answer
@@ -89,6 +90,7 @@ func (p *purge) advance() {
 		p.state = purgeOver
 	case p.state == purgeHistory:
 		if p.history.reaches(&p.world, p.epoch) {
+			p.peers = []purgePeer{{source: source{id: p.own}}}
 			for _, s := range p.history.shards(p.epoch, p.upTo) {
 				if s.id != p.own {
 					p.peers = append(p.peers, purgePeer{source: s})
@@ -162,9 +164,16 @@ func (p *purge) ask() {
 			p.peers[i] = purgePeer{source: source{id: p.peers[i].id}}
 		}
 	}
-	if p.found = p.decision(); p.found != nil {
-		p.enter(purgeDeleting)
+	if took := decisionIn(p.peers[0].answer, p.epoch); took != nil {
+		p.found = took // it took part: what it has is what was decided
+		p.enter(purgeMarking)
 		return
+	}
+	if p.peers[0].answered {
+		if p.found = p.decision(); p.found != nil {
+			p.enter(purgeDeleting)
+			return
+		}
 	}
 	for i := range p.peers {
 		q := &p.peers[i]
@@ -199,18 +208,28 @@ func (p *purge) onDecisions(ev *event) {
 func (p *purge) decision() *wire.EpochRecovery {
 	var best *wire.EpochRecovery
 	for i := range p.peers {
-		for _, r := range p.peers[i].answer.GetEpochs() {
-			if logs.Epoch(r.Epoch) == p.epoch && (best == nil || r.SealEpoch > best.SealEpoch) {
-				best = r
-			}
+		if r := decisionIn(p.peers[i].answer, p.epoch); r != nil && (best == nil || r.SealEpoch > best.SealEpoch) {
+			best = r
 		}
 	}
 	return best
 }
 
+func decisionIn(answer *wire.EpochRecoveryResponse, e logs.Epoch) *wire.EpochRecovery {
+	for _, r := range answer.GetEpochs() {
+		if logs.Epoch(r.Epoch) == e {
+			return r
+		}
+	}
+	return nil
+}
+
 // nobodyKnows says whether an f-majority of the epoch's shards, this one
 // included, knows of no decision.
 func (p *purge) nobodyKnows() bool {
+	if !p.peers[0].answered {
+		return false
+	}
 	m := p.history.of(p.epoch)
 	var nodeset []placement.LogShard
 	for i, s := range m.Nodeset {
@@ -224,7 +243,7 @@ func (p *purge) nobodyKnows() bool {
 	for _, s := range nodeset {
 		state := p.view.Authority(s.Shard)
 		at := slices.IndexFunc(p.peers, func(q purgePeer) bool { return q.id == s.Shard })
-		if state == placement.ShardUnheard && (at < 0 || p.peers[at].answered) {
+		if state == placement.ShardUnheard && at >= 0 && p.peers[at].answered {
 			state = placement.ShardHeard
 		}
 		set.Set(s.Shard, state)

@@ -67,6 +67,7 @@ var plantedBugs = []struct {
 	anyDigest bool // shards serve digests to whoever asks
 	noPurge   bool
 	deep      bool // only the walks can find it
+	narrow    bool // takes more chance than walks have
 }{
 	{name: "seal quorum too small", plant: func(r *rules) {
 		r.quorum = func(s *placement.ShardSet) placement.FMajority {
@@ -82,7 +83,7 @@ var plantedBugs = []struct {
 	{name: "done after one copy", plant: func(r *rules) {
 		r.stored = func(_, done shardBits) bool { return !done.empty() }
 	}},
-	{name: "digest without the seal epoch", anyDigest: true, plant: func(r *rules) {
+	{name: "digest without the seal epoch", narrow: true, anyDigest: true, plant: func(r *rules) {
 		r.digest = func(bool) bool { return true }
 	}},
 	{name: "bridge misplaced", deep: true, plant: func(r *rules) {
@@ -551,19 +552,19 @@ func (x *explorer) encode(s *xState, p [xShards]int) []byte {
 		if c == nil || s.decided[i] != valueNone {
 			continue
 		}
-		b = append(b, flag(s.late[i]), byte(c.state))
+		b = append(b, asByte(s.late[i]), byte(c.state))
 		for _, n := range p {
-			b = append(b, flag(c.sources[n].answered))
+			b = append(b, asByte(c.sources[n].answered))
 		}
 		if e := c.epoch; e != nil {
-			b = append(b, byte(e.phase), byte(e.plan), flag(e.short), flag(e.graceAt > 0), byte(len(e.slots)))
+			b = append(b, byte(e.phase), byte(e.plan), asByte(e.short), asByte(e.graceAt > 0), byte(len(e.slots)))
 			for _, n := range p {
 				m := &e.members[n]
-				b = append(b, flag(m.digested)|flag(m.asked)<<1|flag(m.in)<<2|flag(m.dropped)<<3)
+				b = append(b, asByte(m.digested)|asByte(m.asked)<<1|asByte(m.in)<<2|asByte(m.dropped)<<3)
 			}
 			if len(e.slots) > 0 {
 				w := &e.slots[0]
-				b = append(b, byte(w.value), set(w.target), set(w.wrote), set(w.done), set(w.sent), flag(w.stored))
+				b = append(b, byte(w.value), set(w.target), set(w.wrote), set(w.done), set(w.sent), asByte(w.stored))
 				for at, n := range p {
 					for _, k := range w.copies {
 						if k.member == n {
@@ -577,14 +578,14 @@ func (x *explorer) encode(s *xState, p [xShards]int) []byte {
 	x.buf = b
 	at := len(b)
 	for _, w := range s.stores {
-		b = append(b, w.by, mask(1<<w.shard), byte(w.copy.value), mask(w.copy.set), flag(w.amend), w.plan)
+		b = append(b, w.by, mask(1<<w.shard), byte(w.copy.value), mask(w.copy.set), asByte(w.amend), w.plan)
 	}
 	sortRows(b[at:], 6)
 	x.buf = b
 	return b
 }
 
-func flag(v bool) byte {
+func asByte(v bool) byte {
 	if v {
 		return 1
 	}
