@@ -29,6 +29,7 @@ type cli struct {
 	Nodes      nodesCmd      `cmd:"" help:"List the nodes."`
 	Tables     tablesCmd     `cmd:"" help:"List the tables."`
 	Tablets    tabletsCmd    `cmd:"" help:"List the tablets and who leads them."`
+	Query      queryCmd      `cmd:"" help:"Ask for live state in SQL."`
 	Bench      benchCmd      `cmd:"" help:"Put load on a running cluster."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
 	Completion completionCmd `cmd:"" help:"Print a completion script for a shell."`

@@ -38,6 +38,7 @@ func (n *Node) handleClients() {
 // handleRequests is what both listeners serve.
 func (n *Node) handleRequests(s *rpc.Server) {
 	n.handleQueries(s)
+	n.handleLogs(s)
 	s.Handle(rpc.MethodWrite, nil, n.whenOpen(func(e *wire.Error) rpc.Message { return &wire.WriteResponse{Error: e} }, func(r *rpc.Request) {
 		deadline := r.Deadline
 		if deadline.IsZero() {
@@ -193,6 +194,7 @@ func (n *Node) openDoors(context.Context) error {
 	}
 	n.opened.Store(true)
 	n.client = client.New(localTransport{n}, client.Options{Park: n.cfg.Park, Clock: rpcClock{n.deps}, Rand: n.dice()})
+	n.openEpochs()
 	n.redis = redis.NewServer(n.client.Redis(), n.redisOptions())
 	n.serve(n.clientServer, n.listeners.client)
 	n.loops.Go(func() {

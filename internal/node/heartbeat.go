@@ -133,6 +133,7 @@ func (n *Node) adopt(c *catalog.Catalog) error {
 		return err
 	}
 	n.index.Store(x)
+	n.logsChanged()
 	return nil
 }
 

@@ -57,6 +57,9 @@ type Node struct {
 	master  atomic.Pointer[master.Master] // nil while no replica of the master's group is here
 	mgroup  atomic.Pointer[multiraft.Group]
 
+	logs     logWing
+	logDoors atomic.Pointer[map[rpc.Method]logMethod] // nil until the storage is open
+
 	listeners    listeners
 	nodeServer   *rpc.Server
 	clientServer *rpc.Server
@@ -108,7 +111,7 @@ func Start(ctx context.Context, cfg Config, deps Deps) (_ *Node, err error) {
 		}
 	}()
 	for _, step := range []func(context.Context) error{
-		n.openDirectory, n.listen, n.meet, n.openStorage, n.openDoors, n.startLoops,
+		n.openDirectory, n.listen, n.meet, n.openStorage, n.openDoors, n.startLoops, n.startLogs,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err

@@ -39,7 +39,9 @@ func (n *Node) newQueries() (*query.Engine, error) {
 		n.live[t.name] = t
 		rows := t.local
 		if t.ofEach {
-			rows = func(ctx context.Context, f query.Filter, yield func([]any) bool) error { return n.gather(ctx, t, f, yield) }
+			rows = func(ctx context.Context, f query.Filter, yield func([]any) bool) error {
+				return n.gather(ctx, t, f, yield)
+			}
 		}
 		tables = append(tables, query.Table{Name: t.name, Doc: t.doc, Columns: t.columns, Rows: rows})
 	}

@@ -14,7 +14,7 @@ func column(name string, t query.Type, doc string) query.Column {
 
 // liveTables lists what can be asked for with `braid query`.
 func (n *Node) liveTables() []*liveTable {
-	return []*liveTable{n.nodesTable(), n.tabletsTable()}
+	return append([]*liveTable{n.nodesTable(), n.tabletsTable()}, n.logTables()...)
 }
 
 func (n *Node) nodesTable() *liveTable {

@@ -85,7 +85,7 @@ func (n *Node) openReplicas(streams map[journal.StreamID]*journal.StreamReplay) 
 // left between the registry's word and the journal's. They would hold its oldest
 // segment for ever.
 func (n *Node) dropStrays(reps []*Replica, streams map[journal.StreamID]*journal.StreamReplay) error {
-	owned := map[journal.StreamID]bool{}
+	owned := map[journal.StreamID]bool{logStream: true}
 	for _, r := range reps {
 		owned[journal.StreamID(r.Group)] = true
 	}

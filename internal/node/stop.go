@@ -56,6 +56,7 @@ func (n *Node) Stop(ctx context.Context) error {
 	if err := n.host.Drain(drain); err != nil {
 		n.log.Info("not every leader moved away before the stop", "error", err)
 	}
+	n.drainLogs(drain)
 	n.closeRedis() // answers what is under way, then hangs up
 	var err error
 	if !n.dead.Load() {
@@ -120,6 +121,8 @@ func (n *Node) closeAll() error {
 		n.clientServer.Close()
 		n.nodeServer.Close()
 	}
+	n.closeLogs()
+	var errs []error
 	if n.host != nil {
 		n.host.Close()
 	}
@@ -133,7 +136,9 @@ func (n *Node) closeAll() error {
 	}
 	n.loops.Wait()
 	n.eachHosted(func(h *hosted) { h.Close() })
-	var errs []error
+	if n.logs.store != nil {
+		errs = append(errs, n.logs.store.Close())
+	}
 	if n.journal != nil {
 		errs = append(errs, n.journal.Close())
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/braiddb/braid/internal/journal"
@@ -44,7 +45,7 @@ func (n *Node) openStorage(context.Context) error {
 	const segment = 16 << 20
 	j, replay, err := journal.Open(fs, fs.PathJoin(dir, "journal"), identity, journalClock{n.deps}, journal.Options{
 		SegmentBytes: segment, SegmentsMax: int(n.cfg.JournalBytes / segment), ReserveBytes: 256 << 20,
-		Logger: n.log, OnPressure: func([]journal.StreamID) { n.flushLSM() }, Fatal: n.fatal,
+		Logger: n.log, OnPressure: n.relieve, Fatal: n.fatal,
 	})
 	if err != nil {
 		return fmt.Errorf("open the journal: %w", err)
@@ -68,6 +69,9 @@ func (n *Node) openStorage(context.Context) error {
 	})
 	n.machine = &masterMachine{node: n}
 	if err := n.openReplicas(replay.Streams); err != nil {
+		return err
+	}
+	if err := n.openLogs(replay); err != nil {
 		return err
 	}
 	n.host.Start()
@@ -104,6 +108,14 @@ func (n *Node) wakeFlusher() {
 	}
 }
 
+// relieve is told which streams pin the journal's oldest segments.
+func (n *Node) relieve(pinned []journal.StreamID) {
+	if slices.Contains(pinned, logStream) && n.logs.store != nil {
+		n.logs.store.Pressure()
+	}
+	n.flushLSM()
+}
+
 // flushLSM starts a flush, so that the journal can let go of what the LSM holds.
 func (n *Node) flushLSM() {
 	if n.dead.Load() {
@@ -124,6 +136,9 @@ func (n *Node) trustJournal() {
 		if g.Status().Suspect {
 			return
 		}
+	}
+	if n.logs.store != nil && n.logs.store.Suspect() {
+		return
 	}
 	n.suspect.Store(false)
 	n.journal.Trust()

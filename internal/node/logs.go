@@ -1,0 +1,251 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/braiddb/braid/internal/catalog"
+	"github.com/braiddb/braid/internal/gossip"
+	"github.com/braiddb/braid/internal/journal"
+	"github.com/braiddb/braid/internal/logs"
+	"github.com/braiddb/braid/internal/logs/epochstore"
+	"github.com/braiddb/braid/internal/logs/recovery"
+	"github.com/braiddb/braid/internal/logs/sequencer"
+	"github.com/braiddb/braid/internal/logs/store"
+	"github.com/braiddb/braid/internal/rpc"
+	"github.com/braiddb/braid/internal/wire"
+)
+
+// logWing is a node's part in logs: who lives (gossip), the copies kept here
+// (store, nil without the storage role), the logs numbered here (sequencer, nil
+// without that role) and the recovery of what others numbered before.
+//
+//	append ─▶ sequencer ─▶ logCalls ─▶ store here, or rpc ─▶ store there
+//	            │  └─ earlier epochs ─▶ recovery ─▶ logCalls
+//	            └─ epochs ─▶ epoch store (a table of tablets, through the client)
+type logWing struct {
+	gossip      *gossip.Host
+	prober      *gossip.Prober
+	epochs      sequencer.EpochStore
+	closeEpochs func()
+	store       *store.Store
+	purger      *recovery.Purger
+	recovery    *recovery.Host
+	mutations   *recoveryStores
+	sequencer   *sequencer.Host
+}
+
+// logStream is the journal's stream of the node's log shard: the high bit is
+// theirs, the rest is the shard's index.
+const logStream journal.StreamID = 1 << 63
+
+// shard is the node's storage directory for logs.
+func (n *Node) shard() logs.ShardID { return logs.MakeShard(n.id.Node, 0) }
+
+// openLogs makes the machines of the log wing. They begin to work with
+// startLogs, once the doors are open.
+func (n *Node) openLogs(replay *journal.Replay) error {
+	w := &n.logs
+	w.mutations = &recoveryStores{n: n, waiting: map[uint64]*recoveryStore{}}
+	w.prober = gossip.NewProber(n.gate.Dial, n.addresses.rpc, probeTime)
+	w.gossip = gossip.NewHost(gossip.Config{}, gossip.Deps{
+		Self: n.id.Node, Incarnation: n.incarnation, Mono: n.deps.Mono, AfterFunc: n.deps.AfterFunc, Rand: n.dice(),
+		Send: n.sendGossip, Probe: w.prober.Probe, Nodes: n.addresses.all, OnChange: n.clusterChanged,
+	})
+	if n.has(catalog.RoleStorage) {
+		if err := n.openLogStore(replay); err != nil {
+			return fmt.Errorf("open the logs: %w", err)
+		}
+	}
+	if n.has(catalog.RoleSequencer) {
+		w.recovery = recovery.NewHost(recovery.Config{}, recovery.Deps{
+			Self: n.id.Node, Mono: n.deps.Mono, AfterFunc: n.deps.AfterFunc, Rand: n.dice(), Logger: n.log,
+			Calls: logCalls{n}, EpochStore: lateEpochs{n}, View: n.logView,
+		})
+		w.sequencer = sequencer.NewHost(sequencer.Config{AppenderBytes: n.cfg.Memory / 4}, sequencer.Deps{
+			Self: n.id.Node, Incarnation: n.incarnation, Mono: n.deps.Mono, WallMs: n.wallMs, AfterFunc: n.deps.AfterFunc, Rand: n.dice(),
+			Logger: n.log, EpochStore: lateEpochs{n}, Stores: logCalls{n}, Recoverer: recoverer{w.recovery}, Cluster: w.gossip.View,
+			Attributes: n.logAttributes, Fatal: n.fatal,
+		})
+	}
+	n.openLogDoors()
+	return nil
+}
+
+// openLogStore opens the copies that are kept here.
+func (n *Node) openLogStore(replay *journal.Replay) error {
+	fs, dir := n.deps.FS, n.deps.FS.PathJoin(n.cfg.Data, "logs")
+	if err := makeDurably(fs, dir); err != nil {
+		return err
+	}
+	memory := n.cfg.Memory
+	s, err := store.Open(fs, dir, store.Options{
+		Shard: n.shard(), Journal: n.journal, Stream: logStream, Recovered: replay.Streams[logStream], Suspect: replay.Suspect,
+		Incarnation: n.incarnation, Mono: n.deps.Mono, WallMs: n.wallMs, AfterFunc: n.deps.AfterFunc, Logger: n.log, Fatal: n.fatal,
+		CacheBytes: memory / 16, MemTableBytes: min(memory/32, 64<<20), RecordCacheBytes: memory / 16, QueueBytes: max(memory/32, 16<<20),
+		Attributes: n.logAttributes, Free: n.diskFree, Purge: n.purge, NextEpoch: n.nextEpoch,
+	})
+	if err != nil {
+		return err
+	}
+	n.logs.store = s
+	n.logs.purger = recovery.NewPurger(recovery.Config{}, recovery.PurgerDeps{
+		Self: n.id.Node, Shard: n.shard(), Mono: n.deps.Mono, AfterFunc: n.deps.AfterFunc, Logger: n.log, Calls: logCalls{n}, Store: s, View: n.logView,
+	})
+	return nil
+}
+
+func (n *Node) wallMs() int64 { return n.deps.Micros() / 1000 }
+
+func (n *Node) logView() recovery.View { return logView{n.logs.gossip.View()} }
+
+// logAttributes are a log's attributes by the newest catalog.
+func (n *Node) logAttributes(log logs.LogID) (*catalog.LogAttributes, bool) {
+	return n.index.Load().Logs().Attributes(uint64(log))
+}
+
+func (n *Node) diskFree() (free, total int64, err error) {
+	u, err := n.deps.FS.GetDiskUsage(n.cfg.Data)
+	return int64(u.AvailBytes), int64(u.TotalBytes), err
+}
+
+// purge is asked for by the store: recovery has decided, while this node was
+// away, what is between its last clean epoch and a release.
+func (n *Node) purge(log logs.LogID, lce logs.Epoch, release logs.LSN) {
+	if n.opened.Load() { // before, it asks again: releases are repeated
+		n.logs.purger.Purge(log, lce, release)
+	}
+}
+
+// nextEpoch asks the epoch store which epoch of a log is given out next.
+func (n *Node) nextEpoch(log logs.LogID, done func(logs.Epoch, error)) {
+	lateEpochs{n}.Read(log, func(r *wire.EpochRecord, err error) {
+		if err != nil {
+			done(0, err)
+			return
+		}
+		done(logs.Epoch(r.GetMetadata().GetEpoch()), nil)
+	})
+}
+
+// errEpochsLater says that the epoch store cannot be reached yet.
+var errEpochsLater = errors.New("the node is starting: the epoch store is not open yet")
+
+// lateEpochs is the epoch store, which is a customer of the client and so opens
+// after it.
+type lateEpochs struct{ n *Node }
+
+// Read gives a log's record.
+func (e lateEpochs) Read(log logs.LogID, done func(*wire.EpochRecord, error)) {
+	if !e.n.opened.Load() || e.n.logs.epochs == nil {
+		done(nil, errEpochsLater)
+		return
+	}
+	e.n.logs.epochs.Read(log, done)
+}
+
+// CompareAndSet replaces it.
+func (e lateEpochs) CompareAndSet(log logs.LogID, expect uint64, next *wire.EpochRecord, done func(error)) {
+	if !e.n.opened.Load() || e.n.logs.epochs == nil {
+		done(errEpochsLater)
+		return
+	}
+	e.n.logs.epochs.CompareAndSet(log, expect, next, done)
+}
+
+// openEpochs opens the epoch store over the client.
+func (n *Node) openEpochs() {
+	s := epochstore.NewTable(n.client)
+	n.logs.epochs, n.logs.closeEpochs = s, s.Close
+}
+
+// startLogs lets the machines work.
+func (n *Node) startLogs(context.Context) error {
+	n.logs.gossip.Start()
+	if n.logs.sequencer != nil {
+		n.logs.sequencer.Start()
+	}
+	n.logs.gossip.SetStarting(false)
+	return nil
+}
+
+// clusterChanged is told of every new view of who lives.
+func (n *Node) clusterChanged() {
+	if n.logs.sequencer != nil {
+		n.logs.sequencer.ClusterChanged()
+		n.logs.recovery.ViewChanged()
+	}
+	if n.logs.purger != nil {
+		n.logs.purger.ViewChanged()
+	}
+}
+
+// logsChanged is told of every new catalog.
+func (n *Node) logsChanged() {
+	n.logs.gossip.NodesChanged()
+	if n.logs.sequencer != nil {
+		n.logs.sequencer.LogsChanged()
+	}
+}
+
+// drainLogs lets the others take over the logs that are numbered here.
+func (n *Node) drainLogs(ctx context.Context) {
+	n.logs.gossip.FailOver()
+	if n.logs.sequencer == nil {
+		return
+	}
+	if err := n.logs.sequencer.Drain(ctx); err != nil {
+		n.log.Info("not every append was answered before the stop", "error", err)
+	}
+}
+
+// closeLogs stops the machines, those first that others work for.
+func (n *Node) closeLogs() {
+	w := &n.logs
+	if w.gossip != nil {
+		w.gossip.Close()
+		w.prober.Close()
+	}
+	if w.sequencer != nil {
+		w.sequencer.Close()
+		w.recovery.Close()
+	}
+	if w.purger != nil {
+		w.purger.Close()
+	}
+	if w.closeEpochs != nil {
+		w.closeEpochs()
+	}
+}
+
+func (n *Node) sendGossip(node catalog.NodeID, m *wire.Gossip) {
+	if n.dead.Load() {
+		return
+	}
+	if addr := n.addresses.rpc(node); addr != "" {
+		n.pool.To(addr).Send(rpc.MethodGossip, m)
+	}
+}
+
+func (n *Node) clusterState(_ *wire.ClusterStateRequest, reply func(*wire.ClusterStateResponse)) {
+	reply(n.logs.gossip.ClusterState())
+}
+
+// sendStored answers copies to the node that sent them.
+func (n *Node) sendStored(to uint64, b *wire.LogBatch) {
+	if n.dead.Load() {
+		return
+	}
+	b.FromNode, b.ToNode, b.Incarnation = uint64(n.id.Node), to, n.incarnation
+	if addr := n.addresses.rpc(catalog.NodeID(to)); addr != "" {
+		n.pool.To(addr).Send(rpc.MethodLogBatch, b)
+	}
+}
+
+// probeTime bounds how long it is looked whether a silent node's address refuses.
+const probeTime = 500 * time.Millisecond
+
+// has says whether the node has a role; none named means all.
+func (n *Node) has(role uint32) bool { return n.roles() == 0 || n.roles()&role != 0 }
