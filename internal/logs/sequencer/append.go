@@ -139,7 +139,7 @@ func (s *sequencer) reigns(p *pending) (done, wait bool) {
 		// Somebody reigned after this epoch: what it would number might come before
 		// what the client knows already.
 		s.activate(causeSeenEpoch, logs.Epoch(p.req.SeenEpoch))
-	case r != nil && r.preempted:
+	case s.state == StatePreempted || r != nil && r.preempted:
 		if s.act != nil && !s.act.verifying {
 			break // it is being won back
 		}

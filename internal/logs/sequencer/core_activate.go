@@ -201,6 +201,9 @@ func (a *activation) read(rec *wire.EpochRecord, err error) {
 		a.regressed(a.above)
 	case a.verifying:
 		a.over()
+		if n, ok := s.c.cluster.Node(s.preempt.by); ok && n.Alive && n.ID != s.c.self {
+			s.redirectHeld()
+		}
 		if len(s.buffer) > 0 {
 			s.drainBuffer()
 		}
@@ -232,6 +235,7 @@ func (a *activation) outraced(rec *wire.EpochRecord) bool {
 	}
 	a.over()
 	s.refuseBuffered(wire.LogStatus_LOG_STATUS_PREEMPTED, by, "")
+	s.redirectHeld()
 	return true
 }
 

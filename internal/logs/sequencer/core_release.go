@@ -46,8 +46,13 @@ func (s *sequencer) advance() {
 	if to := logs.MakeLSN(r.epoch, r.lng); to > s.released {
 		first := s.released.Epoch() < r.epoch
 		s.released = to
-		if first && r.since > logs.EpochMin {
-			s.loadHistory()
+		if first { // earlier epochs' records wait for this
+			for i := range r.told {
+				r.told[i].due = true
+			}
+			if r.since > logs.EpochMin {
+				s.loadHistory()
+			}
 		}
 		s.tellSoon()
 		s.answerStates()

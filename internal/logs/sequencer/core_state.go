@@ -86,7 +86,7 @@ func (s *sequencer) answerOne(q *stateRequest) bool {
 	case s.failure != nil && c.now < s.failure.until:
 		c.answerState(q, &wire.SequencerStateResponse{Status: s.failure.status, Message: s.failure.text, State: s.state.String()})
 		return true
-	case r != nil && r.preempted && (s.act == nil || s.act.verifying):
+	case (s.state == StatePreempted || r != nil && r.preempted) && (s.act == nil || s.act.verifying):
 		n, ok := c.cluster.Node(s.preempt.by)
 		if ok && n.Alive && s.preempt.by != c.self {
 			c.answerState(q, &wire.SequencerStateResponse{Status: wire.LogStatus_LOG_STATUS_PREEMPTED, Redirect: uint64(s.preempt.by), State: s.state.String(),

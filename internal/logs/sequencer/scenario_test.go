@@ -456,7 +456,7 @@ func TestAnOldEpochDrainsBesideTheNew(t *testing.T) {
 // TestARecordThatOutlivesTheDrainIsLookedUp: the old epoch's two seconds end with
 // a record in flight; its retry finds what recovery made of it.
 func TestARecordThatOutlivesTheDrainIsLookedUp(t *testing.T) {
-	w := newWorld(t, 1, 3, Config{StoreTimeout: time.Hour, StoreTimeoutMax: time.Hour})
+	w := newWorld(t, 1, 3, Config{StoreTimeout: time.Hour, StoreTimeoutMax: time.Hour, ESNMax: 2})
 	n := w.home(5)
 	n.append(request(5, "x"))
 	w.run(time.Second)
@@ -472,10 +472,7 @@ func TestARecordThatOutlivesTheDrainIsLookedUp(t *testing.T) {
 	req.Producer, req.Sequence, req.FirstRunning, req.After = 9, 1, 1, uint64(logs.MakeLSN(1, 1))
 	first := n.append(req)
 	w.run(100 * time.Millisecond)
-	seen := request(5, "other")
-	w.store.records[5].Metadata.Epoch = 5 // others reigned and left nothing
-	seen.SeenEpoch = 4
-	n.append(seen)
+	n.append(request(5, "other")) // the ESNs have run out
 	w.run(1500 * time.Millisecond)
 	first.want(t, "none")
 	w.run(2 * time.Second)

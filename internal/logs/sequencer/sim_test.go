@@ -16,7 +16,7 @@ import (
 )
 
 var simSeed = flag.Uint64("sim.seed", 0, "run this seed of TestSimulation alone, and print what happens")
-var simSeeds = flag.Uint64("sim.seeds", 150, "how many seeds TestSimulation runs")
+var simSeeds = flag.Uint64("sim.seeds", 100, "how many seeds TestSimulation runs")
 
 // simClient appends to one log, a few at a time, as the client library does: it
 // follows redirects, and what may have been stored it sends again as a retry.
