@@ -136,7 +136,7 @@ func (n *Node) closeAll() error {
 	}
 	n.loops.Wait()
 	n.eachHosted(func(h *hosted) { h.Close() })
-	if n.logs.store != nil {
+	if n.logs.store != nil && !n.dead.Load() { // as with the engine
 		errs = append(errs, n.logs.store.Close())
 	}
 	if n.journal != nil {
