@@ -103,12 +103,13 @@ type Config struct {
 	StickyBytes int64         // of a block of one copyset: default 32 MiB
 	StickyFor   time.Duration // default 10 min
 
-	BufferMax      int   // appends that wait in a log: default 10,000
-	AppenderBytes  int64 // payloads of all appends on the node: default 600 MB
-	HeldMax        int   // appends held behind a lookup, per producer: default 1,000
-	RememberedMax  int   // explicit producers: sequences kept with their LSNs, at least: default 8
-	SessionIdleFor time.Duration
-	SessionsMax    int // producers remembered in a log: default 100,000
+	BufferMax      int           // appends that wait in a log: default 10,000
+	AppenderBytes  int64         // payloads of all appends on the node: default 600 MB
+	HeldMax        int           // appends held behind a lookup, per producer: default 1,000
+	RememberedMax  int           // explicit producers: sequences kept with their LSNs, at least: default 8
+	SessionIdleFor time.Duration // until a silent producer is forgotten: default 2 min
+	DoubtAfter     time.Duration // an append that waited so long counts as a retry: default 500 ms, below clients' time-outs
+	SessionsMax    int           // producers remembered in a log: default 100,000
 
 	ReactivationLimit int           // per log and second: default 5
 	ActivationsMax    int           // at a time, per loop: default 256
@@ -151,6 +152,7 @@ func (c Config) withDefaults() Config {
 	dur(&c.ProbeTimeout, time.Second)
 	dur(&c.StickyFor, 10*time.Minute)
 	dur(&c.SessionIdleFor, 2*time.Minute)
+	dur(&c.DoubtAfter, 500*time.Millisecond)
 	dur(&c.SealCheckFor, 100*time.Millisecond)
 	dur(&c.RetryMin, 100*time.Millisecond)
 	dur(&c.RetryMax, 5*time.Second)

@@ -23,6 +23,9 @@ type session struct {
 	held     []pending
 	lookup   *lookup
 	touched  time.Duration
+	// first is the highest first_running seen: the producer has had answers for all
+	// sequences below, so that one that comes yet is a copy that was under way for long.
+	first uint64
 	// What the last lookup covered: sequences from lookedFirst on, above
 	// lookedFrom, up to lookedTo.
 	lookedFirst          uint64
@@ -67,7 +70,8 @@ func (ss *session) put(e entry) {
 
 // trim forgets what the producer has had answers for.
 func (ss *session) trim(first uint64, keep int) {
-	n, _ := ss.find(first)
+	ss.first = max(ss.first, first)
+	n, _ := ss.find(ss.first)
 	if ss.explicit {
 		n = min(n, len(ss.entries)-keep)
 	}
@@ -137,7 +141,7 @@ func (s *sequencer) mustWait(ss *session, p *pending) bool {
 		}
 		return !ss.lastKnown
 	}
-	if req.Flags&logs.AppendRetry == 0 || logs.LSN(req.After) >= s.forgotten {
+	if !s.doubtful(p) || logs.LSN(req.After) >= s.forgotten || req.Sequence < ss.first {
 		return false
 	}
 	if _, found := ss.find(req.Sequence); found {
@@ -145,6 +149,12 @@ func (s *sequencer) mustWait(ss *session, p *pending) bool {
 	}
 	covered := ss.lookedTo >= s.forgotten && logs.LSN(req.After) >= ss.lookedFrom && req.Sequence >= ss.lookedFirst
 	return !covered
+}
+
+// doubtful: an earlier attempt may have been stored. Of one that waited here for
+// long the client may have made another attempt elsewhere.
+func (s *sequencer) doubtful(p *pending) bool {
+	return p.req.Flags&logs.AppendRetry != 0 || s.c.now >= p.arrived+s.c.cfg.DoubtAfter
 }
 
 // known answers an append that is stored, joins it to one that is under way, and
@@ -166,6 +176,11 @@ func (s *sequencer) known(ss *session, p *pending) bool {
 		return true
 	}
 	switch {
+	case req.Flags&logs.AppendProducer == 0 && req.Sequence < ss.first:
+		s.c.m.Duplicates.Add(1)
+		s.c.answer(p.reply, &wire.AppendResponse{Status: wire.LogStatus_LOG_STATUS_SEQUENCE_STALE, Sequence: ss.first - 1, Log: req.Log,
+			Message: fmt.Sprintf("its producer has had an answer to append %d", req.Sequence)})
+		return true
 	case req.Flags&logs.AppendProducer == 0, req.Sequence == ss.last+1:
 		return false
 	case len(ss.entries) > 0 && req.Sequence > ss.entries[0].sequence && req.Sequence < ss.last:
@@ -408,14 +423,9 @@ func (s *sequencer) startLookup(ss *session) {
 		return
 	}
 	first := ss.held[0].req
-	if first.Flags&(logs.AppendRetry|logs.AppendProducer) == 0 {
-		return // it waited for recovery only
-	}
 	from, seq := logs.LSN(first.After), first.Sequence
 	for i := range ss.held {
-		if q := ss.held[i].req; q.Flags&logs.AppendRetry != 0 {
-			from, seq = min(from, logs.LSN(q.After)), min(seq, q.Sequence)
-		}
+		from, seq = min(from, logs.LSN(ss.held[i].req.After)), min(seq, ss.held[i].req.Sequence)
 	}
 	if first.Flags&logs.AppendProducer != 0 {
 		from, seq = 0, 0

@@ -586,3 +586,45 @@ func TestWheel(t *testing.T) {
 		t.Error("something is left")
 	}
 }
+
+func TestACopyThatComesAfterItsAnswerIsNotStored(t *testing.T) {
+	w := newWorld(t, 1, 3, Config{})
+	n := w.home(5)
+	send := func(seq, first uint64, flags uint32) *got {
+		r := request(5, "p")
+		r.Producer, r.Sequence, r.FirstRunning, r.Flags = 7, seq, first, flags
+		g := n.append(r)
+		w.run(time.Second)
+		return g
+	}
+	send(1, 1, 0).want(t, "OK")
+	send(2, 2, 0).want(t, "OK") // the producer has had the answer to 1
+	if r := send(1, 1, logs.AppendRetry).want(t, "SEQUENCE_STALE"); r.Sequence != 1 {
+		t.Errorf("%v", r)
+	}
+	if next := n.core.logs[5].cur.win.next; next != 3 {
+		t.Errorf("the next ESN is %d", next)
+	}
+}
+
+// TestWhatWaitedLongIsLookedUp: of an append that waited in the buffer its client
+// may have made another attempt elsewhere, which was stored.
+func TestWhatWaitedLongIsLookedUp(t *testing.T) {
+	w := newWorld(t, 1, 3, Config{})
+	n := w.home(5)
+	m := w.other(n)
+	w.appendOK(t, m, func() *wire.AppendRequest { r := request(5, "x"); r.Flags = logs.AppendNoRedirect; return r }())
+	w.store.down = true
+	req := request(5, "p")
+	req.Producer, req.Sequence, req.FirstRunning, req.After = 7, 1, 1, uint64(logs.MakeLSN(1, 1))
+	late := n.append(req) // waits for the epoch store
+	w.run(600 * time.Millisecond)
+	again := proto.Clone(req).(*wire.AppendRequest)
+	again.Flags = logs.AppendRetry | logs.AppendNoRedirect
+	lsn := w.appendOK(t, m, again)
+	w.store.down = false
+	w.run(10 * time.Second)
+	if got := logs.LSN(late.want(t, "OK").Lsn); got != lsn {
+		t.Errorf("stored as %s and as %s", lsn, got)
+	}
+}

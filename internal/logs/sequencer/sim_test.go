@@ -126,6 +126,9 @@ func (a *simAppend) heard(attempt int, r *wire.AppendResponse) {
 	if attempt != a.attempt {
 		return
 	}
+	if r.Status == wire.LogStatus_LOG_STATUS_SEQUENCE_STALE {
+		w.fault("append %s, which has no answer, is stale: %v", c.payloads[a.seq], r)
+	}
 	again := 20 * time.Millisecond
 	switch r.Status {
 	case wire.LogStatus_LOG_STATUS_PREEMPTED, wire.LogStatus_LOG_STATUS_REDIRECTED:
@@ -138,7 +141,7 @@ func (a *simAppend) heard(attempt int, r *wire.AppendResponse) {
 		}
 	case wire.LogStatus_LOG_STATUS_TIMED_OUT:
 		a.retry = true
-	case wire.LogStatus_LOG_STATUS_SEQUENCE_STALE, wire.LogStatus_LOG_STATUS_BAD_PAYLOAD, wire.LogStatus_LOG_STATUS_EPOCH_REGRESSED:
+	case wire.LogStatus_LOG_STATUS_BAD_PAYLOAD, wire.LogStatus_LOG_STATUS_EPOCH_REGRESSED:
 		w.fault("append %s: %v", c.payloads[a.seq], r)
 	}
 	next := a.attempt
