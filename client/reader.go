@@ -112,7 +112,7 @@ func (r *Reader) Next(ctx context.Context) (Entry, error) {
 		if ok || err != nil {
 			return e, err
 		}
-		r.taken(true)
+		r.taken()
 		if r.ready() {
 			continue
 		}
@@ -127,10 +127,12 @@ func (r *Reader) Next(ctx context.Context) (Entry, error) {
 }
 
 // All gives entries until the context or the range ends; an error ends it.
-func (r *Reader) All(ctx context.Context) iter.Seq2[Entry, error] {
+func (r *Reader) All(ctx context.Context) iter.Seq2[Entry, error] { return all(ctx, r.Next) }
+
+func all(ctx context.Context, next func(context.Context) (Entry, error)) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		for {
-			e, err := r.Next(ctx)
+			e, err := next(ctx)
 			if err == io.EOF {
 				return
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"time"
 
 	"github.com/braiddb/braid/internal/wire"
@@ -28,9 +29,9 @@ const checkpointTable = "checkpoints"
 // is done with the entry succeed or fail together. One process at a time should use a
 // name with a log: of two, the last to commit wins.
 type CheckpointedReader struct {
-	*Reader
-	table *Table
-	name  string
+	reader *Reader // not embedded: its Next would pass the checkpoint by
+	table  *Table
+	name   string
 
 	last      Position // of the entry that Next gave last
 	committed Position
@@ -69,12 +70,12 @@ func (l *Log) NewCheckpointedReader(ctx context.Context, name string, o Checkpoi
 			ro.After = &at.BatchOffset
 		}
 	}
-	return &CheckpointedReader{Reader: l.NewReader(ro), table: table, name: name, last: at, committed: at}, nil
+	return &CheckpointedReader{reader: l.NewReader(ro), table: table, name: name, last: at, committed: at}, nil
 }
 
 // Next is Reader.Next; Commit remembers what it gave.
 func (r *CheckpointedReader) Next(ctx context.Context) (Entry, error) {
-	e, err := r.Reader.Next(ctx)
+	e, err := r.reader.Next(ctx)
 	switch {
 	case err != nil:
 	case e.IsGap():
@@ -84,6 +85,19 @@ func (r *CheckpointedReader) Next(ctx context.Context) (Entry, error) {
 	}
 	return e, err
 }
+
+// All gives entries as Next does, until the context or the range ends; an error ends it.
+func (r *CheckpointedReader) All(ctx context.Context) iter.Seq2[Entry, error] {
+	return all(ctx, r.Next)
+}
+
+// Close ends the reader. What was not committed is given again to the next of its name.
+func (r *CheckpointedReader) Close() { r.reader.Close() }
+
+// Health, State and Metrics are those of the reader.
+func (r *CheckpointedReader) Health() ReaderHealth   { return r.reader.Health() }
+func (r *CheckpointedReader) State() ReaderState     { return r.reader.State() }
+func (r *CheckpointedReader) Metrics() ReaderMetrics { return r.reader.Metrics() }
 
 // Commit remembers, durably, that all that Next has given was dealt with.
 func (r *CheckpointedReader) Commit(ctx context.Context) error { return r.CommitAt(ctx, r.last) }
@@ -102,10 +116,10 @@ func (r *CheckpointedReader) CommitAt(ctx context.Context, at Position) error {
 		offset = -1
 	}
 	err := r.table.Put(ctx, Row{
-		"reader": r.name, "log": int64(r.log.id), "lsn": int64(at.LSN), "batch_offset": offset, "committed": r.log.client.opts.Clock.Now(),
+		"reader": r.name, "log": int64(r.reader.log.id), "lsn": int64(at.LSN), "batch_offset": offset, "committed": r.reader.log.client.opts.Clock.Now(),
 	})
 	if err != nil {
-		return fmt.Errorf("checkpoint of reader %q of log %d at %s: %w", r.name, r.log.id, at.LSN, err)
+		return fmt.Errorf("checkpoint of reader %q of log %d at %s: %w", r.name, r.reader.log.id, at.LSN, err)
 	}
 	r.committed = at
 	return nil

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,6 +50,7 @@ type Reader struct {
 		payload    int
 		takenNext  LSN
 		takenBytes int
+		takenItems int
 	}
 }
 
@@ -108,8 +110,13 @@ func (r *Reader) begin(ctx context.Context) error {
 
 // look tells the core what the cluster believes of its shards, if that is news.
 func (r *Reader) look(ctx context.Context) {
-	view, err := r.log.client.awaitView(ctx, false)
-	if err != nil || view == nil {
+	if view, err := r.log.client.awaitView(ctx, false); err == nil {
+		r.lookAt(view)
+	}
+}
+
+func (r *Reader) lookAt(view *logs.Cluster) {
+	if view == nil {
 		return
 	}
 	r.mu.Lock()
@@ -149,9 +156,9 @@ func (r *Reader) post(ev reader.Event) {
 		return
 	}
 	r.mu.stepping = true
-	for len(r.mu.events) > 0 {
-		ev := r.mu.events[0]
-		r.mu.events = r.mu.events[1:]
+	for i := 0; i < len(r.mu.events); i++ {
+		ev := r.mu.events[i]
+		r.mu.events[i] = nil
 		out := r.mu.core.Step(r.now(), ev)
 		if len(out.Items) > 0 || out.Done {
 			if r.mu.at == len(r.mu.queue) {
@@ -167,7 +174,7 @@ func (r *Reader) post(ev reader.Event) {
 		r.carryOut(out)
 		r.mu.Lock()
 	}
-	r.mu.events, r.mu.stepping = nil, false
+	r.mu.events, r.mu.stepping = r.mu.events[:0], false
 }
 
 func (r *Reader) wake() {
@@ -232,7 +239,7 @@ func (r *Reader) carryOut(out *reader.Effects) {
 // failed looks at the cluster when a node does not answer.
 func (r *Reader) failed(err error) {
 	if err != nil {
-		r.inBackground(func() { r.look(r.log.client.ctx) })
+		r.log.client.refreshView(func() { r.lookAt(r.log.client.view()) })
 	}
 }
 
@@ -306,10 +313,10 @@ func (r *Reader) poll() (Entry, bool, error) {
 		if r.mu.payload = i + 1; whole || r.mu.payload == len(it.Payloads) {
 			r.dropLocked(it)
 		}
-		due := r.mu.takenBytes >= r.taking()
+		due := r.mu.takenBytes >= r.takingBytes() || r.mu.takenItems >= r.takingItems()
 		r.mu.Unlock()
 		if due {
-			r.taken(false)
+			r.taken()
 		}
 		return e, true, nil
 	}
@@ -321,13 +328,11 @@ func (r *Reader) poll() (Entry, bool, error) {
 	return Entry{}, false, nil
 }
 
-// taking is how much may be taken before the core is told.
-func (r *Reader) taking() int {
-	if b := r.options.BufferBytes; b > 0 {
-		return b / 4
-	}
-	return 1 << 20
-}
+// takingBytes and takingItems are how much may be taken before the core is told, so
+// that shards send on long before the queue is empty.
+func (r *Reader) takingBytes() int { return max(cmp.Or(r.options.BufferBytes, 4<<20)/4, 1) }
+
+func (r *Reader) takingItems() int { return max(cmp.Or(r.options.Window, 4096)/4, 1) }
 
 // dropLocked takes an item off the queue.
 func (r *Reader) dropLocked(it *reader.Item) {
@@ -336,16 +341,17 @@ func (r *Reader) dropLocked(it *reader.Item) {
 		r.mu.takenNext = it.To
 	}
 	r.mu.takenBytes += it.Bytes
+	r.mu.takenItems++
 	r.mu.payload = 0
 	*it = reader.Item{}
 	r.mu.at++
 }
 
 // taken tells the core what was taken.
-func (r *Reader) taken(all bool) {
+func (r *Reader) taken() {
 	r.mu.Lock()
 	next, bytes := r.mu.takenNext, r.mu.takenBytes
-	r.mu.takenNext, r.mu.takenBytes = 0, 0
+	r.mu.takenNext, r.mu.takenBytes, r.mu.takenItems = 0, 0, 0
 	r.mu.Unlock()
 	if next != 0 {
 		r.post(reader.Taken{Next: next, Bytes: bytes})

@@ -183,6 +183,9 @@ func (c *Core) started(ev Started) {
 		return
 	}
 	s.state, s.stream = shardStarted, ev.Resp.Stream
+	if s.status == ShardDown {
+		s.status, c.status[s.id] = ShardUp, ShardUp // it answers, whatever is believed of it
+	}
 	s.retryAt, s.err, s.stale = 0, nil, 0
 	c.rel = max(c.rel, LSN(ev.Resp.LastReleased))
 }
