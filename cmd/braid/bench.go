@@ -14,10 +14,15 @@ import (
 
 type benchCmd struct {
 	lookFlags
-	Workload string        `arg:"" help:"put, get or mix." enum:"put,get,mix"`
+	Workload string        `arg:"" help:"put, get, mix, append or tail." enum:"put,get,mix,append,tail"`
 	Clients  int           `help:"Concurrent clients." default:"64"`
 	Value    int           `help:"Value bytes." default:"128"`
-	Keys     int           `help:"Size of the key space." default:"100000"`
+	Keys     int           `help:"put, get, mix: size of the key space." default:"100000"`
+	Logs     int           `help:"append, tail: how many logs are appended to in turn." default:"1"`
+	Log      string        `help:"append, tail: where the logs are; made if they are not there." default:"/bench" placeholder:"PATH"`
+	Copies   uint32        `help:"append, tail: copies of each record, where the logs are made." default:"2"`
+	Batched  bool          `help:"append: through a BufferedWriter, which sends what waits together."`
+	PIDs     []int         `name:"pids" help:"Processes of this machine whose CPU is to be told per operation: the nodes." placeholder:"PID"`
 	Duration time.Duration `help:"Measured time." default:"10s"`
 	Warmup   time.Duration `help:"Time before it, not counted." default:"1s"`
 	Rate     float64       `help:"Operations a second over all clients (an open loop); 0: as fast as answers come." default:"0"`
@@ -25,7 +30,7 @@ type benchCmd struct {
 
 // Help shows typical runs.
 func (benchCmd) Help() string {
-	return "Examples:\n  braid bench put --clients 64\n  braid bench mix --rate 5000 --duration 30s --format json"
+	return "Examples:\n  braid bench put --clients 64\n  braid bench mix --rate 5000 --duration 30s --format json\n  braid bench append --clients 256 --logs 100\n  braid bench tail --clients 8"
 }
 
 // redisKV drives the document table through the client.
@@ -45,7 +50,10 @@ func (k redisKV) Get(ctx context.Context, key []byte) error {
 
 // Run puts the load on the cluster and prints what it saw.
 func (c benchCmd) Run() error {
-	o := bench.Options{Workload: c.Workload, Clients: c.Clients, ValueBytes: c.Value, Keys: c.Keys, Duration: c.Duration, Warmup: c.Warmup, Rate: c.Rate}
+	o := bench.Options{
+		Workload: c.Workload, Clients: c.Clients, ValueBytes: c.Value, Keys: c.Keys, Logs: c.Logs, Duration: c.Duration, Warmup: c.Warmup, Rate: c.Rate,
+		PIDs: c.PIDs,
+	}
 	if err := o.Validate(); err != nil {
 		return &usageError{err}
 	}
@@ -63,7 +71,12 @@ func (c benchCmd) Run() error {
 			fmt.Fprintf(os.Stderr, "\r%3.0f s of %.0f s   %d operations", done.Seconds(), (c.Warmup + c.Duration).Seconds(), ops)
 		}
 	}
-	r, err := bench.RunKV(ctx, redisKV{cl.Redis()}, o)
+	var r bench.Result
+	if c.Workload == "append" || c.Workload == "tail" {
+		r, err = c.runLogs(ctx, cl, o)
+	} else {
+		r, err = bench.RunKV(ctx, redisKV{cl.Redis()}, o)
+	}
 	if o.Progress != nil {
 		fmt.Fprintln(os.Stderr)
 	}
@@ -72,7 +85,7 @@ func (c benchCmd) Run() error {
 	}
 	f := func(v float64) string { return strconv.FormatFloat(v, 'f', 2, 64) }
 	return c.show(r, [][]string{
-		{"WORKLOAD", "CLIENTS", "OP/S", "P50 MS", "P99 MS", "P99.9 MS", "MAX MS", "ERRORS"},
-		{r.Workload, strconv.Itoa(r.Clients), strconv.FormatFloat(r.PerSecond, 'f', 0, 64), f(r.P50), f(r.P99), f(r.P999), f(r.Max), strconv.FormatInt(r.Errors, 10)},
+		{"WORKLOAD", "CLIENTS", "OP/S", "P50 MS", "P99 MS", "P99.9 MS", "MAX MS", "ERRORS", "CPU US/OP"},
+		{r.Workload, strconv.Itoa(r.Clients), strconv.FormatFloat(r.PerSecond, 'f', 0, 64), f(r.P50), f(r.P99), f(r.P999), f(r.Max), strconv.FormatInt(r.Errors, 10), f(r.CPU)},
 	})
 }

@@ -32,7 +32,7 @@ type Logs interface {
 
 // Options say what load to make. The zero value of a field takes the default in brackets.
 type Options struct {
-	Workload   string        // put, get or mix (half and half), or append [put]
+	Workload   string        // put, get or mix (half and half), append, or tail: until a reader has it [put]
 	Clients    int           // concurrent clients [64]
 	ValueBytes int           // [128]
 	Keys       int           // put, get, mix: size of the key space [100000]
@@ -73,9 +73,9 @@ func (o Options) withDefaults() Options {
 // Validate says what is wrong with the options.
 func (o Options) Validate() error {
 	switch o.Workload {
-	case "", "put", "get", "mix", "append":
+	case "", "put", "get", "mix", "append", "tail":
 	default:
-		return fmt.Errorf("unknown workload %q: put, get, mix or append", o.Workload)
+		return fmt.Errorf("unknown workload %q: put, get, mix, append or tail", o.Workload)
 	}
 	if o.Clients < 0 || o.Clients > 100_000 || o.ValueBytes < 0 || o.ValueBytes > 64<<20 || o.Keys < 0 || o.Logs < 0 || o.Rate < 0 {
 		return fmt.Errorf("clients (at most 100000), value bytes (at most 64 MiB), keys, logs and rate must not be negative")
