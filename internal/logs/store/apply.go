@@ -345,7 +345,7 @@ func (s *Store) deleteCopies(mb *pebble.Batch, m *mark, pos uint64) error {
 		return err
 	}
 	for _, p := range parts {
-		l, err := s.acquire(p)
+		l, err := s.acquire(p.partition)
 		if errors.Is(err, errDropped) {
 			continue
 		}
@@ -363,7 +363,7 @@ func (s *Store) deleteCopies(mb *pebble.Batch, m *mark, pos uint64) error {
 				err = l.db.Flush()
 			}
 		}
-		s.release(p)
+		s.release(p.partition)
 		if err != nil {
 			return err
 		}

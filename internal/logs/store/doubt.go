@@ -9,7 +9,8 @@ import (
 	"github.com/braiddb/braid/internal/logs"
 )
 
-// A shard whose journal was found corrupt or suspect may have lost copies and
+// A shard whose journal was found corrupt or suspect, or whose open partition was
+// found damaged, may have lost copies and
 // seals that it acknowledged. It takes a doubt: a number that the stream's state
 // keeps. Until a log is fenced for that doubt no store of it is taken, and until
 // Trust every answer that could hide a loss says PARTIAL, every stretch without a
@@ -60,7 +61,7 @@ func (s *Store) recoverDoubt(r *journal.StreamReplay) error {
 // answered.
 func (s *Store) settleDoubt() error {
 	corrupt := s.o.Recovered != nil && s.o.Recovered.Corrupt
-	if !corrupt && !s.o.Suspect {
+	if !corrupt && !s.o.Suspect && !s.damaged {
 		return nil
 	}
 	s.doubt.number++

@@ -65,7 +65,12 @@ func (s *Store) loadPartitions() error {
 		v, done, err := s.marks.db.Get(numberKey(nil, spacePart, p.id))
 		switch {
 		case errors.Is(err, pebble.ErrNotFound):
-			if err := s.survey(p); err != nil {
+			err := s.survey(p)
+			if pebble.IsCorruptionError(err) {
+				s.o.Logger.Error("logs/store: damaged partition", "partition", p.id, "error", err)
+				p.damaged, s.damaged, err = true, true, nil
+			}
+			if err != nil {
 				return fmt.Errorf("partition %d: %w", p.id, err)
 			}
 			continue
@@ -73,7 +78,7 @@ func (s *Store) loadPartitions() error {
 			return err
 		}
 		d := decoder{b: v}
-		p.closed, p.endMs, p.bytes = true, int64(d.uvarint()), int64(d.uvarint())
+		p.closed, p.endMs, p.bytes, p.whole = true, int64(d.uvarint()), int64(d.uvarint()), d.uvarint()
 		bad := d.bad
 		if err := done.Close(); err != nil || bad {
 			return errors.Join(fmt.Errorf("%w: summary of partition %d", ErrCorrupt, p.id), err)

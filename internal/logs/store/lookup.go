@@ -131,7 +131,7 @@ func (s *Store) producerLSNs(id logs.LogID, producer uint64, from, to logs.LSN, 
 	}
 	var out []logs.LSN
 	for _, p := range parts {
-		l, err := s.acquire(p)
+		l, err := s.acquire(p.partition)
 		if errors.Is(err, errDropped) {
 			continue
 		}
@@ -139,7 +139,7 @@ func (s *Store) producerLSNs(id logs.LogID, producer uint64, from, to logs.LSN, 
 			return nil, err
 		}
 		out, err = producerIn(l.db, id, producer, from, to, n, out)
-		s.release(p)
+		s.release(p.partition)
 		if err != nil {
 			return nil, err
 		}

@@ -42,6 +42,11 @@ func (s *Store) openLSM(dir string, compacts bool, memTable int64) (*lsm, error)
 				}
 			},
 			BackgroundError: s.backgroundError,
+			// Damage is the reader's gap, and another shard's copy; left to itself
+			// Pebble would end the process.
+			DataCorruption: func(info pebble.DataCorruptionInfo) {
+				s.o.Logger.Error("logs/store: damaged file", "path", info.Path, "error", info.Details)
+			},
 		},
 	}
 	if !compacts {
@@ -57,6 +62,10 @@ func (s *Store) openLSM(dir string, compacts bool, memTable int64) (*lsm, error)
 	}
 	l := &lsm{db: db}
 	at, err := l.durable()
+	if pebble.IsCorruptionError(err) { // all of the journal is applied again, then
+		s.o.Logger.Error("logs/store: position of a damaged partition", "dir", dir, "error", err)
+		at, err = 0, nil
+	}
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/braiddb/braid/internal/logs"
 )
@@ -61,10 +62,12 @@ type partition struct {
 
 	// Guarded by shelf.mu.
 	closed  bool                   // its extents are in the marks store, durably
+	damaged bool                   // nobody knows all that it has: it may have any of any log
 	closing bool                   // somebody is about it
 	extents map[logs.LogID]*extent // until it is closed
 	bytes   int64                  // of its copies
 	endMs   int64                  // when it was closed
+	whole   uint64                 // closed: the position up to which it must have all
 	used    uint64                 // tells which was read last
 	pending int                    // batches not applied yet; under Store.mu
 
@@ -81,7 +84,9 @@ type shelf struct {
 	mu    sync.Mutex
 	all   []*partition // ascending by id
 	clock uint64       // of uses
-	drops uint64
+
+	opened  atomic.Int64 // LSMs that are open
+	closing atomic.Bool  // a worker is about to close some
 }
 
 // partitionName is the directory of a partition: its number and its start.
@@ -187,7 +192,7 @@ func (s *Store) acquire(p *partition) (*lsm, error) {
 	s.shelf.mu.Lock()
 	s.shelf.clock++
 	p.used = s.shelf.clock
-	memTable := s.o.MemTableBytes
+	memTable, whole := s.o.MemTableBytes, p.whole
 	if p.closed {
 		memTable = 64 << 10
 	}
@@ -197,8 +202,11 @@ func (s *Store) acquire(p *partition) (*lsm, error) {
 		if err != nil {
 			return nil, err
 		}
+		if at := l.written.Load(); at < whole { // Pebble takes a damaged manifest for a short one
+			return nil, errors.Join(fmt.Errorf("%w: partition %d has all up to %d, and had up to %d", ErrCorrupt, p.id, at, whole), l.db.Close())
+		}
 		p.lsm = l
-		s.run(s.closeUnused)
+		s.shelf.opened.Add(1)
 	}
 	p.refs++
 	return p.lsm, nil
@@ -207,7 +215,13 @@ func (s *Store) acquire(p *partition) (*lsm, error) {
 func (s *Store) release(p *partition) {
 	p.mu.Lock()
 	p.refs--
+	idle := p.refs == 0
 	p.mu.Unlock()
+	if idle && s.shelf.opened.Load() > int64(s.o.PartitionsOpen)+1 && s.shelf.closing.CompareAndSwap(false, true) {
+		if !s.run(s.closeUnused) {
+			s.shelf.closing.Store(false)
+		}
+	}
 }
 
 // shut closes a partition's LSM; p.mu is held and nobody uses it.
@@ -220,12 +234,14 @@ func (s *Store) shut(p *partition) error {
 	s.count.compacted.Add(compacted)
 	err := p.lsm.db.Close()
 	p.lsm = nil
+	s.shelf.opened.Add(-1)
 	return err
 }
 
 // closeUnused closes those of the closed partitions that were not read for
 // longest, above the number that may be open.
 func (s *Store) closeUnused() {
+	s.shelf.closing.Store(false)
 	open := slices.DeleteFunc(s.shelf.list(), func(p *partition) bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()

@@ -77,7 +77,9 @@ func (s *Store) summarize(p *partition) error {
 	defer mb.Close()
 	s.shelf.mu.Lock()
 	end := s.o.WallMs()
+	p.whole = l.written.Load()
 	summary := binary.AppendUvarint(binary.AppendUvarint(nil, uint64(end)), uint64(p.bytes))
+	summary = binary.AppendUvarint(summary, p.whole)
 	ids := make([]logs.LogID, 0, len(p.extents))
 	err := mb.Set(numberKey(nil, spacePart, p.id), summary, nil)
 	for id, x := range p.extents {

@@ -48,11 +48,13 @@ type Store struct {
 	wheel    wheel
 	doubt    doubt
 	closed   bool
+	torn     map[logs.LogID][]stretch // found unreadable in this life
 	released map[logs.LogID]*logState // whose release moved and is not in the journal
 
 	apply applier
 	work  workers
 
+	damaged   bool // a partition that was open cannot be read in full
 	house     house
 	advancing atomic.Bool
 }
@@ -90,7 +92,7 @@ func Open(fs vfs.FS, dir string, o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{o: o, fs: fs, dir: dir, logs: map[logs.LogID]*logState{}, streams: map[uint64]*readStream{},
-		released: map[logs.LogID]*logState{}, streamID: o.Incarnation << 24}
+		released: map[logs.LogID]*logState{}, torn: map[logs.LogID][]stretch{}, streamID: o.Incarnation << 24}
 	s.work.init()
 	s.apply.init()
 	if err := s.checkFormat(); err != nil {

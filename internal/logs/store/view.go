@@ -35,16 +35,19 @@ type view struct {
 	at, to   logs.LSN // still to be read
 	reached  logs.LSN // everything below was walked
 	ended    bool
-	memory   []*entry // of the cache, being walked
+	memory   []*entry  // of the cache, being walked
+	pending  []spanned // partitions that begin further on
 	cursors  []*cursor
 	diskTo   logs.LSN // up to where cursors go
 	disk     bool     // cursors are being walked
 	versions []version
+	torn     *tear  // what stands in the way
 	slab     []byte // of headers and payloads read from LSMs
 	err      error
 }
 
 var (
+	errKnown = errors.New("it was found damaged before")
 	// errHollow says that of a record only amendments are here.
 	errHollow = errors.New("logs/store: only amendments of the record are here")
 )
@@ -105,6 +108,14 @@ func (v *view) fill() {
 		if !v.log.IsMetadata() {
 			v.diskTo = min(v.to, l.coverFrom-1)
 		}
+		if d, ok := s.knownDamage(v.log, v.at); ok && d.from <= v.at {
+			v.reached, v.diskTo = v.at, min(v.diskTo, d.to)
+			v.torn, v.disk = &tear{err: errKnown, last: d.to}, true
+			s.mu.Unlock()
+			return
+		} else if ok {
+			v.diskTo = min(v.diskTo, d.from-1)
+		}
 		s.mu.Unlock()
 		v.reached = v.at
 		v.openDisk()
@@ -155,7 +166,7 @@ func (v *view) openDisk() {
 	s.count.lsmReads.Add(1)
 	v.disk = true
 	if v.log.IsMetadata() {
-		v.addCursor(nil, s.marks)
+		v.addCursor(nil, s.marks, logs.LSNMax)
 		return
 	}
 	parts, err := s.partitionsOf(v.log, v.at, v.diskTo)
@@ -163,21 +174,26 @@ func (v *view) openDisk() {
 		v.err = err
 		return
 	}
-	for _, p := range parts {
-		l, err := s.acquire(p)
-		if errors.Is(err, errDropped) {
-			continue
-		}
-		if err != nil {
-			v.err = err
-			return
-		}
-		v.addCursor(p, l)
-	}
+	v.pending = parts
 }
 
-func (v *view) addCursor(p *partition, l *lsm) {
-	c := &cursor{s: v.s, part: p, lsm: l, log: v.log}
+// openNext opens the partition that begins next.
+func (v *view) openNext() {
+	p := v.pending[0]
+	v.pending = v.pending[1:]
+	l, err := v.s.acquire(p.partition)
+	if errors.Is(err, errDropped) {
+		return
+	}
+	if err != nil {
+		v.torn = &tear{err: err, last: p.last}
+		return
+	}
+	v.addCursor(p.partition, l, p.last)
+}
+
+func (v *view) addCursor(p *partition, l *lsm, last logs.LSN) {
+	c := &cursor{s: v.s, part: p, lsm: l, log: v.log, last: last}
 	v.cursors = append(v.cursors, c)
 	it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: lsnKey(nil, spaceIndex, v.log, v.at),
 		UpperBound: lsnEnd(spaceIndex, v.log, v.diskTo)})
@@ -191,20 +207,20 @@ func (v *view) addCursor(p *partition, l *lsm) {
 
 func (v *view) nextOnDisk() bool {
 	lsn, found := logs.LSN(0), false
-	for _, c := range v.cursors {
-		if c.err != nil {
-			return v.tear(c.err)
+	for v.err == nil {
+		if lsn, found = v.least(); v.torn != nil {
+			return v.skip()
 		}
-		if c.valid && (!found || c.lsn < lsn) {
-			lsn, found = c.lsn, true
+		if len(v.pending) == 0 || found && v.pending[0].first > lsn {
+			break
 		}
+		v.openNext()
+	}
+	if v.err != nil {
+		return false
 	}
 	if !found {
 		v.disk = false
-		for _, c := range v.cursors {
-			c.close()
-		}
-		v.cursors = v.cursors[:0]
 		v.advance(v.diskTo)
 		return false
 	}
@@ -225,43 +241,65 @@ func (v *view) nextOnDisk() bool {
 	return v.err == nil
 }
 
-// tear goes on behind a stretch that an LSM cannot read, a damaged block: where
-// readers can be served again is searched for, and all before it is one piece of
-// damage. What could be read between two damaged blocks may be in it; the other
-// shards have it.
-func (v *view) tear(err error) bool {
+// tear is what cannot be read: a partition that does not open, or a block of one.
+type tear struct {
+	err   error
+	last  logs.LSN // nothing behind it is of that partition
+	block bool     // the partition is open: some of it can be read
+}
+
+// probesMax bounds the search for the end of a damaged stretch. Where it is bad
+// each step is dear, since Pebble looks for the bit that was flipped; so the end
+// is found to a 32nd of what the partition has of the log, and remembered.
+const probesMax = 5
+
+// stretch is a range of LSNs.
+type stretch struct{ from, to logs.LSN }
+
+// knownDamage finds the first stretch of a log at or behind an LSN that is known
+// not to be readable. mu is held.
+func (s *Store) knownDamage(log logs.LogID, at logs.LSN) (stretch, bool) {
+	best, found := stretch{}, false
+	for _, d := range s.torn[log] {
+		if d.to >= at && (!found || d.from < best.from) {
+			best, found = d, true
+		}
+	}
+	return best, found
+}
+
+// skip goes on behind what cannot be read: it becomes one stretch of damage. What
+// could be read within that stretch is given up here; the other shards have it.
+func (v *view) skip() bool {
+	t := *v.torn
 	for _, c := range v.cursors {
 		c.close()
 	}
-	v.cursors, v.disk = v.cursors[:0], false
-	if !pebble.IsCorruptionError(err) {
-		v.err = err
-		return false
-	}
-	bad, good := v.reached, v.diskTo // bad cannot be read; behind good is not asked
-	for step := logs.LSN(1); ; step *= 2 {
-		if step >= v.diskTo-v.reached || step == 0 {
-			break
+	v.cursors, v.pending, v.disk, v.torn = v.cursors[:0], nil, false, nil
+	bad, end := v.reached, max(min(v.diskTo, t.last), v.reached)
+	if t.block {
+		good := end + 1
+		bad = v.reached
+		for range probesMax {
+			if good-bad <= 1 {
+				break
+			}
+			if mid := bad + (good-bad)/2; v.s.readable(v.log, mid, v.diskTo) {
+				good = mid
+			} else {
+				bad = mid
+			}
 		}
-		if v.s.readable(v.log, v.reached+step, v.diskTo) {
-			good = v.reached + step
-			break
-		}
-		bad = v.reached + step
+		end = good - 1
 	}
-	for good-bad > 1 {
-		if mid := bad + (good-bad)/2; v.s.readable(v.log, mid, v.diskTo) {
-			good = mid
-		} else {
-			bad = mid
-		}
+	v.versions = append(v.versions[:0], version{lsn: v.reached, upTo: end, damage: fmt.Errorf("%w: %w", ErrCorrupt, t.err)})
+	v.s.mu.Lock()
+	if t.block {
+		v.s.torn[v.log] = append(v.s.torn[v.log], stretch{v.reached, end})
 	}
-	if !v.s.readable(v.log, good, v.diskTo) {
-		bad = good
-	}
-	v.versions = append(v.versions[:0], version{lsn: v.reached, upTo: bad, damage: fmt.Errorf("%w: %w", ErrCorrupt, err)})
-	v.reached = bad + 1
-	v.advance(bad)
+	v.s.mu.Unlock()
+	v.reached = end + 1
+	v.advance(end)
 	return true
 }
 
@@ -275,7 +313,33 @@ func (s *Store) readable(log logs.LogID, from, to logs.LSN) bool {
 			return false
 		}
 	}
-	return v.err == nil
+	return true
+}
+
+// least is the lowest LSN that a cursor stands on. Cursors that are at their end
+// are closed.
+func (v *view) least() (lsn logs.LSN, found bool) {
+	n := 0
+	for _, c := range v.cursors {
+		switch {
+		case pebble.IsCorruptionError(c.err):
+			v.torn = &tear{err: c.err, last: c.last, block: true}
+		case c.err != nil:
+			v.err = c.err
+		}
+		if !c.valid && c.err == nil {
+			c.close()
+			continue
+		}
+		v.cursors[n] = c
+		n++
+		if c.valid && (!found || c.lsn < lsn) {
+			lsn, found = c.lsn, true
+		}
+	}
+	clear(v.cursors[n:])
+	v.cursors = v.cursors[:n]
+	return lsn, found
 }
 
 // take makes a version of what a cursor stands on.
@@ -383,6 +447,7 @@ type cursor struct {
 	part       *partition // nil: the marks
 	lsm        *lsm
 	log        logs.LogID
+	last       logs.LSN // of the log, in it
 	it, data   *pebble.Iterator
 	valid      bool
 	lsn        logs.LSN
@@ -438,27 +503,36 @@ func (c *cursor) close() {
 	}
 }
 
-// partitionsOf lists the partitions that have any of a stretch of a log.
-func (s *Store) partitionsOf(log logs.LogID, from, to logs.LSN) ([]*partition, error) {
-	var out []*partition
+// spanned is a partition and where it begins and ends in a log.
+type spanned struct {
+	*partition
+	first, last logs.LSN
+}
+
+// partitionsOf lists the partitions that have any of a stretch of a log, by
+// where they begin.
+func (s *Store) partitionsOf(log logs.LogID, from, to logs.LSN) ([]spanned, error) {
+	var out []spanned
 	h := &s.shelf
 	h.mu.Lock()
 	for _, p := range h.all {
-		if x := p.extents[log]; x != nil && x.overlaps(from, to) {
-			out = append(out, p)
+		if p.damaged {
+			out = append(out, spanned{p, 0, logs.LSNMax})
+		} else if x := p.extents[log]; x != nil && x.overlaps(from, to) {
+			out = append(out, spanned{p, x.first, x.last})
 		}
 	}
 	h.mu.Unlock()
 	// One that is closed at this moment is found twice; none is missed.
 	err := s.eachExtent(log, func(id uint64, x extent) {
-		if !x.overlaps(from, to) || slices.ContainsFunc(out, func(p *partition) bool { return p.id == id }) {
+		if !x.overlaps(from, to) || slices.ContainsFunc(out, func(p spanned) bool { return p.id == id }) {
 			return
 		}
 		if p := h.find(id); p != nil {
-			out = append(out, p)
+			out = append(out, spanned{p, x.first, x.last})
 		}
 	})
-	slices.SortFunc(out, func(a, b *partition) int { return cmp.Compare(a.id, b.id) })
+	slices.SortStableFunc(out, func(a, b spanned) int { return cmp.Compare(a.first, b.first) })
 	return out, err
 }
 
@@ -554,7 +628,7 @@ func (s *Store) lastLSN(log logs.LogID, from, to logs.LSN) (logs.LSN, bool, erro
 	}
 	best, found := logs.LSN(0), false
 	for _, p := range parts {
-		lsn, ok, err := s.lastIn(p, log, from, to)
+		lsn, ok, err := s.lastIn(p.partition, log, from, to)
 		if err != nil {
 			return 0, false, err
 		}
