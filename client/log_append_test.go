@@ -61,6 +61,7 @@ func TestOrderAndOnceThroughChaos(t *testing.T) {
 	for seed := range uint64(60) {
 		inLogBubble(t, 1+int(seed%5), Options{Attempt: 300 * time.Millisecond}, func(t *testing.T, f *fakeLogs, c *Client) {
 			f.rand = rand.New(rand.NewPCG(seed, 9))
+			dice := rand.New(rand.NewPCG(seed, 10))
 			f.chaos = 0.02 + 0.2*float64(seed%3)
 			l := c.logByID(LogID(seed+1), "")
 			const n = 150
@@ -74,9 +75,9 @@ func TestOrderAndOnceThroughChaos(t *testing.T) {
 					all.Done()
 				})
 				if i%20 == 19 {
-					<-time.After(time.Duration(f.rand.IntN(30)) * time.Millisecond)
+					<-time.After(time.Duration(dice.IntN(30)) * time.Millisecond)
 					if i%40 == 19 && len(f.nodes) > 1 {
-						victim := NodeID(1 + f.rand.IntN(len(f.nodes)))
+						victim := NodeID(1 + dice.IntN(len(f.nodes)))
 						f.kill(victim, true)
 						time.AfterFunc(100*time.Millisecond, func() { f.kill(victim, false) })
 					}
@@ -376,6 +377,49 @@ func TestABusyNodeIsProbed(t *testing.T) {
 		mustAppend(t, c.logByID(1, ""), strings.Repeat("x", 100_000))
 		if probes != 6 || large != 1 {
 			t.Errorf("%d probes, the payload was refused %d times", probes, large)
+		}
+	})
+}
+
+// When a node has refused one append, the first of those that wait goes alone, and
+// the others when it is taken: what was refused for want of room is not sent again
+// all at once, and nothing overtakes the first.
+func TestAfterATroubleTheFirstGoesAlone(t *testing.T) {
+	inLogBubble(t, 1, Options{}, func(t *testing.T, f *fakeLogs, c *Client) {
+		l := c.logByID(1, "")
+		mustAppend(t, l, "warm")
+		refused := false
+		f.onAppend = func(_ NodeID, req *wire.AppendRequest) *fakeVerdict {
+			if !refused {
+				refused = true
+				return &fakeVerdict{resp: status(wire.LogStatus_LOG_STATUS_SEQNOBUFS)}
+			}
+			return &fakeVerdict{silent: true}
+		}
+		for range 20 {
+			l.AppendAsync([]byte("x"), func(_ LSN, err error) {
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		<-time.After(500 * time.Millisecond)
+		f.lock.Lock()
+		first := f.asked[1].req.Sequence
+		again := 0
+		for _, a := range f.asked[2:] {
+			if a.req.Sequence == first {
+				again++
+			}
+		}
+		if last := f.asked[len(f.asked)-1]; again != 1 || last.req.Sequence != first {
+			t.Errorf("the first came %d times again, the last request is of %d", again, last.req.Sequence)
+		}
+		f.onAppend = nil
+		f.lock.Unlock()
+		<-time.After(5 * time.Second)
+		if n := len(f.payloads(1)); n != 21 {
+			t.Errorf("%d records", n)
 		}
 	})
 }

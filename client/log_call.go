@@ -24,6 +24,8 @@ type logCall struct {
 	// again, if set, is asked when the time of the append is over: true gives it
 	// as much again.
 	again func() bool
+	// counted: its memory is bounded by who began it.
+	counted bool
 
 	sequence uint64 // 0 until it is first sent, unless the caller gave it
 	after    LSN    // acknowledged before it was first sent

@@ -115,7 +115,13 @@ func (q *logQueue) tell(list []ended) {
 	}
 }
 
-func (c *logCall) size() int64 { return int64(len(c.payload)) + 256 }
+// size is what an append counts for in Options.AppendBytes.
+func (c *logCall) size() int64 {
+	if c.counted {
+		return 0
+	}
+	return int64(len(c.payload)) + 256
+}
 
 // add is the way of an append: it takes its place, and leaves when its turn comes.
 func (q *logQueue) add(c *logCall) {
@@ -133,7 +139,7 @@ func (q *logQueue) add(c *logCall) {
 		refusal = newLogError(q.log, wire.LogStatus_LOG_STATUS_NO_SEQUENCER, true, nil, "this client's transport carries no appends")
 	case q.explicit() && c.sequence == 0:
 		refusal = newLogError(q.log, wire.LogStatus_LOG_STATUS_INVALID, true, nil, "sequences of a producer begin with 1")
-	case !cl.logs.take(c.size(), cl.opts.AppendBytes):
+	case !c.counted && !cl.logs.take(c.size(), cl.opts.AppendBytes):
 		refusal = newLogError(q.log, wire.LogStatus_LOG_STATUS_OVERLOADED, true, nil,
 			"%d bytes of appends wait already, the most is Options.AppendBytes", cl.opts.AppendBytes)
 	}

@@ -88,6 +88,16 @@ func (b *BatchBuilder) Add(payload []byte) {
 	b.count++
 }
 
+// Only gives the payload of a builder that has just one. It is valid until the
+// builder changes.
+func (b *BatchBuilder) Only() []byte {
+	if b.count != 1 {
+		panic("BUG: the only payload of several")
+	}
+	_, k := uvarint(b.body)
+	return b.body[k:]
+}
+
 // AddBatch adds the payloads of a batch, in their order. A batch that is not
 // whole, or does not fit, adds nothing.
 func (b *BatchBuilder) AddBatch(blob []byte) error {

@@ -61,6 +61,13 @@ func TestBatchesComeApartAsTheyWereMade(t *testing.T) {
 	for i, want := range cases {
 		for _, c := range compressions {
 			blob := batchOf(c, want...)
+			if len(want) == 1 {
+				var b BatchBuilder
+				b.Add([]byte(want[0]))
+				if string(b.Only()) != want[0] {
+					t.Errorf("case %d: the only payload is another", i)
+				}
+			}
 			if got := payloadsOf(t, blob); fmt.Sprint(got) != fmt.Sprint(want) {
 				t.Errorf("case %d, %v: %d payloads back of %d", i, c, len(got), len(want))
 			}
