@@ -49,9 +49,12 @@ func (s *Store) hasWhole(log logs.LogID, lsn logs.LSN) (bool, error) {
 		return false, err
 	}
 	defer v.close()
-	if !v.next() {
-		return false, v.err
+	if v.next() {
+		for i := range v.versions {
+			if b := &v.versions[i]; b.damage == nil && b.kind == kindWhole && !pseudo(b.head.flags) {
+				return true, nil
+			}
+		}
 	}
-	_, err = v.content()
-	return err == nil, nil
+	return false, v.err
 }

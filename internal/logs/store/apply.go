@@ -224,7 +224,7 @@ func (s *Store) applyBatches(batches []*batch) error {
 	mb := s.marks.db.NewBatch()
 	defer mb.Close()
 	for _, b := range batches {
-		if b.pos <= s.marks.written.Load() {
+		if s.replaying && b.pos <= s.marks.written.Load() {
 			continue
 		}
 		for i := range b.entries {
@@ -248,7 +248,7 @@ func (s *Store) applyCopies(p *partition, l *lsm, batches []*batch, pos uint64) 
 	pb := l.db.NewBatchWithSize(int(batches[0].bytes)*len(batches) + 1024)
 	defer pb.Close()
 	for _, b := range batches {
-		if b.pos <= l.written.Load() {
+		if s.replaying && b.pos <= l.written.Load() {
 			continue
 		}
 		for i := range b.entries {
@@ -352,7 +352,7 @@ func (s *Store) deleteCopies(mb *pebble.Batch, m *mark, pos uint64) error {
 		if err != nil {
 			return err
 		}
-		if l.written.Load() < pos {
+		if !s.replaying || l.written.Load() < pos {
 			pb := l.db.NewBatch()
 			err = deleteStretch(pb, m)
 			if err == nil {

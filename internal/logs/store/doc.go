@@ -1,3 +1,77 @@
-// Package store is the storage node's side of logs: one shard, its records on the
-// node's journal and in Pebble.
+// Package store is the storage node's side of logs: one shard, which keeps copies
+// of records and what fences them in the node's journal and in Pebble, and
+// delivers released ones to readers.
+//
+//	STORE ─▶ validate ─▶ seals ─▶ journal (one Append per batch, fsynced) ─▶ STORED
+//	                                 │ durable
+//	                                 ├─▶ record cache: seals, digests, tail readers
+//	                                 └─▶ applier ─▶ open partition, marks (Pebble, its log off)
+//
+//	dir/FORMAT
+//	dir/marks/                      per-log marks, metadata logs, what partitions have
+//	dir/p-<number>-<start>/         a partition: one Pebble, never compacted
+//
+// The write path is HandleBatch (write.go), batch.durable and Store.admit
+// (apply.go), Store.applyBatches. The read path is ReadNext, Store.serve,
+// delivery.read (stream.go) over a view (view.go), which merges the record cache
+// and the partitions. What is held to be true of a log is in logMarks
+// (logstate.go) and changes only by marks (entry.go).
+//
+// A copy is two keys: (log, LSN, descending precedence, kind) in the index space
+// with the header, copyset included, and the same in the payload space. So the
+// index is the copyset index: who sends a record, whether a filter passes, a
+// producer's appends and a time are found without its payload, and nothing is
+// kept twice. Versions of an LSN coexist; the highest precedence wins, and an
+// amendment, which has no payload, borrows that of another version.
+//
+// Invariants:
+//
+//	P1. STORED and the answer to a seal, a trim, a clean or a purge leave only
+//	    after the journal has synced what they promise. Seals take effect before
+//	    that, for refusing is always allowed. A soft seal needs no sync: the
+//	    stores that imply it bring it back.
+//	P2. Journal positions ascend. Every batch of an LSM carries the position that
+//	    it is of, so each LSM is whole up to a position of its own, and replay
+//	    applies to it exactly what lies above.
+//	P3. The journal lets go only of what every LSM says is durable, read back
+//	    from it.
+//	P4. What is durable is in the record cache until it is in the LSMs, and a
+//	    reader of LSMs first waits until everything durable before is in them.
+//	P5. From coverFrom on the record cache has every copy of its log.
+//	P6. Deliveries of a stream tile its LSNs: ascending, no hole, no overlap; a
+//	    NO_RECORDS gap never reaches above what is released.
+//	P7. A copy whose header or payload does not verify is never delivered,
+//	    digested or merged; it is a CHECKSUM gap.
+//	P8. An epoch is clean here only if all before it are (LastClean); a release
+//	    above the next one waits for the purge.
+//	P9. A shard that may have lost what it acknowledged says so until Trust.
+//
+// Doubt (P9). If the journal's tail was suspect, the stream was corrupt, or the
+// partition that was open is damaged, copies and seals that were acknowledged may
+// be gone, and neither can be told from the rest. A lost copy is harmless if
+// nobody takes its absence for a proof; so Seal, Digest, ProducerLookup and
+// ReadMetadata answer PARTIAL, EpochRecovery calls no epoch empty, and readers
+// get UNDER_REPLICATED for LSNs without a copy. PARTIAL and not OK with a flag,
+// because a caller that does not know of doubt then waits instead of losing data.
+// A lost seal is not harmless at all: the shard would acknowledge for a sequencer
+// that others have fenced off. Which seals there can be is known elsewhere: the
+// sequencer of epoch e seals up to e-1, and e is below the epoch store's next
+// one. So before it takes a store of a log the shard asks for that (NextEpoch),
+// seals up to next-2 for good, and answers DROPPED meanwhile. Epochs from next on
+// are not in doubt; the earlier ones are until they are trimmed or Trust is
+// called by who has compared or rebuilt the shard. The doubt itself is the state
+// of the shard's journal stream, so it outlives restarts, and once it is durable
+// there a corrupt stream is begun anew. What can still be lost without trace is
+// in docs/formats/log-store.md.
+//
+// Late copies, which recovery stores again with old timestamps, go to the newest
+// partition like all others: reopening an old one would cost a flush per copy.
+// They live a little longer than they had to, and never shorter.
+//
+// Single-copy delivery ranks the shards of a copyset by a hash of shard and LSN,
+// the LSN without its lowest ten bits: consecutive records of one copyset are
+// then read by one shard in one piece, not by every shard in every block.
+//
+// It does not decide what recovery decided (Options.Purge asks), does not talk to
+// other nodes, and does not rebuild.
 package store

@@ -141,11 +141,14 @@ func (s *Store) known(id logs.LogID) *logState {
 // replay takes from the journal what is not in the LSMs.
 func (s *Store) replay() error {
 	s.pos = s.marks.written.Load()
-	for _, p := range s.shelf.all {
+	for _, p := range s.shelf.all { // what the journal has let go of counts too: no position is given twice
+		s.pos = max(s.pos, p.whole)
 		if p.lsm != nil {
 			s.pos = max(s.pos, p.lsm.written.Load())
 		}
 	}
+	s.replaying = true
+	defer func() { s.replaying = false }()
 	r := s.o.Recovered
 	if r == nil {
 		r = &journal.StreamReplay{}

@@ -54,6 +54,7 @@ type Store struct {
 	apply applier
 	work  workers
 
+	replaying bool // Open: batches may be in the LSMs already
 	damaged   bool // a partition that was open cannot be read in full
 	house     house
 	advancing atomic.Bool

@@ -234,7 +234,14 @@ func (v *view) nextOnDisk() bool {
 			if a.precedence != b.precedence {
 				return cmp.Compare(b.precedence, a.precedence)
 			}
-			return cmp.Compare(a.kind, b.kind)
+			if a.kind != b.kind {
+				return cmp.Compare(a.kind, b.kind)
+			}
+			return cmp.Compare(b.from.number(), a.from.number())
+		})
+		// The same copy, stored again in a later partition, is one.
+		v.versions = slices.CompactFunc(v.versions, func(a, b version) bool {
+			return a.precedence == b.precedence && a.kind == b.kind
 		})
 	}
 	v.reached = lsn + 1
@@ -455,6 +462,14 @@ type cursor struct {
 	kind       copyKind
 	err        error
 	key        []byte
+}
+
+// number is that of the cursor's partition.
+func (c *cursor) number() uint64 {
+	if c.part == nil {
+		return 0
+	}
+	return c.part.id
 }
 
 // settle reads where the iterator stands.
