@@ -1,4 +1,4 @@
-// Package client is the Go API of Braid's tables. It finds the tablet that owns
+// Package client is the Go API of Braid's tables and logs. Of a table it finds the tablet that owns
 // a key, speaks to the tablet's leader, and repeats a request, under the same
 // request id, until it is answered: every write takes effect at most once, and
 // exactly once when it is answered.
@@ -11,7 +11,18 @@
 // A Client is made by Connect, over the network, or by New, over any Transport:
 // a node gives its front ends one that calls straight in where it leads.
 //
-// Invariants:
+// Of a log (Client.Log) it finds the sequencer: by weighted consistent hashing in a
+// view of the cluster that it keeps, by redirects where that is old. Appends begun
+// one after another are sent in that order, and sent again in that order, under
+// the same sequences, when something goes wrong; logQueue has the picture and the
+// invariants (A1..).
+//
+//	Log.Append ── logQueue ── logRouter: view, redirects ── LogTransport ── sequencer
+//	    ▲            ▲  │
+//	    │            │  └── refused, lost: back to the first that is not answered
+//	BufferedWriter ──┘
+//
+// Invariants of requests to tables:
 //
 //	I1. A request keeps its id through all of its attempts, and the id is given
 //	    to nothing else, so a tablet that remembers it answers the original result.
