@@ -204,9 +204,18 @@ func (z *ZooKeeper) znode(log logs.LogID) string {
 	return z.parent() + "/" + strconv.FormatUint(uint64(log), 10)
 }
 
-// attempts is how often a read is tried while connections break; each waits for
-// a connection.
+// attempts is how often what changes nothing, or can be repeated, is tried while
+// connections break; each waits for a connection.
 const attempts = 4
+
+func insist(try func() error) (err error) {
+	for range attempts {
+		if err = try(); !connection(err) {
+			break
+		}
+	}
+	return err
+}
 
 // read is linearizable: the server that is asked first catches up with what the
 // others have answered (E3).
@@ -214,19 +223,18 @@ func (z *ZooKeeper) read(log logs.LogID) (*wire.EpochRecord, error) {
 	if err := z.prepare(); err != nil {
 		return nil, err
 	}
-	var err error
-	for range attempts {
-		if _, err = z.conn.Sync(z.znode(log)); err == nil {
-			var r *wire.EpochRecord
-			if r, _, err = z.get(log); err == nil || !connection(err) {
-				return r, err
-			}
+	var r *wire.EpochRecord
+	err := insist(func() error {
+		_, err := z.conn.Sync(z.znode(log))
+		if err == nil {
+			r, _, err = z.get(log)
 		}
-		if !connection(err) {
-			break
-		}
+		return err
+	})
+	if err != nil {
+		return nil, z.failed("read", log, err)
 	}
-	return nil, z.failed("read", log, err)
+	return r, nil
 }
 
 // get reads from the server at hand, which may be behind. The record is nil if
@@ -311,12 +319,17 @@ func connection(err error) bool {
 }
 
 func (z *ZooKeeper) failed(what string, log logs.LogID, err error) error {
+	return fmt.Errorf("epoch store: %s log %d on ZooKeeper at %s: %w", what, log, strings.Join(z.o.Servers, ","), z.orClosed(err))
+}
+
+// orClosed adds to an error that the store was closed meanwhile.
+func (z *ZooKeeper) orClosed(err error) error {
 	z.mu.RLock()
 	defer z.mu.RUnlock()
 	if z.mu.closed {
 		return fmt.Errorf("%w (%w)", ErrClosed, err)
 	}
-	return fmt.Errorf("epoch store: %s log %d on ZooKeeper at %s: %w", what, log, strings.Join(z.o.Servers, ","), err)
+	return err
 }
 
 // prepare makes the znodes above the logs, once, and refuses those of another
@@ -327,6 +340,23 @@ func (z *ZooKeeper) prepare() error {
 	if z.prepared.done {
 		return nil
 	}
+	var data []byte
+	err := insist(func() (err error) {
+		data, err = z.makeRoot()
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("epoch store: %s on ZooKeeper at %s: %w", z.o.Root, strings.Join(z.o.Servers, ","), z.orClosed(err))
+	}
+	if string(data) != z.o.Cluster {
+		return fmt.Errorf("%w: %s on ZooKeeper is of cluster %q, this is cluster %q: choose another root", ErrOtherCluster, z.o.Root, data, z.o.Cluster)
+	}
+	z.prepared.done = true
+	return nil
+}
+
+// makeRoot makes the znodes that are missing and reads whose they are.
+func (z *ZooKeeper) makeRoot() ([]byte, error) {
 	for at := 1; at < len(z.parent()); {
 		end := strings.IndexByte(z.parent()[at:], '/')
 		if end < 0 {
@@ -339,18 +369,11 @@ func (z *ZooKeeper) prepare() error {
 			data = []byte(z.o.Cluster)
 		}
 		if _, err := z.conn.Create(node, data, 0, zk.WorldACL(zk.PermAll)); err != nil && !errors.Is(err, zk.ErrNodeExists) {
-			return z.failed("prepare for", 0, err)
+			return nil, err
 		}
 	}
 	data, _, err := z.conn.Get(z.o.Root)
-	if err != nil {
-		return z.failed("prepare for", 0, err)
-	}
-	if string(data) != z.o.Cluster {
-		return fmt.Errorf("%w: %s on ZooKeeper is of cluster %q, this is cluster %q: choose another root", ErrOtherCluster, z.o.Root, data, z.o.Cluster)
-	}
-	z.prepared.done = true
-	return nil
+	return data, err
 }
 
 // Records visits every record, in no order, until visit returns false. Those that
@@ -359,9 +382,13 @@ func (z *ZooKeeper) Records(ctx context.Context, visit func(*wire.EpochRecord, e
 	if err := z.prepare(); err != nil {
 		return err
 	}
-	names, _, err := z.conn.Children(z.parent())
+	var names []string
+	err := insist(func() (err error) {
+		names, _, err = z.conn.Children(z.parent())
+		return err
+	})
 	if err != nil {
-		return z.failed("list", 0, err)
+		return fmt.Errorf("epoch store: list %s on ZooKeeper: %w", z.parent(), z.orClosed(err))
 	}
 	for _, name := range names {
 		if ctx.Err() != nil {
