@@ -22,14 +22,17 @@ func (c benchCmd) runLogs(ctx context.Context, cl *client.Client, o bench.Option
 	for i := range logs {
 		name := c.Log
 		if c.Logs > 1 {
-			name = fmt.Sprintf("%s#%d", c.Log, i+1)
+			name = fmt.Sprintf("%s#%d", c.Log, i)
 		}
 		if logs[i], err = cl.Log(ctx, name); err != nil {
 			return bench.Result{}, err
 		}
 	}
 	if c.Workload == "tail" {
-		t := newTailed(ctx, logs)
+		t, err := newTailed(ctx, logs)
+		if err != nil {
+			return bench.Result{}, err
+		}
 		defer t.close()
 		return bench.RunLogs(ctx, t, o)
 	}
@@ -84,21 +87,23 @@ type tailed struct {
 	err     error
 }
 
-func newTailed(ctx context.Context, logs []*client.Log) *tailed {
+func newTailed(ctx context.Context, logs []*client.Log) (*tailed, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	t := &tailed{logs: logs, cancel: cancel, waiting: map[uint64]chan struct{}{}}
 	for _, l := range logs {
-		r := l.NewReader(client.ReaderOptions{FromTail: true})
-		ready := make(chan struct{})
-		t.read.Go(func() { t.follow(ctx, r, ready) })
-		<-ready
+		tail, err := l.Tail(ctx) // before the first append, lest the reader begin behind it
+		if err != nil {
+			t.close()
+			return nil, err
+		}
+		r := l.NewReader(client.ReaderOptions{From: tail + 1})
+		t.read.Go(func() { t.follow(ctx, r) })
 	}
-	return t
+	return t, nil
 }
 
-func (t *tailed) follow(ctx context.Context, r *client.Reader, ready chan struct{}) {
+func (t *tailed) follow(ctx context.Context, r *client.Reader) {
 	defer r.Close()
-	close(ready)
 	for {
 		e, err := r.Next(ctx)
 		if err != nil {
