@@ -58,7 +58,7 @@ func (h *history) learn(ms []*wire.EpochMetadata) {
 		at, found := slices.BinarySearchFunc(h.known, m.EffectiveSince, func(m *wire.EpochMetadata, since uint32) int {
 			return cmp.Compare(m.EffectiveSince, since)
 		})
-		if !found && len(m.Nodeset) > 0 && len(m.Nodeset) <= logs.NodesetMax {
+		if !found && len(m.Nodeset) > 0 && len(m.Nodeset) <= logs.NodesetMax && placement.ValidateReplication(m.Replication) == nil {
 			h.known = slices.Insert(h.known, at, m)
 		}
 	}

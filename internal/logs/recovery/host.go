@@ -2,6 +2,7 @@ package recovery
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -52,6 +53,9 @@ type Host struct {
 	closed  bool
 	running map[*recoveryRun]bool
 	waiting []*recoveryRun
+	// spent are the epochs under which a recovery was cancelled that had decided
+	// something: one that began anew might decide otherwise with the same ballot (C2).
+	spent map[logs.LogID]logs.Epoch
 }
 
 // recoveryRun is one log's.
@@ -65,11 +69,15 @@ type recoveryRun struct {
 
 // NewHost makes a host.
 func NewHost(cfg Config, d Deps) *Host {
-	return &Host{cfg: cfg.withDefaults(), deps: d, rand: d.Rand, running: map[*recoveryRun]bool{}}
+	if d.Logger == nil {
+		d.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Host{cfg: cfg.withDefaults(), deps: d, rand: d.Rand, running: map[*recoveryRun]bool{}, spent: map[logs.LogID]logs.Epoch{}}
 }
 
 // Recover makes a log's earlier epochs clean. done is called once, unless cancel
-// was called before; an epoch of a log (Args.Own) is recovered for at most once.
+// was called before. What was cancelled after it had decided something is not
+// begun again on behalf of the same epoch (Args.Own): FAILED.
 func (h *Host) Recover(a Args, done func(Result, error)) (cancel func()) {
 	r := &recoveryRun{args: a, done: done, begun: h.deps.Mono()}
 	h.metrics.Started.Add(1)
@@ -79,6 +87,13 @@ func (h *Host) Recover(a Args, done func(Result, error)) (cancel func()) {
 		done(Result{}, ErrClosed)
 		return func() {}
 	}
+	if spent := h.spent[a.Log]; a.Own <= spent {
+		h.mu.Unlock()
+		done(Result{Status: statusFailed, Record: a.Record, Message: fmt.Sprintf(
+			"a recovery on behalf of epoch %d was given up half-way: another can only be begun for a later epoch", spent)}, nil)
+		return func() {}
+	}
+	delete(h.spent, a.Log)
 	if len(h.running) >= h.cfg.Recoveries {
 		h.waiting = append(h.waiting, r)
 		h.metrics.Waiting.Add(1)
@@ -120,8 +135,16 @@ func (h *Host) cancel(r *recoveryRun) {
 	h.mu.Lock()
 	m := r.machine
 	h.mu.Unlock()
-	if m != nil {
-		m.stop()
+	if m != nil && m.stop() {
+		m.mu.Lock()
+		x := r.core.epoch
+		decided := x != nil && x.decided
+		m.mu.Unlock()
+		if decided {
+			h.mu.Lock()
+			h.spent[r.args.Log] = max(h.spent[r.args.Log], r.args.Own)
+			h.mu.Unlock()
+		}
 	}
 	h.remove(r)
 }
@@ -179,8 +202,35 @@ type Row struct {
 	State      string // METADATA, SEALING, DIGESTING, MUTATING, CLEANING, ADVANCING or WAITING
 	For        time.Duration
 	Slots      int // of the epoch, that had to be decided
+	Records    int // of them
+	Holes      int
+	Pending    int // not stored yet
 	Good       logs.ESN
-	Restarts   int
+	Digest     string // what was heard amounts to: an f-majority, complete or incomplete, or less
+	Absent     int    // shards of the nodeset that do not take part
+	Restarts   int    // times that decisions were stored again on others
+}
+
+// describe fills in what is known of the epoch at work.
+func (row *Row) describe(x *epochRecovery) {
+	row.State, row.Epoch, row.Good, row.Restarts = x.phase.String(), x.epoch, x.good, x.restarts
+	row.Slots, row.Digest = len(x.slots), x.authority.String()
+	for i := range x.slots {
+		switch x.slots[i].value {
+		case valueRecord:
+			row.Records++
+		case valueHole, valueBridge:
+			row.Holes++
+		}
+		if x.decided && !x.slots[i].stored {
+			row.Pending++
+		}
+	}
+	for i := range x.members {
+		if x.decided && !x.members[i].in {
+			row.Absent++
+		}
+	}
 }
 
 // Rows lists the recoveries under way and those that wait.
@@ -196,7 +246,7 @@ func (h *Host) Rows() (rows []Row) {
 		case r.core.state == stateAdvancing || r.core.state == stateOver || x == nil:
 			row.State = "ADVANCING"
 		default:
-			row.State, row.Epoch, row.Slots, row.Good, row.Restarts = x.phase.String(), x.epoch, len(x.slots), x.good, x.restarts
+			row.describe(x)
 		}
 		r.machine.mu.Unlock()
 		rows = append(rows, row)

@@ -89,11 +89,14 @@ func (m *machine) post(ev event) {
 	m.mu.Unlock()
 }
 
-// stop has nothing happen any more. Answers that are under way are dropped.
-func (m *machine) stop() {
+// stop has nothing happen any more, and says whether anything would have. Answers
+// that are under way are dropped.
+func (m *machine) stop() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	was := !m.over
 	m.stopLocked()
+	return was
 }
 
 func (m *machine) stopLocked() {
