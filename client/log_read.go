@@ -227,11 +227,15 @@ func (l *Log) Epochs(ctx context.Context) ([]LogEpochs, error) {
 	}
 	var list []LogEpochs
 	for _, m := range entries {
-		e := LogEpochs{Since: m.EffectiveSince, Replication: m.Replication}
-		for _, s := range m.Nodeset {
-			e.Shards = append(e.Shards, logs.ShardID(s))
-		}
-		list = append(list, e)
+		list = append(list, epochsOf(m))
 	}
 	return list, nil
+}
+
+func epochsOf(m *wire.EpochMetadata) LogEpochs {
+	e := LogEpochs{Since: m.EffectiveSince, Replication: m.Replication}
+	for _, s := range m.Nodeset {
+		e.Shards = append(e.Shards, logs.ShardID(s))
+	}
+	return e
 }

@@ -69,6 +69,7 @@ type startCmd struct {
 	Roles           []string `help:"What this node does. Storage nodes stand in where no node is a master or takes tablets." default:"master,tablet,sequencer,storage" placeholder:"ROLE,..."`
 	SequencerWeight float64  `help:"This node's share of sequencers, compared with other nodes'; negative: none." default:"1"`
 	StorageWeight   float64  `help:"This node's share of copies of log records, compared with other nodes'; negative: none." default:"1"`
+	EpochStore      string   `help:"Where the epochs of logs are kept: on a table of the cluster (table), or on ZooKeeper. The same on all nodes, for ever." default:"table" placeholder:"zookeeper://HOST:PORT,.../ROOT"`
 	Procs           int      `help:"Processors that the node may use. 0: all, or an equal share of them where every node of --join is on a loopback address and so on this machine." default:"0"`
 	Insecure        bool     `help:"Listen on addresses that are not loopback without TLS."`
 }
@@ -89,6 +90,7 @@ func (c startCmd) Run() error {
 	cfg := c.nodeFlags.config()
 	cfg.Data, cfg.Listen, cfg.Advertise, cfg.Join, cfg.Location, cfg.Insecure = c.Data, c.Listen, c.Advertise, c.Join, c.Location, c.Insecure
 	cfg.AdvertiseNode = c.AdvertiseNode
+	cfg.EpochStore = c.EpochStore
 	cfg.Roles, cfg.SequencerWeight, cfg.StorageWeight = c.Roles, c.SequencerWeight, c.StorageWeight
 	if c.SequencerWeight == 0 {
 		cfg.SequencerWeight = -1 // in a descriptor 0 stands for 1

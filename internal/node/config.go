@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/braiddb/braid/internal/catalog"
+	"github.com/braiddb/braid/internal/logs/epochstore"
 )
 
 // Standard ports.
@@ -45,6 +46,10 @@ type Config struct {
 	// SequencerWeight and StorageWeight are the node's shares of sequencers and of
 	// copies, compared with other nodes'; negative: none [1].
 	SequencerWeight, StorageWeight float64
+	// EpochStore is where the epochs of logs are kept: on a table of the cluster
+	// [table], or on ZooKeeper, as zookeeper://HOST:PORT,.../ROOT. All nodes of a
+	// cluster have the same, for ever.
+	EpochStore string
 	// Memory bounds caches, memtables and queues together, in bytes [a quarter of the machine].
 	Memory int64
 	// Insecure allows listening on addresses that are not loopback.
@@ -122,6 +127,9 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// epochStoreTable is the epoch store on a table of the cluster.
+const epochStoreTable = "table"
+
 // weightMax bounds a node's weights.
 const weightMax = 1e6
 
@@ -172,6 +180,11 @@ func (c Config) Validate() error {
 	}
 	if c.Beat <= 0 || c.Lease < 3*c.Beat {
 		return fmt.Errorf("--lease %s must be at least three times --beat %s", c.Lease, c.Beat)
+	}
+	if c.EpochStore != "" && c.EpochStore != epochStoreTable {
+		if _, _, err := epochstore.ParseZooKeeper(c.EpochStore); err != nil {
+			return fmt.Errorf("--epoch-store: %w, nor %s", err, epochStoreTable)
+		}
 	}
 	if _, err := catalog.ParseRoles(c.Roles); err != nil {
 		return fmt.Errorf("--roles: %w", err)

@@ -194,7 +194,9 @@ func (n *Node) openDoors(context.Context) error {
 	}
 	n.opened.Store(true)
 	n.client = client.New(localTransport{n}, client.Options{Park: n.cfg.Park, Clock: rpcClock{n.deps}, Rand: n.dice()})
-	n.openEpochs()
+	if err := n.openEpochs(); err != nil {
+		return err
+	}
 	n.redis = redis.NewServer(n.client.Redis(), n.redisOptions())
 	n.serve(n.clientServer, n.listeners.client)
 	n.loops.Go(func() {

@@ -155,10 +155,23 @@ func (e lateEpochs) CompareAndSet(log logs.LogID, expect uint64, next *wire.Epoc
 	e.n.logs.epochs.CompareAndSet(log, expect, next, done)
 }
 
-// openEpochs opens the epoch store over the client.
-func (n *Node) openEpochs() {
-	s := epochstore.NewTable(n.client)
+// openEpochs opens the epoch store, over the client or on ZooKeeper.
+func (n *Node) openEpochs() error {
+	if n.cfg.EpochStore == "" || n.cfg.EpochStore == epochStoreTable {
+		s := epochstore.NewTable(n.client)
+		n.logs.epochs, n.logs.closeEpochs = s, s.Close
+		return nil
+	}
+	servers, root, err := epochstore.ParseZooKeeper(n.cfg.EpochStore)
+	if err != nil {
+		return err
+	}
+	s, err := epochstore.OpenZooKeeper(epochstore.ZooKeeperOptions{Servers: servers, Root: root, Cluster: n.clusterID(), Logger: n.log})
+	if err != nil {
+		return err
+	}
 	n.logs.epochs, n.logs.closeEpochs = s, s.Close
+	return nil
 }
 
 // startLogs lets the machines work.
