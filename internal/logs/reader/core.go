@@ -238,7 +238,6 @@ type Core struct {
 	set    *placement.ShardSet
 	entry  *wire.EpochMetadata // that shards is of
 	status map[logs.ShardID]ShardStatus
-	slots  slots
 
 	window window
 	mode   mode
@@ -323,7 +322,6 @@ func (c *Core) end() {
 		c.stop(s)
 	}
 	c.shards = nil
-	c.slots.reset()
 	c.out.Done = true
 }
 
@@ -363,7 +361,7 @@ func (c *Core) gap(t logs.GapType, to LSN) {
 // moveTo is the front moving up: what was waited for there is history.
 func (c *Core) moveTo(head LSN) {
 	c.head = head
-	c.window.free(c.slots.dropBelow(head))
+	c.dropSlots(head)
 	c.window.moved()
 	c.grace.reset()
 	c.mode.moved(c.now)

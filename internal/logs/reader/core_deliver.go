@@ -40,9 +40,9 @@ func (c *Core) deliver(s *shard, d *wire.Delivery) error {
 			}
 		}
 		c.Counters.Bytes += uint64(len(r.Payload))
-		c.window.hold(c.slots.add(slot{
-			lo: lsn, hi: lsn, record: r, payloads: payloads, base: d.CountBase, known: d.CountKnown, bytes: n,
-		}))
+		if s.slots.add(slot{lo: lsn, hi: lsn, record: r, payloads: payloads, base: d.CountBase, known: d.CountKnown, bytes: n}) {
+			c.window.hold(n)
+		}
 	}
 	c.passed(s, lsn)
 	s.sent = true
@@ -86,7 +86,7 @@ func (c *Core) deliverGap(s *shard, d *wire.Delivery) error {
 			return fmt.Errorf("%w: %s, window %s", errBeyondWindow, to, c.window.high)
 		}
 		if lo := max(from, c.head); lo <= to {
-			c.slots.filtered(lo, to)
+			s.slots.add(slot{lo: lo, hi: to})
 		}
 	}
 	c.rel = max(c.rel, min(to, c.cfg.Until))

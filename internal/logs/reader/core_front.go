@@ -32,7 +32,7 @@ func (c *Core) advance() bool {
 		}
 		return false
 	}
-	front := c.slots.front()
+	front := c.front()
 	switch {
 	case front != nil && front.lo == c.head:
 		c.tell(front)
@@ -48,7 +48,7 @@ func (c *Core) advance() bool {
 func (c *Core) tell(s *slot) {
 	switch r := s.record; {
 	case r == nil:
-		c.gap(logs.GapFilteredOut, c.slots.filteredTo())
+		c.gap(logs.GapFilteredOut, c.filteredTo())
 	case r.Flags&logs.FlagBridge != 0:
 		c.gap(logs.GapBridge, endOf(c.head.Epoch()))
 	case r.Flags&logs.FlagHole != 0:
@@ -165,7 +165,7 @@ func (c *Core) countAs(suspect placement.ShardState) placement.FMajority {
 // where a shard that passed the front stands.
 func (c *Core) marker() (LSN, bool) {
 	var at LSN
-	if front := c.slots.front(); front != nil {
+	if front := c.front(); front != nil {
 		at = front.lo
 	}
 	for _, s := range c.shards {
@@ -179,7 +179,7 @@ func (c *Core) marker() (LSN, bool) {
 // clipped says that the marker is where a shard stopped because of the window, so that
 // more of the gap, and what it is, shows when it is asked again.
 func (c *Core) clipped(marker LSN) bool {
-	if front := c.slots.front(); marker > c.rel || (front != nil && front.lo == marker) {
+	if front := c.front(); marker > c.rel || (front != nil && front.lo == marker) {
 		return false
 	}
 	for _, s := range c.shards {

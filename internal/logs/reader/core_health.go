@@ -94,10 +94,11 @@ type View struct {
 func (c *Core) View() View {
 	v := View{
 		Log: c.cfg.Log, Next: c.head, Released: c.rel, Until: c.cfg.Until, WindowHigh: c.window.high, TrimPoint: c.trim,
-		Version: c.mode.version, SingleCopy: c.mode.single, BytesHeld: c.window.held(), SlotsHeld: c.slots.len(),
+		Version: c.mode.version, SingleCopy: c.mode.single, BytesHeld: c.window.held(),
 		MetadataFor: c.meta.through,
 	}
 	for _, s := range c.shards {
+		v.SlotsHeld += len(s.slots.list) - s.slots.from
 		v.Shards = append(v.Shards, ShardView{
 			Shard: s.id, Next: s.next, Started: s.state == shardStarted, Down: s.down, SuspectTo: s.suspectTo, Err: s.err,
 		})

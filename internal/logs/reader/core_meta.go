@@ -108,6 +108,7 @@ func (c *Core) enter(e logs.Epoch) bool {
 		c.shards = append(c.shards, s)
 	}
 	for _, s := range kept {
+		c.window.free(s.slots.reset())
 		c.stop(s)
 	}
 	slices.SortFunc(c.shards, func(a, b *shard) int {

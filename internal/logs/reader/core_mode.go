@@ -85,8 +85,8 @@ func (c *Core) rewindNow(single bool) {
 	m.single = single
 	m.frontSince = c.now
 	c.grace.reset()
-	c.window.free(c.slots.reset())
 	for _, s := range c.shards {
+		c.window.free(s.slots.reset())
 		s.next, s.suspectTo, s.sent, s.high = c.head, 0, false, 0
 		if s.state == shardStarted && !s.asking {
 			s.state, s.retryAt = shardIdle, 0 // its stream is rewound

@@ -25,6 +25,8 @@ type shard struct {
 	err     error // why it does not answer, nil when it does
 	stale   int   // answers of an older filter version, in a row
 
+	slots slots // that it sent, at or above the front
+
 	// next: every record below that the shard has and is to send has come.
 	next LSN
 	// suspectTo: below it the shard may lack records that it should have.
@@ -235,7 +237,7 @@ func (c *Core) answered(ev Answered) {
 			return
 		}
 	}
-	if len(r.Deliveries) == 0 && c.rel > c.window.high && s.next <= c.window.high && c.slots.len() == 0 && c.window.told == 0 {
+	if len(r.Deliveries) == 0 && c.rel > c.window.high && s.next <= c.window.high && c.front() == nil && c.window.told == 0 {
 		c.window.stretch() // nothing within, but something above
 	}
 }

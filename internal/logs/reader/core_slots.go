@@ -1,14 +1,12 @@
 package reader
 
 import (
-	"sort"
-
 	"github.com/braiddb/braid/internal/logs"
 	"github.com/braiddb/braid/internal/wire"
 )
 
-// slot is what came for an LSN at or above the front: a record, or a stretch of
-// records that the filter leaves out.
+// slot is what a shard sent for an LSN at or above the front: a record, or a stretch
+// of records that the filter leaves out.
 type slot struct {
 	lo, hi   LSN // hi is lo for a record
 	record   *wire.LogRecord
@@ -21,17 +19,16 @@ type slot struct {
 // slotBytes is what a slot takes beside its payload.
 const slotBytes = 192
 
-// slots are in ascending order and do not overlap.
+// slots are what one shard sent, ascending, for that is how it sends. The front is
+// found by comparing the lowest of each shard: nothing is ever moved to its place.
 type slots struct {
 	list []slot
 	from int // those before were dropped
 }
 
-func (b *slots) len() int { return len(b.list) - b.from }
-
 // front is the lowest slot, or nil.
 func (b *slots) front() *slot {
-	if b.len() == 0 {
+	if b.from == len(b.list) {
 		return nil
 	}
 	return &b.list[b.from]
@@ -66,103 +63,77 @@ func (b *slots) dropBelow(lsn LSN) (freed int) {
 	return freed
 }
 
-// find is the first slot that ends at or above an LSN.
-func (b *slots) find(lsn LSN) int {
-	// Shards send in order, so most come last.
-	if n := len(b.list); n > b.from && b.list[n-1].hi < lsn {
-		return n
+// add puts a slot at the end, unless the shard repeats itself. A stretch joins the one
+// before it. It says whether the slot was taken.
+func (b *slots) add(s slot) bool {
+	if n := len(b.list); n > b.from {
+		last := &b.list[n-1]
+		if s.lo <= last.hi {
+			if s.record != nil || s.hi <= last.hi {
+				return false
+			}
+			s.lo = last.hi + 1
+		}
+		if s.record == nil && last.record == nil && s.lo == last.hi+1 {
+			last.hi = s.hi
+			return true
+		}
 	}
-	return b.from + sort.Search(b.len(), func(i int) bool { return b.list[b.from+i].hi >= lsn })
-}
-
-// get is the slot of a record's LSN, or nil.
-func (b *slots) get(lsn LSN) *slot {
-	if i := b.find(lsn); i < len(b.list) && b.list[i].lo <= lsn {
-		return &b.list[i]
-	}
-	return nil
-}
-
-func (b *slots) insert(i int, s slot) {
-	if i == len(b.list) && b.from > 0 && len(b.list) == cap(b.list) {
+	if b.from > 0 && len(b.list) == cap(b.list) {
 		// Make room at the end instead of growing.
 		n := copy(b.list, b.list[b.from:])
 		clear(b.list[n:])
-		i -= b.from
 		b.list, b.from = b.list[:n], 0
 	}
-	b.list = append(b.list, slot{})
-	copy(b.list[i+1:], b.list[i:])
-	b.list[i] = s
+	b.list = append(b.list, s)
+	return true
 }
 
-// add puts a record in, unless its LSN has one of as much precedence. It says how
-// many more bytes are held.
-func (b *slots) add(s slot) int {
-	i := b.find(s.lo)
-	if i == len(b.list) || b.list[i].lo > s.lo {
-		b.insert(i, s)
-		return s.bytes
+// front is the lowest slot of all shards, nil if there is none. Of copies of one LSN it
+// is the one of the highest precedence; a record goes before a stretch that leaves it
+// out, for a copy that was written again may have another key.
+func (c *Core) front() *slot {
+	var best *slot
+	for _, s := range c.shards {
+		f := s.slots.front()
+		switch {
+		case f == nil:
+		case best == nil || f.lo < best.lo:
+			best = f
+		case f.lo == best.lo && f.record != nil && (best.record == nil || logs.Precedence(f.record) > logs.Precedence(best.record)):
+			best = f
+		}
 	}
-	old := &b.list[i]
-	if old.record == nil {
-		// One shard left it out, another found that it passes: the filter key is part of
-		// the record, so a copy that was written again differs. The record is the answer.
-		b.cut(i, s.lo)
-		b.insert(b.find(s.lo), s)
-		return s.bytes
-	}
-	if logs.Precedence(s.record) <= logs.Precedence(old.record) {
-		return 0
-	}
-	held := s.bytes - old.bytes
-	*old = s
-	return held
+	return best
 }
 
-// cut takes one LSN out of a stretch.
-func (b *slots) cut(i int, lsn LSN) {
-	s := b.list[i]
-	switch {
-	case s.lo == s.hi:
-		b.list = append(b.list[:i], b.list[i+1:]...)
-	case s.lo == lsn:
-		b.list[i].lo++
-	case s.hi == lsn:
-		b.list[i].hi--
-	default:
-		b.list[i].hi = lsn - 1
-		b.insert(i+1, slot{lo: lsn + 1, hi: s.hi})
+// filteredTo is how far the records are left out, from the front on.
+func (c *Core) filteredTo() LSN {
+	to := c.head
+	for grown := true; grown; {
+		grown = false
+		for _, s := range c.shards {
+			if f := s.slots.front(); f != nil && f.record == nil && f.lo <= above(to, 1) && f.hi > to {
+				to, grown = f.hi, true
+			}
+		}
 	}
+	for _, s := range c.shards {
+		for _, f := range s.slots.list[s.slots.from:] {
+			if f.lo > to {
+				break
+			}
+			if f.record != nil {
+				to = f.lo - 1
+			}
+		}
+	}
+	return to
 }
 
-// filteredTo is where the stretch ends that begins at the front.
-func (b *slots) filteredTo() LSN {
-	hi := b.list[b.from].hi
-	for _, s := range b.list[b.from+1:] {
-		if s.record != nil || s.lo != hi+1 {
-			break
-		}
-		hi = s.hi
-	}
-	return hi
-}
-
-// filtered notes that the records of [lo, hi] are left out, where nothing is known yet.
-func (b *slots) filtered(lo, hi LSN) {
-	for lo <= hi {
-		i := b.find(lo)
-		if i == len(b.list) || b.list[i].lo > hi {
-			b.insert(i, slot{lo: lo, hi: hi})
-			return
-		}
-		if next := b.list[i]; next.lo > lo {
-			b.insert(i, slot{lo: lo, hi: next.lo - 1})
-			i++
-		}
-		if b.list[i].hi >= hi {
-			return
-		}
-		lo = b.list[i].hi + 1
+// dropSlots drops what lies below an LSN.
+func (c *Core) dropSlots(below LSN) {
+	for _, s := range c.shards {
+		c.window.free(s.slots.dropBelow(below))
 	}
 }

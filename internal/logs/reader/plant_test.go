@@ -67,8 +67,10 @@ func TestPlantedBugs(t *testing.T) {
 		},
 		"a slot is lost when the front moves": func() func(*Core, *Effects) {
 			return func(c *Core, out *Effects) {
-				if c.slots.len() > 3 && len(out.Items) > 0 {
-					c.slots.list = c.slots.list[:len(c.slots.list)-1]
+				for _, s := range c.shards {
+					if q := &s.slots; len(q.list)-q.from > 3 && len(out.Items) > 0 {
+						q.list = q.list[:len(q.list)-1]
+					}
 				}
 			}
 		},
@@ -116,41 +118,43 @@ func TestTilingIsAsserted(t *testing.T) {
 	c.emit(Item{LSN: 7, To: 7, Gap: logs.GapHole})
 }
 
-// slots: stretches that the filter left out, cut by a record that passes.
-func TestSlots(t *testing.T) {
-	var b slots
+// What shards sent is merged by comparing the lowest of each: of copies the one of the
+// highest precedence, a record before a stretch that leaves it out.
+func TestFrontOfSlots(t *testing.T) {
+	c := New(Config{Log: 7, From: 5})
+	for range 3 {
+		c.shards = append(c.shards, &shard{})
+	}
+	a, b, d := &c.shards[0].slots, &c.shards[1].slots, &c.shards[2].slots
 	rec := func(lsn LSN, wave uint32) slot {
 		return slot{lo: lsn, hi: lsn, record: &wire.LogRecord{Lsn: uint64(lsn), Wave: wave}, bytes: int(wave)}
 	}
-	b.filtered(10, 20)
-	b.filtered(5, 12)
-	b.filtered(18, 25)
-	if n := b.add(rec(15, 2)); n != 2 {
-		t.Fatalf("%d bytes for a record", n)
-	}
-	if n := b.add(rec(15, 1)); n != 0 {
-		t.Fatalf("%d bytes for a lower wave", n)
-	}
-	if n := b.add(rec(15, 5)); n != 3 {
-		t.Fatalf("%d more bytes for a higher wave", n)
-	}
-	var got []LSN
-	for _, s := range b.list[b.from:] {
-		got = append(got, s.lo, s.hi)
-	}
-	want := []LSN{5, 9, 10, 14, 15, 15, 16, 20, 21, 25}
-	if len(got) != len(want) {
-		t.Fatalf("%v, not %v", got, want)
-	}
-	for i := range got {
-		if got[i] != want[i] {
-			t.Fatalf("%v, not %v", got, want)
+	for _, s := range []slot{{lo: 5, hi: 6}, {lo: 7, hi: 9}, {lo: 8, hi: 12}, rec(20, 1)} {
+		if !a.add(s) {
+			t.Fatalf("%+v is refused", s)
 		}
 	}
-	if b.filteredTo() != 14 {
-		t.Fatalf("the first stretch ends at %s", b.filteredTo())
+	if a.add(rec(20, 7)) || a.add(rec(4, 1)) || a.add(slot{lo: 1, hi: 3}) || len(a.list) != 2 {
+		t.Fatalf("a repetition is taken, or stretches are not joined: %+v", a.list)
 	}
-	if freed := b.dropBelow(18); freed != 5 || b.front().lo != 18 {
-		t.Fatalf("%d bytes freed, front %s", freed, b.front().lo)
+	b.add(slot{lo: 11, hi: 15})
+	b.add(rec(16, 1))
+	b.add(rec(20, 5))
+	d.add(rec(14, 2))
+	if f := c.front(); f.lo != 5 || c.filteredTo() != 13 {
+		t.Fatalf("front %s, left out to %s", f.lo, c.filteredTo())
+	}
+	c.window.slotted = 100
+	c.head = 14
+	c.dropSlots(14)
+	if f := c.front(); f.record == nil || f.lo != 14 {
+		t.Fatalf("at 14: %+v", f)
+	}
+	c.dropSlots(20)
+	if f := c.front(); f.record.Wave != 5 || c.window.slotted != 97 {
+		t.Fatalf("at 20: %+v, %d bytes", f, c.window.slotted)
+	}
+	if freed := a.reset() + b.reset(); freed != 6 || c.front() != nil {
+		t.Fatalf("%d bytes freed", freed)
 	}
 }
