@@ -16,6 +16,7 @@ func (c *Client) askSequencer(ctx context.Context, req *wire.SequencerStateReque
 	defer cancel()
 	defer c.opts.Clock.AfterFunc(c.opts.Park, cancel)()
 	r := &logRouter{log: log}
+	begun := c.opts.Clock.Now()
 	last := newLogError(log, wire.LogStatus_LOG_STATUS_NO_SEQUENCER, true, nil, "no node was asked in time")
 	for pauses := 0; ; pauses++ {
 		v, err := c.awaitView(ctx, pauses > 0)
@@ -27,6 +28,8 @@ func (c *Client) askSequencer(ctx context.Context, req *wire.SequencerStateReque
 					return resp, nil
 				case resp == nil:
 					ok = r.failed()
+				case e.Status == wire.LogStatus_LOG_STATUS_NOT_FOUND && c.opts.Clock.Now().Sub(begun) < notFoundFor:
+					ok = false // the node may not have heard of the log yet
 				case !logs.Retriable(e.Status):
 					return nil, e
 				case resp.Redirect != 0:
