@@ -74,10 +74,18 @@ func TestCopiesFollowWeights(t *testing.T) {
 	for i := range mixed {
 		mixed[i].Weight = []float64{1, 2, 4}[i%3] // whole racks of one weight
 	}
+	// Two heavy racks of four: copysets of two and two must not be, though each rack
+	// may have two.
+	heavy := slices.Concat(grownIn(2, 1, 2, 4), grownIn(2, 3))
+	for i := range heavy {
+		heavy[i].Shard = logs.MakeShard(catalog.NodeID(i+1), 0)
+		heavy[i].Location = fmt.Sprintf("r/z%d/k", []int{0, 0, 0, 1, 1, 1, 2, 3}[i])
+	}
 	for _, c := range []struct {
 		r       *catalog.Replication
 		nodeset []LogShard
 	}{
+		{&catalog.Replication{Node: 4, Rack: 3}, heavy},
 		{&catalog.Replication{Node: 2}, grownIn(2, 1, 2, 4)},
 		{&catalog.Replication{Node: 3}, eight},
 		{&catalog.Replication{Rack: 2}, eight},
