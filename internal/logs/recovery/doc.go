@@ -19,7 +19,8 @@
 // core_log.go is the log's part, core_epoch.go the phases of an epoch,
 // core_decide.go what is decided, core_mutate.go how it is stored; core_purge.go is
 // the other side: what a shard that was absent does before it serves again. Those
-// are deterministic (core*.go). host.go and purger.go lend them clocks and calls.
+// are deterministic. machine.go lends one of them a clock and calls; host.go and
+// purger.go have some of them at work at a time.
 //
 // Invariants:
 //
@@ -37,7 +38,8 @@
 //	    when all of them have it.
 //	C5. A PREEMPTED from anybody ends the recovery: somebody newer is at it.
 //	C6. A shard that missed the CLEAN of an epoch deletes what it has above the
-//	    epoch's LNG before it serves releases of later ones (purge).
+//	    epoch's LNG before it serves releases of later ones; of an epoch of which it
+//	    has the CLEAN it deletes nothing, whichever others it missed (purge).
 //
 // Differences from LogDevice. A slot of which damaged copies were found counts
 // those shards as unavailable for that slot: recovery waits for silent ones that
