@@ -175,7 +175,9 @@ func (g *grid) spread(s Scope, chosen func(i int) bool) int {
 }
 
 // enough says whether the chosen shards contain a copyset.
-func (g *grid) enough(r *catalog.Replication, chosen func(i int) bool) bool { return g.missing(r, chosen) == 0 }
+func (g *grid) enough(r *catalog.Replication, chosen func(i int) bool) bool {
+	return g.missing(r, chosen) == 0
+}
 
 // missing is how many more shards, well chosen, would make the chosen contain a
 // copyset: nested domains let one shard open a new one at every scope that lacks one.
