@@ -2,11 +2,13 @@ package node
 
 import (
 	"context"
+	"net/http"
 	"time"
 
 	"github.com/braiddb/braid/client"
 	"github.com/braiddb/braid/internal/admin"
 	"github.com/braiddb/braid/internal/protocol/redis"
+	"github.com/braiddb/braid/internal/protocol/rest"
 	"github.com/braiddb/braid/internal/rpc"
 	"github.com/braiddb/braid/internal/wire"
 )
@@ -192,11 +194,11 @@ func (n *Node) openDoors(context.Context) error {
 	if n.queries, err = n.newQueries(); err != nil {
 		return err
 	}
-	n.opened.Store(true)
 	n.client = client.New(localTransport{n}, client.Options{Park: n.cfg.Park, Clock: rpcClock{n.deps}, Rand: n.dice()})
 	if err := n.openEpochs(); err != nil {
 		return err
 	}
+	n.opened.Store(true)
 	n.redis = redis.NewServer(n.client.Redis(), n.redisOptions())
 	n.serve(n.clientServer, n.listeners.client)
 	n.loops.Go(func() {
@@ -204,7 +206,10 @@ func (n *Node) openDoors(context.Context) error {
 			n.log.Error("redis listener", "error", err)
 		}
 	})
-	n.console = admin.Serve(n.listeners.console, admin.Options{Ready: n.Ready, Status: n.status, Metrics: n.metrics()})
+	n.rest = rest.NewServer(rest.Over(n.client), rest.Options{BodyBytes: n.cfg.Memory / 8})
+	n.console = admin.Serve(n.listeners.console, admin.Options{
+		Ready: n.Ready, Status: n.status, Metrics: n.metrics(), Mounts: map[string]http.Handler{"/v1/": n.rest},
+	})
 	return nil
 }
 

@@ -36,6 +36,7 @@ func (n *Node) startLoops(context.Context) error {
 	n.loops.Go(n.heartbeats)
 	n.loops.Go(func() { n.every(heartbeatEvery/2, n.tickMaster) })
 	n.loops.Go(func() { n.every(sweepEvery, n.collect) })
+	n.loops.Go(func() { n.every(throughputEvery, n.measureThroughput) })
 	return nil
 }
 

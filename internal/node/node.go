@@ -23,6 +23,7 @@ import (
 	"github.com/braiddb/braid/internal/master"
 	"github.com/braiddb/braid/internal/multiraft"
 	"github.com/braiddb/braid/internal/protocol/redis"
+	"github.com/braiddb/braid/internal/protocol/rest"
 	"github.com/braiddb/braid/internal/rpc"
 	"github.com/braiddb/braid/internal/tables/docdb"
 )
@@ -57,8 +58,10 @@ type Node struct {
 	master  atomic.Pointer[master.Master] // nil while no replica of the master's group is here
 	mgroup  atomic.Pointer[multiraft.Group]
 
-	logs     logWing
-	logDoors atomic.Pointer[map[rpc.Method]logMethod] // nil until the storage is open
+	logs       logWing
+	throughput throughput
+	rest       *rest.Server
+	logDoors   atomic.Pointer[map[rpc.Method]logMethod] // nil until the storage is open
 
 	listeners    listeners
 	nodeServer   *rpc.Server

@@ -18,7 +18,7 @@ import (
 func (n *Node) logTables() []*liveTable {
 	return []*liveTable{
 		n.sequencersTable(), n.gossipTable(), n.logGroupsTable(), n.logStateTable(), n.epochStoreTable(), n.partitionsTable(),
-		n.readersTable(), n.recordsTable(), n.graylistTable(),
+		n.readersTable(), n.recordsTable(), n.graylistTable(), n.recoveriesTable(), n.purgesTable(), n.throughputTable(),
 	}
 }
 
@@ -329,6 +329,50 @@ func (n *Node) graylistTable() *liveTable {
 			n.logs.sequencer.Shards(func(loop int, r sequencer.ShardRow) bool {
 				return yield([]any{uint64(n.id.Node), loop, r.Shard.String(), r.Ban, r.For.Milliseconds(), r.Probing, r.Low})
 			})
+			return nil
+		},
+	}
+}
+
+func (n *Node) recoveriesTable() *liveTable {
+	return &liveTable{
+		name: "recoveries", doc: "The recoveries of earlier epochs that each node is at.", ofEach: true,
+		columns: []query.Column{
+			column("node_id", query.Integer, ""), column("log_id", query.Integer, ""), column("own_epoch", query.Integer, "on whose behalf"),
+			column("epoch", query.Integer, "at work"), column("up_to", query.Integer, "the last one to be recovered"),
+			column("state", query.Text, "METADATA, SEALING, DIGESTING, MUTATING, CLEANING, ADVANCING or WAITING"), column("for_ms", query.Integer, ""),
+			column("slots", query.Integer, "of the epoch, that had to be decided"), column("last_known_good", query.Integer, ""), column("restarts", query.Integer, ""),
+		},
+		local: func(_ context.Context, _ query.Filter, yield func([]any) bool) error {
+			if n.logs.recovery == nil {
+				return nil
+			}
+			for _, r := range n.logs.recovery.Rows() {
+				if !yield([]any{
+					uint64(n.id.Node), uint64(r.Log), uint32(r.Own), uint32(r.Epoch), uint32(r.UpTo), r.State, r.For.Milliseconds(), r.Slots,
+					uint32(r.Good), r.Restarts,
+				}) {
+					break
+				}
+			}
+			return nil
+		},
+	}
+}
+
+func (n *Node) purgesTable() *liveTable {
+	return &liveTable{
+		name: "purges", doc: "The logs of which each node is learning what recovery decided while it was away.", ofEach: true,
+		columns: []query.Column{column("node_id", query.Integer, ""), column("log_id", query.Integer, ""), column("waiting", query.Integer, "for its turn")},
+		local: func(_ context.Context, _ query.Filter, yield func([]any) bool) error {
+			if n.logs.purger == nil {
+				return nil
+			}
+			for _, r := range n.logs.purger.Rows() {
+				if !yield([]any{uint64(n.id.Node), uint64(r.Log), r.Waiting}) {
+					break
+				}
+			}
 			return nil
 		},
 	}

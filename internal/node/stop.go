@@ -205,7 +205,7 @@ type Counts struct {
 }
 
 func (n *Node) metrics() map[string]func() any {
-	return map[string]func() any{
+	m := map[string]func() any{
 		"node":       func() any { return n.counts() },
 		"journal":    func() any { m := n.journal.Metrics(); return &m },
 		"multiraft":  func() any { return n.host.Metrics() },
@@ -215,7 +215,18 @@ func (n *Node) metrics() map[string]func() any {
 		"client":     func() any { return n.client.Metrics() },
 		"redis":      func() any { return n.redis.Metrics() },
 		"docdb":      func() any { m := n.engine.Metrics(); return &m },
+		"gossip":     func() any { return n.logs.gossip.Metrics() },
+		"rest":       func() any { return n.rest.Metrics() },
 	}
+	if s := n.logs.store; s != nil {
+		m["logstore"] = func() any { m := s.Metrics(); return &m }
+		m["purger"] = func() any { return n.logs.purger.Metrics() }
+	}
+	if s := n.logs.sequencer; s != nil {
+		m["sequencer"] = func() any { return s.Metrics() }
+		m["recovery"] = func() any { return n.logs.recovery.Metrics() }
+	}
+	return m
 }
 
 // status is what the console shows: the cluster, as the master tells it.
