@@ -29,6 +29,8 @@ type cli struct {
 	Nodes      nodesCmd      `cmd:"" help:"List the nodes."`
 	Tables     tablesCmd     `cmd:"" help:"List the tables."`
 	Tablets    tabletsCmd    `cmd:"" help:"List the tablets and who leads them."`
+	Logs       logListCmd    `cmd:"" help:"List log directories and logs."`
+	Log        logCmd        `cmd:"" help:"Make, append to, read and change logs."`
 	Query      queryCmd      `cmd:"" help:"Ask for live state in SQL."`
 	Bench      benchCmd      `cmd:"" help:"Put load on a running cluster."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
