@@ -343,6 +343,11 @@ func (a *activation) propose() (*wire.EpochRecord, error) {
 	next.Metadata = m
 	epoch := m.Epoch
 	m.Epoch++
+	if !m.Written {
+		// What earlier epochs were replicated by is here and nowhere else: it changes
+		// only once the metadata log has it, lest they be recovered on other shards.
+		return next, nil
+	}
 	fresh := &wire.EpochMetadata{Epoch: m.Epoch, EffectiveSince: epoch, CreatedMs: c.wallMs}
 	if err := c.chooseNodeset(s, a.rec.Metadata, fresh); err != nil {
 		var under *placement.UnderReplicatedError

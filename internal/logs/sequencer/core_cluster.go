@@ -178,8 +178,7 @@ func (s *sequencer) sweep() {
 			return
 		}
 		s.attrs = attrs
-		if r != nil && r.accepts() && !sameReplication(attrs.GetReplication(), r.set.replication) {
-			s.activate(causeReplication, 0)
+		if s.compareReplication() {
 			return
 		}
 	}
@@ -194,10 +193,22 @@ func (s *sequencer) sweep() {
 	}
 }
 
+// compareReplication reactivates the log if it is to be replicated otherwise, and
+// says whether it did. As with the nodeset, a reign whose own metadata is not in
+// the metadata log yet looks again once it is (marked).
+func (s *sequencer) compareReplication() bool {
+	r := s.cur
+	if r == nil || !r.accepts() || r.metadata != nil || sameReplication(s.attrs.GetReplication(), r.set.replication) {
+		return false
+	}
+	s.activate(causeReplication, 0)
+	return true
+}
+
 // compareNodeset reactivates the log if another nodeset would be chosen now.
 func (s *sequencer) compareNodeset() {
 	r, c := s.cur, s.c
-	if r == nil || !r.accepts() || c.stopping {
+	if r == nil || !r.accepts() || c.stopping || r.metadata != nil {
 		return
 	}
 	s.configAge = c.configAge

@@ -187,7 +187,7 @@ func (r *reign) markRead(rec *wire.EpochRecord, err error) {
 		r.mark.token = 0
 		r.s.arm(timerMark, c.cfg.RetryMax)
 	case rec == nil || rec.Metadata.GetEffectiveSince() != uint32(r.since) || rec.Metadata.Written:
-		r.mark.token, r.metadata = 0, nil // it is done, or another epoch's affair
+		r.markDone() // it is done, or another epoch's affair
 	default:
 		next := &wire.EpochRecord{}
 		proto.Merge(next, rec)
@@ -202,11 +202,20 @@ func (r *reign) marked(err error) {
 	r.mark.token = 0
 	switch {
 	case err == nil:
-		r.metadata = nil
+		r.markDone()
 	case errors.Is(err, ErrConflict):
 		r.markWritten()
 	default:
 		r.s.arm(timerMark, r.s.c.cfg.RetryMax)
+	}
+}
+
+// markDone: the epoch's metadata is where successors find it, so that it may be
+// changed from now on.
+func (r *reign) markDone() {
+	r.mark.token, r.metadata = 0, nil
+	if r.s.cur == r && !r.s.compareReplication() {
+		r.s.compareNodeset()
 	}
 }
 

@@ -472,6 +472,45 @@ func TestConfigurationChanges(t *testing.T) {
 	}
 }
 
+// TestNoMetadataIsReplacedBeforeItIsWritten: two changes of the replication with
+// the metadata log out of order all the while. Had the second replaced what the
+// first decided, nobody would know by what the first's epoch was replicated.
+func TestNoMetadataIsReplacedBeforeItIsWritten(t *testing.T) {
+	w := newWorld(t, 1, 4, Config{NodesetDelayMin: time.Second, NodesetDelayMax: 2 * time.Second})
+	n := w.home(5)
+	w.appendOK(t, n, request(5, "x"))
+	w.run(5 * time.Second)
+	refuse := func(f func(st *wire.Store) wire.LogStatus) {
+		for _, id := range w.order {
+			w.nodes[id].refuse = f
+		}
+	}
+	refuse(func(st *wire.Store) wire.LogStatus {
+		if logs.LogID(st.Record.Log).IsMetadata() {
+			return dropped
+		}
+		return ok
+	})
+	change := func(copies uint32) {
+		w.with(func(a *catalog.LogAttributes) { a.Replication = &catalog.Replication{Node: copies} })
+		n.step(event{kind: evLogs})
+		w.run(5 * time.Second)
+	}
+	change(3)
+	change(4)
+	m := w.store.records[5].Metadata
+	if m.EffectiveSince != 2 || m.Replication.Node != 3 || m.Written {
+		t.Errorf("the epoch store holds %v, the metadata of epoch 2 is nowhere", m)
+	}
+	refuse(nil)
+	w.run(20 * time.Second)
+	m = w.store.records[5].Metadata
+	if m.EffectiveSince != 3 || m.Replication.Node != 4 || !m.Written {
+		t.Errorf("the epoch store holds %v: the second change was not made up for", m)
+	}
+	w.appendOK(t, n, request(5, "y"))
+}
+
 func TestActivationIsRetriedAndLimited(t *testing.T) {
 	w := newWorld(t, 1, 3, Config{AppendWait: 4 * time.Second})
 	n := w.home(5)

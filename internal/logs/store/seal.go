@@ -299,8 +299,10 @@ func (s *Store) admitClean(l *logState, m *mark) {
 	if len(m.body) > 0 {
 		var r wire.EpochRecovery
 		if err := r.UnmarshalVT(m.body); err == nil {
-			l.setBase(e, r.CountBase)
-			l.setBase(e+1, r.CountBase+r.Count)
+			if r.SealEpoch > 0 { // else nobody knows what was decided, and the counts say nothing
+				l.setBase(e, r.CountBase)
+				l.setBase(e+1, r.CountBase+r.Count)
+			}
 			l.hard.raise(seal{e, l.hard.by})
 		}
 	}
