@@ -28,6 +28,9 @@ var binary struct {
 }
 
 func TestMain(m *testing.M) {
+	if os.Getenv(tailEnv) != "" {
+		os.Exit(tailProcess(os.Stdin, os.Stdout))
+	}
 	logging.Disable() // its pool complains of nodes that are meant to be down
 	code := m.Run()
 	if binary.dir != "" {
@@ -172,6 +175,7 @@ type cluster struct {
 type clusterOptions struct {
 	links bool // put a proxy on every link between nodes, so that it can be cut
 	flags []string
+	roles []string // of each node; none: all roles
 }
 
 // startCluster runs n processes that form one cluster and waits until all are ready.
@@ -211,6 +215,9 @@ func newCluster(t testing.TB, n int, o clusterOptions) *cluster {
 		p.args = append([]string{"start", "--data", p.dir, "--listen", p.host, "--join", strings.Join(join, ","),
 			"--node-port", strconv.Itoa(p.node), "--client-port", strconv.Itoa(p.cli), "--redis-port", strconv.Itoa(p.redis),
 			"--console-port", strconv.Itoa(p.web), "--memory", "256MiB"}, o.flags...)
+		if o.roles != nil {
+			p.args = append(p.args, "--roles", o.roles[p.index-1])
+		}
 		if o.links {
 			p.args = append(p.args, "--advertise-node", p.proxyHost())
 		}
