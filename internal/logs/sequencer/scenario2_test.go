@@ -498,6 +498,13 @@ func TestNoMetadataIsReplacedBeforeItIsWritten(t *testing.T) {
 	}
 	change(3)
 	change(4)
+	r := request(5, "z") // somebody has seen a later epoch, so another one begins
+	w.store.records[5].Metadata.Epoch, r.SeenEpoch = 4, 3
+	n.append(r)
+	w.run(5 * time.Second)
+	if e := n.core.logs[5].cur.epoch; e != 4 {
+		t.Fatalf("epoch %d, want 4", e)
+	}
 	m := w.store.records[5].Metadata
 	if m.EffectiveSince != 2 || m.Replication.Node != 3 || m.Written {
 		t.Errorf("the epoch store holds %v, the metadata of epoch 2 is nowhere", m)
@@ -505,7 +512,7 @@ func TestNoMetadataIsReplacedBeforeItIsWritten(t *testing.T) {
 	refuse(nil)
 	w.run(20 * time.Second)
 	m = w.store.records[5].Metadata
-	if m.EffectiveSince != 3 || m.Replication.Node != 4 || !m.Written {
+	if m.EffectiveSince != 5 || m.Replication.Node != 4 || !m.Written {
 		t.Errorf("the epoch store holds %v: the second change was not made up for", m)
 	}
 	w.appendOK(t, n, request(5, "y"))
