@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/braiddb/braid/client"
 )
@@ -24,12 +25,8 @@ func (s *Server) appendRecords(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	ctx := r.Context()
-	if timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, timeout)
-		defer cancel()
-	}
+	ctx, cancel := allow(r.Context(), timeout)
+	defer cancel()
 	l, info, err := s.logNamed(ctx, r.name, true)
 	if err != nil {
 		return err
@@ -56,6 +53,29 @@ func (s *Server) appendRecords(w http.ResponseWriter, r *request) error {
 	}
 	s.answerAll(w, r, l, list, appendAll(ctx, l, list))
 	return nil
+}
+
+// allowed is a context that says it ends a little before it does: the client library
+// gives up at its deadline by itself, and then says what it waited for.
+type allowed struct {
+	context.Context
+	deadline time.Time
+}
+
+// Deadline is when to give up.
+func (a allowed) Deadline() (time.Time, bool) { return a.deadline, true }
+
+// givingUp is how long the client library may take to say why it gave up.
+const givingUp = 300 * time.Millisecond
+
+// allow bounds how long a request may take; 0 is the client library's own bound.
+func allow(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	if timeout == 0 {
+		return ctx, func() {}
+	}
+	deadline := time.Now().Add(timeout)
+	ctx, cancel := context.WithDeadline(ctx, deadline.Add(givingUp))
+	return allowed{ctx, deadline}, cancel
 }
 
 // appendTerms reads what the parameters say of the records.
