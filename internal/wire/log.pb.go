@@ -1119,7 +1119,7 @@ type SequencerStateResponse struct {
 	Message          string                 `protobuf:"bytes,9,opt,name=message,proto3" json:"message,omitempty"`
 	State            string                 `protobuf:"bytes,10,opt,name=state,proto3" json:"state,omitempty"`
 	InFlight         uint32                 `protobuf:"varint,11,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
-	TrimPoint        uint64                 `protobuf:"varint,12,opt,name=trim_point,json=trimPoint,proto3" json:"trim_point,omitempty"`
+	TrimPoint        uint64                 `protobuf:"varint,12,opt,name=trim_point,json=trimPoint,proto3" json:"trim_point,omitempty"`          // nothing up to it can be read; it may be higher than is known here
 	LastSequence     uint64                 `protobuf:"varint,13,opt,name=last_sequence,json=lastSequence,proto3" json:"last_sequence,omitempty"` // of the producer asked for
 	LastSequenceLsn  uint64                 `protobuf:"varint,14,opt,name=last_sequence_lsn,json=lastSequenceLsn,proto3" json:"last_sequence_lsn,omitempty"`
 	Recovering       bool                   `protobuf:"varint,15,opt,name=recovering,proto3" json:"recovering,omitempty"`
@@ -2457,6 +2457,7 @@ type CheckSealResponse struct {
 	SealEpoch     uint32                 `protobuf:"varint,2,opt,name=seal_epoch,json=sealEpoch,proto3" json:"seal_epoch,omitempty"`
 	SealedBy      uint64                 `protobuf:"varint,3,opt,name=sealed_by,json=sealedBy,proto3" json:"sealed_by,omitempty"`
 	Soft          bool                   `protobuf:"varint,4,opt,name=soft,proto3" json:"soft,omitempty"`
+	TrimPoint     uint64                 `protobuf:"varint,5,opt,name=trim_point,json=trimPoint,proto3" json:"trim_point,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2517,6 +2518,13 @@ func (x *CheckSealResponse) GetSoft() bool {
 		return x.Soft
 	}
 	return false
+}
+
+func (x *CheckSealResponse) GetTrimPoint() uint64 {
+	if x != nil {
+		return x.TrimPoint
+	}
+	return 0
 }
 
 // ProducerLookup finds what a producer has in a log.
@@ -2613,12 +2621,13 @@ func (x *ProducerLookupRequest) GetShard() uint64 {
 }
 
 type ProducerLookupResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Status        LogStatus              `protobuf:"varint,1,opt,name=status,proto3,enum=braid.wire.LogStatus" json:"status,omitempty"`
-	Entries       []*ProducerEntry       `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`
-	TrimPoint     uint64                 `protobuf:"varint,3,opt,name=trim_point,json=trimPoint,proto3" json:"trim_point,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Status         LogStatus              `protobuf:"varint,1,opt,name=status,proto3,enum=braid.wire.LogStatus" json:"status,omitempty"`
+	Entries        []*ProducerEntry       `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`
+	TrimPoint      uint64                 `protobuf:"varint,3,opt,name=trim_point,json=trimPoint,proto3" json:"trim_point,omitempty"`
+	LastCleanEpoch uint32                 `protobuf:"varint,4,opt,name=last_clean_epoch,json=lastCleanEpoch,proto3" json:"last_clean_epoch,omitempty"` // what is here of later epochs may not be what recovery decided
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ProducerLookupResponse) Reset() {
@@ -2668,6 +2677,13 @@ func (x *ProducerLookupResponse) GetEntries() []*ProducerEntry {
 func (x *ProducerLookupResponse) GetTrimPoint() uint64 {
 	if x != nil {
 		return x.TrimPoint
+	}
+	return 0
+}
+
+func (x *ProducerLookupResponse) GetLastCleanEpoch() uint32 {
+	if x != nil {
+		return x.LastCleanEpoch
 	}
 	return 0
 }
@@ -4788,13 +4804,15 @@ const file_internal_wire_log_proto_rawDesc = "" +
 	"\x10CheckSealRequest\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\x04R\x03log\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\rR\x05epoch\x12\x14\n" +
-	"\x05shard\x18\x03 \x01(\x04R\x05shard\"\x92\x01\n" +
+	"\x05shard\x18\x03 \x01(\x04R\x05shard\"\xb1\x01\n" +
 	"\x11CheckSealResponse\x12-\n" +
 	"\x06status\x18\x01 \x01(\x0e2\x15.braid.wire.LogStatusR\x06status\x12\x1d\n" +
 	"\n" +
 	"seal_epoch\x18\x02 \x01(\rR\tsealEpoch\x12\x1b\n" +
 	"\tsealed_by\x18\x03 \x01(\x04R\bsealedBy\x12\x12\n" +
-	"\x04soft\x18\x04 \x01(\bR\x04soft\"\xbe\x01\n" +
+	"\x04soft\x18\x04 \x01(\bR\x04soft\x12\x1d\n" +
+	"\n" +
+	"trim_point\x18\x05 \x01(\x04R\ttrimPoint\"\xbe\x01\n" +
 	"\x15ProducerLookupRequest\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\x04R\x03log\x12\x1a\n" +
 	"\bproducer\x18\x02 \x01(\x04R\bproducer\x12\x14\n" +
@@ -4802,12 +4820,13 @@ const file_internal_wire_log_proto_rawDesc = "" +
 	"\x02to\x18\x04 \x01(\x04R\x02to\x12%\n" +
 	"\x0efirst_sequence\x18\x05 \x01(\x04R\rfirstSequence\x12\x14\n" +
 	"\x05limit\x18\x06 \x01(\rR\x05limit\x12\x14\n" +
-	"\x05shard\x18\a \x01(\x04R\x05shard\"\x9b\x01\n" +
+	"\x05shard\x18\a \x01(\x04R\x05shard\"\xc5\x01\n" +
 	"\x16ProducerLookupResponse\x12-\n" +
 	"\x06status\x18\x01 \x01(\x0e2\x15.braid.wire.LogStatusR\x06status\x123\n" +
 	"\aentries\x18\x02 \x03(\v2\x19.braid.wire.ProducerEntryR\aentries\x12\x1d\n" +
 	"\n" +
-	"trim_point\x18\x03 \x01(\x04R\ttrimPoint\"\x8a\x01\n" +
+	"trim_point\x18\x03 \x01(\x04R\ttrimPoint\x12(\n" +
+	"\x10last_clean_epoch\x18\x04 \x01(\rR\x0elastCleanEpoch\"\x8a\x01\n" +
 	"\rProducerEntry\x12\x10\n" +
 	"\x03lsn\x18\x01 \x01(\x04R\x03lsn\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x12\n" +

@@ -2005,6 +2005,11 @@ func (m *CheckSealResponse) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.TrimPoint != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.TrimPoint))
+		i--
+		dAtA[i] = 0x28
+	}
 	if m.Soft {
 		i--
 		if m.Soft {
@@ -2130,6 +2135,11 @@ func (m *ProducerLookupResponse) MarshalToSizedBufferVT(dAtA []byte) (int, error
 	if m.unknownFields != nil {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
+	}
+	if m.LastCleanEpoch != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.LastCleanEpoch))
+		i--
+		dAtA[i] = 0x20
 	}
 	if m.TrimPoint != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.TrimPoint))
@@ -4659,6 +4669,9 @@ func (m *CheckSealResponse) SizeVT() (n int) {
 	if m.Soft {
 		n += 2
 	}
+	if m.TrimPoint != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.TrimPoint))
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -4711,6 +4724,9 @@ func (m *ProducerLookupResponse) SizeVT() (n int) {
 	}
 	if m.TrimPoint != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.TrimPoint))
+	}
+	if m.LastCleanEpoch != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.LastCleanEpoch))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -10841,6 +10857,25 @@ func (m *CheckSealResponse) UnmarshalVT(dAtA []byte) error {
 				}
 			}
 			m.Soft = bool(v != 0)
+		case 5:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field TrimPoint", wireType)
+			}
+			m.TrimPoint = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.TrimPoint |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -11144,6 +11179,25 @@ func (m *ProducerLookupResponse) UnmarshalVT(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.TrimPoint |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 4:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field LastCleanEpoch", wireType)
+			}
+			m.LastCleanEpoch = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.LastCleanEpoch |= uint32(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}
@@ -20635,6 +20689,25 @@ func (m *CheckSealResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 				}
 			}
 			m.Soft = bool(v != 0)
+		case 5:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field TrimPoint", wireType)
+			}
+			m.TrimPoint = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.TrimPoint |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -20938,6 +21011,25 @@ func (m *ProducerLookupResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.TrimPoint |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 4:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field LastCleanEpoch", wireType)
+			}
+			m.LastCleanEpoch = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.LastCleanEpoch |= uint32(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}

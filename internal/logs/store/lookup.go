@@ -34,7 +34,7 @@ func (s *Store) producerLookup(req *wire.ProducerLookupRequest) *wire.ProducerLo
 	id := logs.LogID(req.Log)
 	s.mu.Lock()
 	l := s.log(id)
-	trim := l.trim
+	trim, clean := l.trim, l.lce
 	doubted := s.doubted(l)
 	s.mu.Unlock()
 	from, to := max(logs.LSN(req.After), trim)+1, logs.LSN(req.To)
@@ -49,7 +49,7 @@ func (s *Store) producerLookup(req *wire.ProducerLookupRequest) *wire.ProducerLo
 		s.o.Logger.Error("logs/store: producer lookup", "log", id, "error", err)
 		return &wire.ProducerLookupResponse{Status: statusFailed}
 	}
-	a := &wire.ProducerLookupResponse{Entries: out, TrimPoint: uint64(trim)}
+	a := &wire.ProducerLookupResponse{Entries: out, TrimPoint: uint64(trim), LastCleanEpoch: uint32(clean)}
 	if from <= doubted {
 		a.Status = statusPartial
 	}

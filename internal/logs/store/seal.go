@@ -236,7 +236,7 @@ func (s *Store) CheckSeal(req *wire.CheckSealRequest, reply func(*wire.CheckSeal
 		if l.soft.epoch > by.epoch {
 			by, soft = l.soft, true
 		}
-		out.SealEpoch, out.SealedBy, out.Soft = uint32(by.epoch), uint64(by.by), soft
+		out.SealEpoch, out.SealedBy, out.Soft, out.TrimPoint = uint32(by.epoch), uint64(by.by), soft, uint64(l.trim)
 		if s.needsFence(l) {
 			s.askFence(l)
 			out.Status = statusPartial
