@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -25,6 +26,14 @@ func (c completionCmd) Run(app *kong.Application) error {
 		for _, f := range n.Flags {
 			flags[n.Name] = append(flags[n.Name], "--"+f.Name)
 		}
+		for _, sub := range n.Children { // their flags are not told apart
+			flags[n.Name] = append(flags[n.Name], sub.Name)
+			for _, f := range sub.Flags {
+				if !slices.Contains(flags[n.Name], "--"+f.Name) {
+					flags[n.Name] = append(flags[n.Name], "--"+f.Name)
+				}
+			}
+		}
 	}
 	switch c.Shell {
 	case "fish":
@@ -32,6 +41,9 @@ func (c completionCmd) Run(app *kong.Application) error {
 			fmt.Printf("complete -c braid -n __fish_use_subcommand -a %s -d %q\n", n.Name, n.Help)
 			for _, f := range n.Flags {
 				fmt.Printf("complete -c braid -n '__fish_seen_subcommand_from %s' -l %s -d %q\n", n.Name, f.Name, f.Help)
+			}
+			for _, sub := range n.Children {
+				fmt.Printf("complete -c braid -n '__fish_seen_subcommand_from %s' -a %s -d %q\n", n.Name, sub.Name, sub.Help)
 			}
 		}
 		return nil

@@ -92,7 +92,7 @@ func (r *logReport) examine(ctx context.Context, log *client.Log, info client.Lo
 	seq, err := log.Sequencer(ctx)
 	if !problem("sequencer", err) {
 		r.Sequencer = &logSequencerReport{
-			State: seq.State, Epoch: seq.Epoch, Next: seq.Next.String(), Released: seq.Released.String(), LastKnownGood: seq.LastKnownGood.String(),
+			State: seq.State, Epoch: seq.Epoch, Next: seq.Next.String(), Released: lsnText(seq.Released), LastKnownGood: lsnText(seq.LastKnownGood),
 			InFlight: seq.InFlight, Window: info.Attributes.GetMaxWritesInFlight(), Bytes: seq.BytesInFlight, Recovering: seq.Recovering,
 		}
 		for _, e := range seq.Epochs {
@@ -104,16 +104,24 @@ func (r *logReport) examine(ctx context.Context, log *client.Log, info client.Lo
 		}
 		tail, err := log.TailAttributes(ctx)
 		if !problem("tail", err) {
-			r.Tail = &logTailReport{LSN: tail.LSN.String(), Time: tail.Timestamp.UTC(), Records: tail.Count}
+			r.Tail = &logTailReport{LSN: lsnText(tail.LSN), Time: tail.Timestamp.UTC(), Records: tail.Count}
 		}
 	}
 	head, err := log.HeadAttributes(ctx)
 	if !problem("trim point", err) {
-		r.TrimPoint = head.TrimPoint.String()
+		r.TrimPoint = lsnText(head.TrimPoint)
 	}
 	if size, err := log.DataSize(ctx, time.Time{}, time.Time{}); !problem("size", err) {
 		r.Bytes = &size
 	}
+}
+
+// lsnText prints an LSN of something that there may not be yet.
+func lsnText(l client.LSN) string {
+	if l < 1<<32 {
+		return "none"
+	}
+	return l.String()
 }
 
 func replicationText(r *client.Replication) string {

@@ -67,7 +67,7 @@ func run(args []string) int {
 		return exitUsage
 	}
 	if err := ctx.Run(parser.Model); err != nil {
-		fmt.Fprintln(os.Stderr, "braid:", err)
+		fmt.Fprintln(os.Stderr, "braid:", strings.TrimPrefix(err.Error(), "braid: ")) // the client says so too
 		var usage *usageError
 		if errors.As(err, &usage) {
 			return exitUsage
