@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"unicode/utf8"
@@ -35,6 +36,17 @@ func encodeEntry(enc *json.Encoder, p *plan, e client.Entry) {
 		panic("BUG: " + err.Error())
 	}
 }
+
+// encoder writes values into b, each on a line of its own.
+func encoder(b *bytes.Buffer) *json.Encoder {
+	enc := json.NewEncoder(b)
+	enc.SetEscapeHTML(false)
+	return enc
+}
+
+// join takes back the end of the line that an encoder wrote: the value is part of
+// a larger one.
+func join(b *bytes.Buffer) { b.Truncate(b.Len() - 1) }
 
 // The kinds of frames (docs/formats/http-frames.md).
 const (

@@ -143,6 +143,7 @@ func (f *fakeNode) answer(m rpc.Method, req rpc.Message) (rpc.Message, error) {
 		id := uint64(len(f.streams) + 1)
 		f.streams[id] = &fakeStream{r, r.From}
 		f.reading++
+		f.released.Broadcast()
 		return &wire.ReadStartResponse{Stream: id, FilterVersion: r.FilterVersion, LastReleased: f.tail(client.LogID(r.Log))}, nil
 	case *wire.ReadStopRequest:
 		if f.streams[r.Stream] != nil {

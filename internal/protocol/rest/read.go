@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"time"
@@ -190,8 +191,7 @@ func (src *source) page() page {
 // readPage answers with all entries at once: up to the limit, or Options.AnswerBytes.
 func (s *Server) readPage(w http.ResponseWriter, id client.LogID, src *source) error {
 	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
+	enc := encoder(&b)
 	b.WriteString(`{"entries":[`)
 	for first := true; b.Len() < s.opts.AnswerBytes; first = false {
 		e, err := src.take()
@@ -211,14 +211,13 @@ func (s *Server) readPage(w http.ResponseWriter, id client.LogID, src *source) e
 			b.WriteByte(',')
 		}
 		encodeEntry(enc, src.plan, e)
+		join(&b)
 	}
-	b.WriteString(`],"log":`)
-	enc.Encode(id)
+	fmt.Fprintf(&b, `],"log":%d,`, id)
 	tail, err := json.Marshal(src.page())
 	if err != nil {
 		panic("BUG: " + err.Error())
 	}
-	b.WriteByte(',')
 	b.Write(tail[1:])
 	b.WriteByte('\n')
 	s.answerBytes(w, http.StatusOK, b.Bytes())

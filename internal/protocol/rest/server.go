@@ -2,7 +2,6 @@ package rest
 
 import (
 	"bytes"
-	"encoding/json"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -147,9 +146,7 @@ func (s *Server) takeWithin(w http.ResponseWriter) {
 // answer writes a whole answer as JSON.
 func (s *Server) answer(w http.ResponseWriter, code int, body any) {
 	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(body); err != nil {
+	if err := encoder(&b).Encode(body); err != nil {
 		panic("BUG: " + err.Error())
 	}
 	s.answerBytes(w, code, b.Bytes())

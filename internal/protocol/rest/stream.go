@@ -30,8 +30,7 @@ type streamer struct {
 // what went wrong. Until the first entry an error is an answer like others.
 func (s *Server) stream(w http.ResponseWriter, src *source) error {
 	t := &streamer{server: s, w: w, flusher: http.NewResponseController(w), src: src}
-	t.lines = json.NewEncoder(&t.batch)
-	t.lines.SetEscapeHTML(false)
+	t.lines = encoder(&t.batch)
 	if src.plan.follow { // who follows wants to know that he does
 		if err := t.flush(); err != nil {
 			return nil

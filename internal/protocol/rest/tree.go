@@ -101,8 +101,7 @@ func (s *Server) describeTree(w http.ResponseWriter, r *request, attributes bool
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusOK)
 	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
+	enc := encoder(&b)
 	b.WriteString(`{"logs":[`)
 	for i, info := range list {
 		if i > 0 {
@@ -111,6 +110,7 @@ func (s *Server) describeTree(w http.ResponseWriter, r *request, attributes bool
 		if err := enc.Encode(infoOf(info, attributes)); err != nil {
 			panic("BUG: " + err.Error())
 		}
+		join(&b)
 		if b.Len() < streamBytes {
 			continue
 		}
