@@ -103,13 +103,16 @@ type Config struct {
 	StickyBytes int64         // of a block of one copyset: default 32 MiB
 	StickyFor   time.Duration // default 10 min
 
-	BufferMax      int           // appends that wait in a log: default 10,000
-	AppenderBytes  int64         // payloads of all appends on the node: default 600 MB
-	HeldMax        int           // appends held behind a lookup, per producer: default 1,000
-	RememberedMax  int           // explicit producers: sequences kept with their LSNs, at least: default 8
-	SessionIdleFor time.Duration // until a silent producer is forgotten: default 2 min
-	DoubtAfter     time.Duration // an append that waited so long counts as a retry: default 500 ms, below clients' time-outs
-	SessionsMax    int           // producers remembered in a log: default 100,000
+	BufferMax     int   // appends that wait in a log: default 10,000
+	AppenderBytes int64 // of all appends on the node: default 600 MB; beyond, none is taken
+	// AppenderBytesSoft is where appends may no longer wait, for an epoch, a copyset
+	// or a lookup. Default 5/6 of AppenderBytes.
+	AppenderBytesSoft int64
+	HeldMax           int           // appends held behind a lookup, per producer: default 1,000
+	RememberedMax     int           // explicit producers: sequences kept with their LSNs, at least: default 8
+	SessionIdleFor    time.Duration // until a silent producer is forgotten: default 2 min
+	DoubtAfter        time.Duration // an append that waited so long counts as a retry: default 500 ms, below clients' time-outs
+	SessionsMax       int           // producers remembered in a log: default 100,000
 
 	ReactivationLimit int           // per log and second: default 5
 	ActivationsMax    int           // at a time, per loop: default 256
@@ -183,6 +186,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.AppenderBytes == 0 {
 		c.AppenderBytes = 600 << 20
+	}
+	if c.AppenderBytesSoft == 0 {
+		c.AppenderBytesSoft = c.AppenderBytes - c.AppenderBytes/6
 	}
 	if c.ESNMax == 0 {
 		c.ESNMax = logs.ESNMax - 1

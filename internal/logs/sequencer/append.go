@@ -41,8 +41,11 @@ func (s *sequencer) admit(p *pending) bool {
 	}
 	switch {
 	case p.gathered == nil:
-		if s.settled(p) || s.gather(p) {
+		if s.settled(p) {
 			return true
+		}
+		if done, wait := s.gather(p); done || wait {
+			return done
 		}
 	case p.gathered.epoch != s.cur.epoch:
 		s.dissolve(p.gathered)
@@ -67,17 +70,20 @@ func (c *core) check(p *pending) *sequencer {
 	case c.cluster.Isolated:
 		c.refuse(p, wire.LogStatus_LOG_STATUS_ISOLATED, "the node cannot see a majority of the cluster")
 		return nil
-	case p.bad != "":
+	}
+	s := c.logs[log]
+	if p.bad != "" {
+		s.refuseForGood(p, wire.LogStatus_LOG_STATUS_BAD_PAYLOAD, 0)
 		c.refuse(p, wire.LogStatus_LOG_STATUS_BAD_PAYLOAD, p.bad)
 		return nil
 	}
-	s := c.logs[log]
 	attrs, ok := c.attributes(log)
 	switch {
 	case !ok || !log.Valid():
 		c.refuse(p, wire.LogStatus_LOG_STATUS_NOT_FOUND, "no such log")
 		return nil
 	case len(req.Payload) > int(attrs.GetMaxPayloadBytes()):
+		s.refuseForGood(p, wire.LogStatus_LOG_STATUS_TOO_LARGE, 0)
 		c.refuse(p, wire.LogStatus_LOG_STATUS_TOO_LARGE, tooLarge(len(req.Payload), attrs.GetMaxPayloadBytes()))
 		return nil
 	}
@@ -200,6 +206,7 @@ func (s *sequencer) conditionHolds(p *pending) bool {
 	if logs.LSN(p.req.ExpectTail) == tail {
 		return true
 	}
+	s.refuseForGood(p, wire.LogStatus_LOG_STATUS_CONDITION_FAILED, tail)
 	s.c.answer(p.reply, &wire.AppendResponse{Status: wire.LogStatus_LOG_STATUS_CONDITION_FAILED, Tail: uint64(tail), Log: p.req.Log,
 		Epoch: uint32(s.cur.epoch), Message: "the tail is " + tail.String()})
 	return false

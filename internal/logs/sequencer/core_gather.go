@@ -23,39 +23,53 @@ type gathering struct {
 	epoch logs.Epoch
 }
 
-// gather is step 4: true if the append waits in a batch, or was answered. What
-// cannot share a record closes the batch before it.
-func (s *sequencer) gather(p *pending) bool {
+// gather is step 4: done if the append is in a batch, or was answered; wait if a
+// batch before it has to wait. What cannot share a record closes the batch before it.
+func (s *sequencer) gather(p *pending) (done, wait bool) {
 	a := s.attrs
 	if !a.GetSequencerBatching() {
-		if s.gathered != nil {
-			s.flushGathered()
-		}
-		return false
+		return s.closeBefore(p)
 	}
 	alone := p.req.Flags&(logs.AppendConditional|logs.AppendProbe) != 0 || p.req.FindKey != nil || p.req.FilterKey != nil ||
 		len(p.req.Payload) >= passThrough(a)
 	body := logs.BatchedSize(len(p.req.Payload))
 	if g := s.gathered; g != nil && (alone || !g.builder.Fits(int(p.count), body) ||
 		logs.BatchSize(g.builder.Bytes()+body) > int(a.GetMaxPayloadBytes())) {
-		s.flushGathered()
+		if done, wait := s.closeBefore(p); done || wait {
+			return done, wait
+		}
 	}
 	if alone {
-		return false
+		return false, false
 	}
 	if !s.c.room(p.size()) || s.gathered == nil && s.cur.full(p.size()) != "" {
 		s.c.m.SeqNoBufs.Add(1)
 		s.refuse(p, wire.LogStatus_LOG_STATUS_SEQNOBUFS, "the log has as much in flight as it may")
-		return true
+		return true, false
 	}
 	if !s.join(p) {
 		s.refuse(p, wire.LogStatus_LOG_STATUS_BAD_PAYLOAD, "a batch that is not whole")
-		return true
+		return true, false
 	}
-	if s.gathered.builder.Bytes() >= int(a.GetSequencerBatchingBytes()) {
+	if s.gathered.builder.Bytes() >= int(a.GetSequencerBatchingBytes()) || s.c.tight() {
 		s.flushGathered()
 	}
-	return true
+	return true, false
+}
+
+// closeBefore lets the batch go that is open, before an append which does not
+// join it. If the batch was refused, so may the append have to be (Q9).
+func (s *sequencer) closeBefore(p *pending) (done, wait bool) {
+	if s.gathered == nil {
+		return false, false
+	}
+	if !s.flushGathered() {
+		return false, true
+	}
+	if p.req.Producer != 0 && p.req.Flags&(logs.AppendProducer|logs.AppendProbe) == 0 {
+		return s.outOfOrder(s.session(p.req.Producer), p), false
+	}
+	return false, false
 }
 
 // passThrough is the size from which on a payload gains nothing by batching.
@@ -98,17 +112,20 @@ func (s *sequencer) join(p *pending) bool {
 	return true
 }
 
-// flushGathered closes the batch: it goes on as one append.
-func (s *sequencer) flushGathered() {
+// flushGathered closes the batch: it goes on as one append, before all that waits,
+// for that came later; false: it waits itself.
+func (s *sequencer) flushGathered() bool {
 	g := s.gathered
 	if g == nil {
-		return
+		return true
 	}
 	s.gathered = nil
 	p := pending{req: g.request(s), count: uint32(g.builder.Count()), arrived: g.began, gathered: g}
-	if len(s.buffer) > 0 || !s.admit(&p) {
-		s.enqueue(p)
+	if s.admit(&p) {
+		return true
 	}
+	s.enqueueAt(s.drainAt, p)
+	return false
 }
 
 // request makes the append that stands for all that were gathered.

@@ -2,6 +2,7 @@ package sequencer
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/braiddb/braid/internal/catalog"
@@ -31,7 +32,8 @@ type sequencer struct {
 	failure  *failure
 
 	buffer   []pending // wait for an epoch or for a copyset, in order of arrival
-	draining bool      // the buffer is being emptied: what is admitted now waits no more
+	draining bool      // the buffer is being emptied
+	drainAt  int       // what was admitted of it so far
 	sessions map[uint64]*session
 	gathered *gathering
 	lookups  []*lookup
@@ -41,6 +43,7 @@ type sequencer struct {
 	// there (Q6).
 	forgotten logs.LSN
 	released  logs.LSN
+	trimmed   logs.LSN // the highest trim point that shards told of
 	// Activations of the present second, for the limit.
 	bumpsSince time.Duration
 	bumps      int32
@@ -119,14 +122,16 @@ func (s *sequencer) ring(kind timerKind) {
 }
 
 // enqueue lets an append wait for an epoch or a copyset.
-func (s *sequencer) enqueue(p pending) {
+func (s *sequencer) enqueue(p pending) { s.enqueueAt(len(s.buffer), p) }
+
+func (s *sequencer) enqueueAt(i int, p pending) {
 	size := p.size()
-	if len(s.buffer) >= s.c.cfg.BufferMax || !s.c.room(size) {
+	if len(s.buffer) >= s.c.cfg.BufferMax || !s.c.roomToWait(size) {
 		s.refuse(&p, wire.LogStatus_LOG_STATUS_SEQNOBUFS, "too many appends wait for "+s.waitsFor())
 		return
 	}
 	s.c.share.bytes.Add(size)
-	s.buffer = append(s.buffer, p)
+	s.buffer = slices.Insert(s.buffer, i, p)
 	s.c.m.Buffered.Add(1)
 	s.arm(timerBuffer, s.c.cfg.AppendWait)
 }
@@ -136,18 +141,21 @@ func (s *sequencer) drainBuffer() {
 	if s.draining {
 		return
 	}
-	s.draining = true
-	n := 0
-	for n < len(s.buffer) && s.admit(&s.buffer[n]) {
-		s.c.share.bytes.Add(-s.buffer[n].size())
-		s.buffer[n] = pending{}
-		n++
+	s.draining, s.drainAt = true, 0
+	for s.drainAt < len(s.buffer) {
+		p := s.buffer[s.drainAt] // a batch may be put before it
+		if !s.admit(&p) {
+			break
+		}
+		s.c.share.bytes.Add(-p.size())
+		s.buffer[s.drainAt] = pending{}
+		s.drainAt++
 	}
-	s.buffer = s.buffer[n:]
+	s.buffer = s.buffer[s.drainAt:]
 	if len(s.buffer) == 0 {
 		s.buffer = nil
 	}
-	s.draining = false
+	s.draining, s.drainAt = false, 0
 }
 
 // lookAtBuffer tells those that waited too long what they waited for, and tries
@@ -259,6 +267,15 @@ func (p *pending) size() int64 { return int64(len(p.req.Payload)) + appenderOver
 const appenderOverhead = 512
 
 func (c *core) room(size int64) bool { return c.share.bytes.Load()+size <= c.cfg.AppenderBytes }
+
+// roomToWait is for what has no LSN yet: waiting ends at the soft limit, so that
+// logs which cannot be written leave room for those that can.
+func (c *core) roomToWait(size int64) bool {
+	return c.share.bytes.Load()+size <= c.cfg.AppenderBytesSoft
+}
+
+// tight says that memory is short: batches do not linger.
+func (c *core) tight() bool { return c.share.bytes.Load() > c.cfg.AppenderBytesSoft }
 
 // wakeWaiting lets everything look again that waits for a copyset.
 func (c *core) wakeWaiting() {

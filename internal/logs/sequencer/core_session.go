@@ -36,12 +36,13 @@ type session struct {
 	last      uint64 // the last sequence taken, of an explicit producer
 }
 
-// entry is one append: under way (a) or stored.
+// entry is one append: under way (a), stored, or refused for good.
 type entry struct {
 	sequence uint64
-	lsn      logs.LSN
+	lsn      logs.LSN // refused: the tail that was told
 	ms       int64
 	a        *appender
+	refused  wire.LogStatus // OK: it was not
 }
 
 func (ss *session) find(seq uint64) (int, bool) {
@@ -168,8 +169,12 @@ func (s *sequencer) known(ss *session, p *pending) bool {
 	if i, found := ss.find(req.Sequence); found {
 		s.c.m.Duplicates.Add(1)
 		e := &ss.entries[i]
-		if e.a != nil {
+		switch {
+		case e.a != nil:
 			e.a.more = append(e.a.more, waiter{p.reply, req})
+			return true
+		case e.refused != wire.LogStatus_LOG_STATUS_OK:
+			s.c.answer(p.reply, &wire.AppendResponse{Status: e.refused, Tail: uint64(e.lsn), Log: req.Log, Message: "so it was answered before"})
 			return true
 		}
 		s.c.answer(p.reply, &wire.AppendResponse{Lsn: uint64(e.lsn), TimestampMs: e.ms, Epoch: uint32(e.lsn.Epoch()), Log: req.Log})
@@ -181,7 +186,9 @@ func (s *sequencer) known(ss *session, p *pending) bool {
 		s.c.answer(p.reply, &wire.AppendResponse{Status: wire.LogStatus_LOG_STATUS_SEQUENCE_STALE, Sequence: ss.first - 1, Log: req.Log,
 			Message: fmt.Sprintf("its producer has had an answer to append %d", req.Sequence)})
 		return true
-	case req.Flags&logs.AppendProducer == 0, req.Sequence == ss.last+1:
+	case req.Flags&logs.AppendProducer == 0:
+		return s.outOfOrder(ss, p)
+	case req.Sequence == ss.last+1:
 		return false
 	case len(ss.entries) > 0 && req.Sequence > ss.entries[0].sequence && req.Sequence < ss.last:
 		return false // became a hole while later ones were kept
@@ -193,6 +200,44 @@ func (s *sequencer) known(ss *session, p *pending) bool {
 	s.c.answer(p.reply, &wire.AppendResponse{Status: st, Sequence: ss.last, Log: req.Log,
 		Message: fmt.Sprintf("the last sequence taken of producer %d is %d", req.Producer, ss.last)})
 	return true
+}
+
+// outOfOrder is the order fence (Q9): an append is not taken while one before it,
+// which its client has no answer for, was refused here or never came. The client
+// sends both again, in order.
+func (s *sequencer) outOfOrder(ss *session, p *pending) bool {
+	if s.follows(ss, p.req) {
+		return false
+	}
+	s.c.m.OutOfOrder.Add(1)
+	s.c.refuse(p, wire.LogStatus_LOG_STATUS_SEQUENCE_GAP,
+		fmt.Sprintf("append %d waits for one before it, from %d on, that was not taken here", p.req.Sequence, max(ss.first, p.req.FirstRunning)))
+	return true
+}
+
+// follows says whether all appends before one that have no answer are known here:
+// under way, stored, or refused for good. Clients number without gaps.
+func (s *sequencer) follows(ss *session, req *wire.AppendRequest) bool {
+	first := max(ss.first, req.FirstRunning, 1)
+	if req.Sequence <= first {
+		return true
+	}
+	i, _ := ss.find(first)
+	j, _ := ss.find(req.Sequence)
+	return uint64(j-i) == req.Sequence-first
+}
+
+// refuseForGood notes that a client's append got an answer that it will not ask
+// again after: those behind it may pass.
+func (s *sequencer) refuseForGood(p *pending, st wire.LogStatus, tail logs.LSN) {
+	req := p.req
+	if s == nil || req.Producer == 0 || req.Flags&(logs.AppendProducer|logs.AppendProbe) != 0 {
+		return
+	}
+	ss := s.session(req.Producer)
+	if _, found := ss.find(req.Sequence); !found && req.Sequence >= ss.first && s.follows(ss, req) {
+		ss.put(entry{sequence: req.Sequence, refused: st, lsn: tail})
+	}
 }
 
 // remember keeps an append that has just begun.
@@ -254,7 +299,7 @@ func (s *sequencer) dropLookup(ss *session) {
 
 // hold lets an append wait behind what its producer's fate depends on.
 func (s *sequencer) hold(ss *session, p *pending) {
-	if len(ss.held) >= s.c.cfg.HeldMax || !s.c.room(p.size()) {
+	if len(ss.held) >= s.c.cfg.HeldMax || !s.c.roomToWait(p.size()) {
 		s.refuse(p, wire.LogStatus_LOG_STATUS_SEQNOBUFS, "too many appends of the producer wait for the recovery of earlier epochs")
 		return
 	}
@@ -287,10 +332,12 @@ func (s *sequencer) resume(ss *session) {
 		}
 		ss.held = ss.held[1:]
 		s.c.share.bytes.Add(-p.size())
-		if s.known(ss, &p) || s.gather(&p) {
+		if s.known(ss, &p) {
 			continue
 		}
-		if len(s.buffer) > 0 || !s.begin(&p) {
+		if done, wait := s.gather(&p); done {
+			continue
+		} else if wait || len(s.buffer) > 0 || !s.begin(&p) {
 			s.enqueue(p)
 		}
 	}
@@ -373,7 +420,9 @@ func (s *sequencer) forget(ss *session) bool {
 		if e.a != nil {
 			return false
 		}
-		high = max(high, e.lsn)
+		if e.refused == wire.LogStatus_LOG_STATUS_OK {
+			high = max(high, e.lsn)
+		}
 	}
 	if s.cur != nil && high > logs.MakeLSN(s.cur.epoch, s.cur.lng) {
 		return false
@@ -482,8 +531,24 @@ func (s *sequencer) askShard(l *lookup, sh logs.ShardID) {
 		if s.gone || l.ss.lookup != l || err != nil || !ok || r.Status != wire.LogStatus_LOG_STATUS_OK {
 			return // asked again when the timer rings
 		}
+		s.trimmed = max(s.trimmed, logs.LSN(r.TrimPoint))
+		if s.unclean(r) {
+			return
+		}
 		s.foundOn(l, sh, r)
 	})
+}
+
+// unclean says whether a shard holds something of an epoch that was recovered
+// without it: until it has purged that, it may tell of copies that a hole was put
+// in the place of, and the index by producer does not know holes.
+func (s *sequencer) unclean(r *wire.ProducerLookupResponse) bool {
+	for _, e := range r.Entries {
+		if at := logs.LSN(e.Lsn).Epoch(); at > logs.Epoch(r.LastCleanEpoch) && at < s.cur.epoch {
+			return true
+		}
+	}
+	return false
 }
 
 // foundOn merges one shard's answer: of several copies of an LSN the one of
@@ -520,7 +585,7 @@ func (s *sequencer) foundAll(l *lookup) {
 			if e.Flags&(logs.FlagHole|logs.FlagBridge) != 0 || e.Sequence == 0 {
 				continue
 			}
-			if i, found := ss.find(e.Sequence); !found || ss.entries[i].a == nil && ss.entries[i].lsn > lsn {
+			if i, found := ss.find(e.Sequence); !found || ss.entries[i].a == nil && ss.entries[i].refused == wire.LogStatus_LOG_STATUS_OK && ss.entries[i].lsn > lsn {
 				ss.put(entry{sequence: e.Sequence, lsn: lsn, ms: e.TimestampMs})
 			}
 		}

@@ -108,7 +108,8 @@ func (h *shardHealth) probed(answer any, err error) {
 	switch {
 	case err != nil || !ok:
 		h.put(h.ban, h.c.banFor(h.ban))
-	case r.Status == wire.LogStatus_LOG_STATUS_OK || r.Status == wire.LogStatus_LOG_STATUS_NOT_FOUND:
+	case r.Status == wire.LogStatus_LOG_STATUS_OK, r.Status == wire.LogStatus_LOG_STATUS_NOT_FOUND,
+		r.Status == wire.LogStatus_LOG_STATUS_PARTIAL: // it lives; what it may have lost is of the past
 		h.free()
 	default:
 		h.probing = false

@@ -167,6 +167,8 @@ func (s *sequencer) checkSeal(q *stateRequest) {
 				q.failed++
 			case logs.Epoch(a.SealEpoch) >= r.epoch:
 				r.preemptedBy(catalog.NodeID(a.SealedBy), logs.Epoch(a.SealEpoch))
+			default:
+				s.trimmed = max(s.trimmed, logs.LSN(a.TrimPoint))
 			}
 			if q.asking == 0 && !s.gone {
 				q.checked = q.failed == 0 && s.cur == r
@@ -178,7 +180,7 @@ func (s *sequencer) checkSeal(q *stateRequest) {
 
 // describe is what there is to say.
 func (s *sequencer) describe(q *stateRequest, st wire.LogStatus) *wire.SequencerStateResponse {
-	out := &wire.SequencerStateResponse{Status: st, State: s.state.String(), LastReleased: uint64(s.released), NodesPreemptedBy: uint64(s.preempt.by)}
+	out := &wire.SequencerStateResponse{Status: st, State: s.state.String(), LastReleased: uint64(s.released), TrimPoint: uint64(s.trimmed), NodesPreemptedBy: uint64(s.preempt.by)}
 	if s.act != nil {
 		out.Message = s.act.trouble
 	}

@@ -44,6 +44,11 @@
 //	    cluster, and the log is refused (EPOCH_REGRESSED).
 //	Q8. Recovery of earlier epochs begins when the old reign on this node has
 //	    drained, or after Config.DrainTimeout: a node does not fence itself out.
+//	Q9. An append of a client session gets an LSN only when every append of the
+//	    session before it that has no answer yet is under way, stored or refused
+//	    for good here. So LSNs follow the order of a session's appends, but for one
+//	    case: a record that an epoch gave an LSN and that a newer epoch fenced off
+//	    is appended anew, behind what was fully stored meanwhile.
 //
 // Differences from LogDevice. A STORED means an fsync, so the first wave's timer
 // is not 10 ms but twice the slowest answer of late, at least
@@ -52,7 +57,11 @@
 // them, and the graylist yields only when no copyset is left without it. Appends
 // that find no copyset wait, without an LSN, and are told what is missing.
 // CANCELLED does not exist: see Q6. Releases are sent when a log falls quiet, so
-// that periodic ones only mend what was lost.
+// that periodic ones only mend what was lost. Of the two limits on the memory of
+// appends the hard one (Config.AppenderBytes) refuses everything; the soft one, five
+// sixths of it, refuses what would only wait, and closes batches at once: appends to
+// a log that cannot be written now do not take what the others need. Records in
+// flight are bounded by the hard one alone, for nothing makes them leave sooner.
 //
 // It does not read records, decide what an earlier epoch held (recovery), or
 // know where an epoch store lives.

@@ -24,6 +24,7 @@ type Metrics struct {
 	Buffered         atomic.Uint64 // appends that waited for an epoch or a copyset
 	Held             atomic.Uint64 // appends that waited for recovery or a look-up of their producer
 	Duplicates       atomic.Uint64 // appends that were known already
+	OutOfOrder       atomic.Uint64 // appends refused because one before them was not taken
 	Lookups          atomic.Uint64 // look-ups of producers on storage nodes
 	BatchesMade      atomic.Uint64 // records made of several appends
 	Stores           atomic.Uint64 // copies asked for

@@ -554,7 +554,7 @@ func TestALogThatCannotBeReplicatedWaits(t *testing.T) {
 	}
 }
 
-func TestStorageWeightsAndScopes(t *testing.T) {
+func TestCopysetsSpanRacks(t *testing.T) {
 	w := newWorld(t, 1, 6, Config{})
 	w.with(func(a *catalog.LogAttributes) { a.Replication = &catalog.Replication{Node: 3, Rack: 2} })
 	n := w.home(5)
@@ -574,6 +574,39 @@ func TestStorageWeightsAndScopes(t *testing.T) {
 		}
 		if len(racks) != 2 || racks[true]+racks[false] != 3 {
 			t.Fatalf("%s: %v", lsn, racks)
+		}
+	}
+}
+
+// TestStorageWeights has shards of weights 1, 2 and 4, twice, keep their share of
+// the copies.
+func TestStorageWeights(t *testing.T) {
+	w := newWorld(t, 1, 6, Config{})
+	weights := []float64{1, 2, 4}
+	n := w.home(5)
+	view := w.look(n.id)
+	for i := range view.Nodes {
+		view.Nodes[i].StorageWeight = weights[i%3]
+	}
+	n.view = view
+	n.step(event{kind: evCluster})
+	w.appendOK(t, n, request(5, "x"))
+	r := n.core.logs[5].cur
+	copies := make(map[logs.ShardID]float64)
+	const picks = 50_000
+	for range picks {
+		copyset, found := r.copyset(100)
+		if !found {
+			t.Fatal("no copyset")
+		}
+		for _, sh := range copyset {
+			copies[sh]++
+		}
+	}
+	for i, id := range w.order {
+		want := 2 * picks * weights[i%3] / 14
+		if got := copies[logs.MakeShard(id, 0)]; got < 0.95*want || got > 1.05*want {
+			t.Errorf("weight %v keeps %v copies, its share is %.0f", weights[i%3], got, want)
 		}
 	}
 }

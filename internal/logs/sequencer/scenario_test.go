@@ -105,6 +105,35 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 }
 
+// TestWaitingEndsAtTheSoftLimit fills memory with appends to a log that has no
+// copyset; another log takes appends all the same.
+func TestWaitingEndsAtTheSoftLimit(t *testing.T) {
+	w := newWorld(t, 1, 3, Config{AppenderBytes: 12_000})
+	n := w.home(5)
+	for _, log := range []logs.LogID{5, 6} {
+		r := request(log, "first")
+		r.Flags = logs.AppendNoRedirect
+		n.append(r)
+	}
+	w.run(time.Second)
+	n.core.logs[5].cur.set = &replicaSet{barren: true, replication: w.attrs.Replication}
+	big := strings.Repeat("x", 1000)
+	waiting := 0
+	for range 20 {
+		if n.append(request(5, big)).status() == "none" {
+			waiting++
+		}
+	}
+	if left := n.share.bytes.Load(); waiting == 0 || left > 10_000 || left < 8_000 {
+		t.Errorf("%d appends wait with %d bytes, the soft limit is 10000", waiting, left)
+	}
+	r := request(6, big)
+	r.Flags = logs.AppendNoRedirect
+	g := n.append(r)
+	w.run(100 * time.Millisecond)
+	g.want(t, "OK")
+}
+
 func TestOutOfOrderAcknowledgementInOrderRelease(t *testing.T) {
 	w := newWorld(t, 1, 3, Config{StoreTimeout: time.Minute, ReleaseQuiet: time.Millisecond})
 	n := w.home(5)
@@ -275,6 +304,47 @@ func TestWavesAmendWhoHasACopy(t *testing.T) {
 		}
 		if amend := len(last.Payload) == 0; amend == (id == bad.id) {
 			t.Errorf("N%d: amended %v", id, amend)
+		}
+	}
+	w.whole(t)
+}
+
+// TestAnAmendThatFindsNothing has a shard forget the copy that a later wave only
+// amends there: it refuses, and gets the payload once it is asked again.
+func TestAnAmendThatFindsNothing(t *testing.T) {
+	w := newWorld(t, 1, 3, Config{UnroutableFor: 50 * time.Millisecond})
+	w.with(func(a *catalog.LogAttributes) { a.Replication = &catalog.Replication{Node: 3} })
+	n := w.home(5)
+	n.append(request(5, "first"))
+	w.run(time.Second)
+	bad, forgetful := w.nodes[w.order[0]], w.nodes[w.order[1]]
+	tries, amends := 0, 0
+	w.data(bad, func(*wire.Store) wire.LogStatus {
+		if tries++; tries == 1 {
+			return dropped
+		}
+		return ok
+	})
+	w.data(forgetful, func(st *wire.Store) wire.LogStatus {
+		if st.Amend && amends == 0 {
+			amends++
+			delete(forgetful.log(5).copies, logs.LSN(st.Record.Lsn))
+		}
+		return ok
+	})
+	g := n.append(request(5, "payload"))
+	w.run(10 * time.Second)
+	lsn := logs.LSN(g.want(t, "OK").Lsn)
+	if amends != 1 {
+		t.Fatal("nothing was amended")
+	}
+	for _, id := range w.order {
+		whole := false
+		for _, c := range w.nodes[id].log(5).copies[lsn] {
+			whole = whole || len(c.Payload) > 0
+		}
+		if !whole {
+			t.Errorf("N%d has no payload", id)
 		}
 	}
 	w.whole(t)

@@ -235,7 +235,7 @@ func simulate(t testing.TB, seed uint64) (*world, []*simClient) {
 		c := &simClient{w: w, id: uint64(i + 1), log: 5, left: 60, explicit: i == 3 && seed%2 == 1, running: make(map[uint64]*simAppend),
 			done: make(map[uint64]logs.LSN), payloads: make(map[uint64]string)}
 		clients = append(clients, c)
-		for range 1 + i%3 {
+		for range 2 + 2*(i%3) {
 			w.after(w.delay(), c.begin)
 		}
 	}
@@ -301,11 +301,26 @@ func checkEnd(w *world, clients []*simClient) {
 				w.fault("Q6: append %s, acknowledged as %s, is at %v", payload, at, found)
 			}
 		}
+		w.checkFence(c)
 		if len(c.done) != 60 {
 			w.fault("client %d: %d appends", c.id, len(c.done))
 		}
 	}
 	w.counts(log)
+}
+
+// checkFence: a session's appends were given LSNs in order (Q9), and only one that a
+// newer epoch fenced off may have ended behind one that followed it.
+func (w *world) checkFence(c *simClient) {
+	for seq := uint64(2); seq <= c.next; seq++ {
+		a, b := w.first[c.payloads[seq-1]], w.first[c.payloads[seq]]
+		switch {
+		case a > b || a == b && a.Epoch() == 0:
+			w.fault("Q9: append %s was first given %s, the one before it %s", c.payloads[seq], b, a)
+		case c.done[seq-1] == a && c.done[seq-1] > c.done[seq]:
+			w.fault("Q9: append %s is at %s, the one before it at %s", c.payloads[seq], c.done[seq], a)
+		}
+	}
 }
 
 // counts: the number of payloads before a record grows with its LSN.

@@ -23,14 +23,16 @@ import (
 // is to be read.
 //
 //	start nodes=3 [copies=2] [window=8] [batching] [sticky]   the cluster, all of it alive
-//	append a b [retry] [after=e1n2] [producer=7 seq=1] [seen=2] [stay] [tail=e1n2] [explicit]
+//	append a b [retry] [after=e1n2] [producer=7 seq=1 first=1] [seen=2] [stay] [tail=e1n2] [explicit]
+//	                          seq is that of the first; the others count up
 //	store empty | has next=3 clean=1 [written] [copies=2] | lost | conflict | silent
 //	                          the epoch store's answer to the oldest question
 //	seals [epoch=4 by=2]      all shards that were asked for seals or metadata answer
 //	stored e1n1 [from=2] [as=NO_SPACE] [wave=1] [seal=3 by=2] [soft] [meta]
 //	                          a shard's answer; without from, all of the wave's
 //	recovered [tail=e1n5 count=5] [by=2 seal=3]
-//	found [e1n2=1 ...]        every shard asked for a producer answers: LSN=sequence
+//	found [e1n2=1 ...] [on=2] [clean=1]
+//	                          every shard asked for a producer answers: LSN=sequence
 //	wait ms=100               time passes, timer by timer
 //	dead node=2 | alive node=2
 //	state                     what there is to see
@@ -116,7 +118,11 @@ func (x *talk) command(t *testing.T, d *datadriven.TestData) string {
 			if word == "retry" || word == "stay" || word == "explicit" {
 				continue
 			}
-			ev = append(ev, event{kind: evAppend, append: x.pending(word, arg, has)})
+			p := x.pending(word, arg, has)
+			if p.req.Producer != 0 {
+				p.req.Sequence += uint64(len(ev))
+			}
+			ev = append(ev, event{kind: evAppend, append: p})
 		}
 		x.step(ev...)
 	case "store":
@@ -129,9 +135,18 @@ func (x *talk) command(t *testing.T, d *datadriven.TestData) string {
 			return &wire.CheckSealResponse{SealEpoch: uint32(x.number(arg["epoch"])), SealedBy: uint64(x.number(arg["by"]))}
 		})
 	case "found":
-		x.answerShards(func(shardCall) any {
-			r := &wire.ProducerLookupResponse{}
+		x.answerShards(func(q shardCall) any {
+			r := &wire.ProducerLookupResponse{LastCleanEpoch: uint32(logs.EpochMax)}
+			if has("clean") {
+				r.LastCleanEpoch = uint32(x.number(arg["clean"]))
+			}
+			if n := x.number(arg["on"]); n != 0 && catalog.NodeID(n) != q.shard.Node() {
+				return r
+			}
 			for k, v := range arg {
+				if k == "clean" || k == "on" {
+					continue
+				}
 				r.Entries = append(r.Entries, &wire.ProducerEntry{Lsn: uint64(x.lsn(k)), Sequence: uint64(x.number(v)), Wave: 1})
 			}
 			return r
@@ -181,7 +196,8 @@ func (x *talk) start(nodes int, arg map[string]string) {
 
 func (x *talk) pending(word string, arg map[string]string, has func(string) bool) pending {
 	req := request(talkLog, word)
-	req.Producer, req.Sequence, req.FirstRunning = uint64(x.number(arg["producer"])), uint64(x.number(arg["seq"])), 1
+	req.Producer, req.Sequence = uint64(x.number(arg["producer"])), uint64(x.number(arg["seq"]))
+	req.FirstRunning = max(1, uint64(x.number(arg["first"])))
 	req.After, req.SeenEpoch = uint64(x.lsn(arg["after"])), uint32(x.number(arg["seen"]))
 	for name, flag := range map[string]uint32{"retry": logs.AppendRetry, "stay": logs.AppendNoRedirect | logs.AppendReactivateIfPreempted,
 		"explicit": logs.AppendProducer, "tail": logs.AppendConditional} {

@@ -40,6 +40,7 @@ type world struct {
 	truth   map[logs.LogID]map[logs.LSN]*wire.LogRecord // what recovery decided
 	crowned map[string]catalog.NodeID                   // log and epoch: who reigned
 	lastESN map[logs.LogID]map[logs.Epoch]logs.ESN      // the last one stored first
+	first   map[string]logs.LSN                         // by payload: the lowest LSN it was ever given
 	windows map[string]int
 	broken  []string
 	holdRec bool // recoveries wait
@@ -102,7 +103,7 @@ var defaultAttributes = &catalog.LogAttributes{
 func newWorld(t testing.TB, seed uint64, nodes int, cfg Config) *world {
 	w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 7)), nodes: make(map[catalog.NodeID]*node), attrs: defaultAttributes,
 		cfg: cfg.withDefaults(), truth: make(map[logs.LogID]map[logs.LSN]*wire.LogRecord), crowned: make(map[string]catalog.NodeID),
-		lastESN: make(map[logs.LogID]map[logs.Epoch]logs.ESN), windows: make(map[string]int), trace: func(string, ...any) {}}
+		lastESN: make(map[logs.LogID]map[logs.Epoch]logs.ESN), windows: make(map[string]int), first: make(map[string]logs.LSN), trace: func(string, ...any) {}}
 	w.store = &memoryStore{records: make(map[logs.LogID]*wire.EpochRecord)}
 	w.delay = func() time.Duration { return time.Millisecond }
 	w.lose = func() bool { return false }
@@ -301,7 +302,7 @@ func (n *node) respond(q shardCall) any {
 		}
 		return r
 	}
-	r := &wire.ProducerLookupResponse{}
+	r := &wire.ProducerLookupResponse{LastCleanEpoch: uint32(logs.EpochMax)} // what was away is purged in no time
 	l := n.log(logs.LogID(q.lookup.Log))
 	for lsn, versions := range l.copies {
 		if lsn <= logs.LSN(q.lookup.After) || lsn > logs.LSN(q.lookup.To) {
@@ -442,21 +443,44 @@ func (w *world) fullyStored(log logs.LogID, lsn logs.LSN) bool {
 }
 
 // checkOrder sees that LSNs are given out without gaps.
+// noteFirst notes under which LSN payloads were stored first.
+func (w *world) noteFirst(lsn logs.LSN, rec *wire.LogRecord) {
+	note := func(payload []byte) {
+		if was, ok := w.first[string(payload)]; !ok || lsn < was {
+			w.first[string(payload)] = lsn
+		}
+	}
+	if rec.Flags&logs.FlagBatch == 0 {
+		note(rec.Payload)
+		return
+	}
+	b, err := logs.OpenBatch(rec.Payload)
+	if err != nil {
+		w.fault("%s: %v", lsn, err)
+		return
+	}
+	for _, p := range b.All() {
+		note(p)
+	}
+}
+
 func (w *world) checkOrder(batches []outBatch) {
 	type place struct {
 		log logs.LogID
 		lsn logs.LSN
+		rec *wire.LogRecord
 	}
 	var lsns []place
 	for _, b := range batches {
 		for _, st := range b.batch.Stores {
 			if log := logs.LogID(st.Record.Log); !log.IsMetadata() && st.Record.Wave == 1 {
-				lsns = append(lsns, place{log, logs.LSN(st.Record.Lsn)})
+				lsns = append(lsns, place{log, logs.LSN(st.Record.Lsn), st.Record})
 			}
 		}
 	}
 	slices.SortFunc(lsns, func(a, b place) int { return int(int64(a.lsn) - int64(b.lsn)) })
 	for _, lsn := range lsns {
+		w.noteFirst(lsn.lsn, lsn.rec)
 		if last := w.lastESN[lsn.log][lsn.lsn.Epoch()]; lsn.lsn.ESN() > last {
 			if lsn.lsn.ESN() != last+1 {
 				w.fault("Q2: %s follows ESN %d: an LSN was consumed", lsn.lsn, last)
