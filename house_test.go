@@ -62,6 +62,7 @@ var cores = []string{
 	"internal/gossip/core*.go",
 	"internal/logs/*.go",
 	"internal/logs/sequencer/core*.go",
+	"internal/logs/sequencer/append.go",
 	"internal/logs/recovery/core*.go",
 	"internal/logs/reader/core*.go",
 	"internal/master/core*.go",
