@@ -386,7 +386,13 @@ func TestAFullQueueBlocks(t *testing.T) {
 	wait.Add(4)
 	j.Append([]Record{entry(1, 1, "in the works")}, done)
 	<-held
+	if j.Crowded() {
+		t.Error("an empty queue is crowded")
+	}
 	j.Append([]Record{entry(1, 2, strings.Repeat("q", 900))}, done)
+	if !j.Crowded() {
+		t.Error("a queue that is nearly full is not crowded")
+	}
 	returned := make(chan bool)
 	go func() {
 		j.Append([]Record{entry(1, 3, strings.Repeat("q", 900))}, done)

@@ -374,6 +374,14 @@ func (j *Journal) Full() bool { return j.full.Load() }
 // journal has reached its bound, which passes as soon as the LSM has flushed.
 func (j *Journal) OutOfDisk() bool { return j.noDisk.Load() }
 
+// Crowded says that the queue is half full: an Append may soon have to wait for
+// room. It is for those who would rather refuse than wait.
+func (j *Journal) Crowded() bool {
+	j.queue.Lock()
+	defer j.queue.Unlock()
+	return j.queue.bytes > j.o.QueueBytesMax/2
+}
+
 func (j *Journal) failure() error {
 	if e := j.fault.Load(); e != nil {
 		return *e
