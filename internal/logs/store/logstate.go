@@ -64,7 +64,8 @@ type logState struct {
 	asked   bool // Purge was called, at askedAt
 	askedAt int64
 
-	// tails covers all epochs above lce if tailsKnown.
+	// tails is what was seen of epochs above lce since the store was opened, and
+	// all that there is of them if tailsKnown.
 	tails      []epochTail
 	tailsKnown bool
 
@@ -158,7 +159,7 @@ func (l *logState) tail(e logs.Epoch) *epochTail {
 // noteCopy takes a copy that is durable into what is known of the log.
 func (l *logState) noteCopy(e *entry) {
 	l.last = max(l.last, e.lsn)
-	if l.id.IsMetadata() || e.lsn.Epoch() <= l.lce || !l.tailsKnown {
+	if l.id.IsMetadata() || e.lsn.Epoch() <= l.lce {
 		return
 	}
 	t := l.tail(e.lsn.Epoch())

@@ -16,6 +16,7 @@ type Journal interface {
 	Append(recs []journal.Record, done func(error))
 	SetLowWater(s journal.StreamID, pos uint64)
 	Full() bool
+	Crowded() bool // an Append may have to wait
 }
 
 // Options are a store's settings; zero values take the defaults in brackets.

@@ -31,7 +31,7 @@ func (s *Store) handleRelease(r *wire.Release, with *batch, wake []*readStream) 
 	if r.CountKnown && epoch >= logs.EpochMin && l.setBase(epoch, r.CountBase) {
 		s.toJournal(l, with, mark{kind: markBase, log: id, number: uint64(epoch), by: r.CountBase})
 	}
-	if l.tailsKnown && epoch > l.lce && r.LastKnownGood > 0 {
+	if epoch > l.lce && r.LastKnownGood > 0 {
 		t := l.tail(epoch)
 		t.good = max(t.good, logs.ESN(r.LastKnownGood))
 	}

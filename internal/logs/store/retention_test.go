@@ -81,13 +81,12 @@ func TestALogThatIsKeptKeepsItsPartitions(t *testing.T) {
 	b.open()
 	defer func() { b.stop() }()
 	b.fillPartitions(3)
-	before := b.s.Partitions()[0].Bytes
 	for range 3 { // trims, then thins out
 		b.s.tidy()
 	}
 	rows := b.s.Partitions()
-	if len(rows) != 4 || rows[0].Bytes*2 > before {
-		t.Errorf("%d partitions, the first with %d of %d bytes", len(rows), rows[0].Bytes, before)
+	if len(rows) != 4 || rows[0].Bytes > 200 { // of eleven records one is left
+		t.Errorf("%d partitions, the first with %d bytes", len(rows), rows[0].Bytes)
 	}
 	req := &wire.ReadStartRequest{Log: uint64(labLog) + 1, From: uint64(lsn(1, 1)), Until: uint64(lsn(1, 3))}
 	b.expect("kept", text(b.read(req)), "e1n1=other e1n2=other e1n3=other")
@@ -176,7 +175,7 @@ func TestFindAgreesWithASearch(t *testing.T) {
 	}
 	b.release(logs.LSN(all[len(all)-1].Lsn))
 	b.everywhere(func() {
-		for ms := int64(990); ms < 1620; ms += 5 {
+		for ms := int64(990); ms < 1620; ms += 15 {
 			low, high := uint64(0), uint64(logs.LSNMax)
 			for _, r := range all {
 				if r.TimestampMs < ms {
@@ -193,7 +192,7 @@ func TestFindAgreesWithASearch(t *testing.T) {
 				t.Fatalf("time %d, about: (%s %s], exactly after %s", ms, logs.LSN(a.Low), logs.LSN(a.High), logs.LSN(low))
 			}
 		}
-		for i := range 121 {
+		for i := 0; i <= 120; i += 4 {
 			key := []byte(fmt.Sprintf("%05d", i))
 			low, high := uint64(0), uint64(logs.LSNMax)
 			for k, r := range all {

@@ -157,11 +157,12 @@ func (s *Store) loadTails(id logs.LogID) error {
 	if l.tailsKnown {
 		return nil
 	}
-	// Copies that came while it was read are in the cache, or were read.
-	l.tails, l.tailsKnown = tails, true
-	for _, e := range l.cached {
-		l.noteCopy(e)
+	// What came while it was read has been noted, whether it was read or not.
+	for _, read := range tails {
+		t := l.tail(read.epoch)
+		t.good, t.max, t.timestamp = max(t.good, read.good), max(t.max, read.max), max(t.timestamp, read.timestamp)
 	}
+	l.tailsKnown = true
 	for i := range l.tails {
 		t := &l.tails[i]
 		if l.released.Epoch() == t.epoch {

@@ -125,7 +125,7 @@ func (s *Store) accept(in *incoming) {
 	if len(kept) < n {
 		in.out.encode(kept, 9)
 	}
-	if len(kept) > 0 && s.inFlight+in.out.bytes > s.o.QueueBytes && s.inFlight > 0 {
+	if len(kept) > 0 && s.crowded(in.out.bytes) {
 		for _, st := range kept {
 			in.refuse(st, wire.LogStatus_LOG_STATUS_DROPPED)
 		}
@@ -143,6 +143,12 @@ func (s *Store) accept(in *incoming) {
 	b.done = in.stored()
 	s.mu.Unlock()
 	s.writeOrdered(b)
+}
+
+// crowded says whether there is no room for more on the way to the journal and
+// the partition: whoever sends is told instead of being made to wait. mu is held.
+func (s *Store) crowded(bytes int64) bool {
+	return s.inFlight > 0 && s.inFlight+bytes > s.o.QueueBytes || s.o.Journal.Crowded()
 }
 
 // place names the partition that the copies go to. mu is held.
