@@ -20,12 +20,15 @@ import (
 )
 
 // startNode runs a cluster of one in memory, and gives its client address.
-func startNode(t *testing.T) string {
+func startNode(t *testing.T) string { return startNodeOn(t, "table") }
+
+// startNodeOn has it keep its epochs on a store.
+func startNodeOn(t *testing.T, store string) string {
 	t.Helper()
 	deps := node.RealDeps(slog.New(slog.NewTextHandler(io.Discard, nil)), func(err error) { t.Errorf("fatal: %v", err) })
 	deps.FS = vfs.NewMem()
 	n, err := node.Start(t.Context(), node.Config{
-		Data: "/data", Memory: 128 << 20, JournalBytes: 64 << 20, NodePort: -1, ClientPort: -1, RedisPort: -1, ConsolePort: -1,
+		Data: "/data", Memory: 128 << 20, JournalBytes: 64 << 20, NodePort: -1, ClientPort: -1, RedisPort: -1, ConsolePort: -1, EpochStore: store,
 	}, deps)
 	if err != nil {
 		t.Fatal(err)
@@ -112,4 +115,46 @@ func listed(t *testing.T, s interface {
 	if len(seen) != 1004 || seen[10_001] != 5 || seen[20_999] != 1 {
 		t.Errorf("%d records, log 10001 has version %d", len(seen), seen[10_001])
 	}
+}
+
+// BenchmarkTable provisions logs as a node's death would have them: all at once.
+func BenchmarkTable(b *testing.B) {
+	deps := node.RealDeps(slog.New(slog.NewTextHandler(io.Discard, nil)), func(err error) { b.Errorf("fatal: %v", err) })
+	deps.FS = vfs.NewMem()
+	n, err := node.Start(b.Context(), node.Config{
+		Data: "/data", Memory: 256 << 20, NodePort: -1, ClientPort: -1, RedisPort: -1, ConsolePort: -1,
+	}, deps)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer n.Kill()
+	if err := n.WaitReady(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	c, err := client.Connect(b.Context(), []string{n.Addrs().Client}, client.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	s := epochstore.NewTable(c)
+	defer s.Close()
+	if _, err := read(s, 1); err != nil {
+		b.Fatal(err)
+	}
+	var log logs.LogID = 100
+	b.ReportAllocs()
+	for b.Loop() {
+		const all = 1000
+		done := make(chan error, all)
+		for range all {
+			log++
+			s.CompareAndSet(log, 0, record(log, 1, 2, 3), func(err error) { done <- err })
+		}
+		for range all {
+			if err := <-done; err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.ReportMetric(float64(b.N)*1000/b.Elapsed().Seconds(), "logs/s")
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/go-zookeeper/zk"
 
+	"github.com/braiddb/braid/client"
 	"github.com/braiddb/braid/internal/logs/epochstore"
 )
 
@@ -140,6 +141,7 @@ func TestZooKeeper(t *testing.T) {
 		}
 	})
 	t.Run("damage", func(t *testing.T) { damagedZnode(t, addr) })
+	t.Run("a node on it", func(t *testing.T) { nodeOnZooKeeper(t, addr) })
 	t.Run("closed", func(t *testing.T) {
 		gone := openZooKeeper(t, addr, "/braid/one", epochstore.ZooKeeperOptions{})
 		gone.Close()
@@ -253,6 +255,38 @@ func damagedZnode(t *testing.T, addr string) {
 	}
 	if r, err := read(z, 1); !errors.Is(err, epochstore.ErrDamaged) {
 		t.Errorf("a flipped bit: %v, %v", r, err)
+	}
+}
+
+// nodeOnZooKeeper appends to a log whose epochs are on ZooKeeper.
+func nodeOnZooKeeper(t *testing.T, addr string) {
+	c, err := client.Connect(t.Context(), []string{startNodeOn(t, "zookeeper://"+addr+"/braid/node")}, client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.CreateLogs(t.Context(), "/l", 1, client.LogReplication(&client.Replication{Node: 1})); err != nil {
+		t.Fatal(err)
+	}
+	l, err := c.Log(t.Context(), "/l")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lsn, err := l.Append(t.Context(), []byte("x")); err != nil || lsn.Epoch() != 1 {
+		t.Fatal(lsn, err)
+	}
+	info, err := c.Cluster(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	z := openZooKeeper(t, addr, "/braid/node", epochstore.ZooKeeperOptions{Cluster: info.ID})
+	if r, err := read(z, l.ID()); err != nil || r.GetMetadata().GetEpoch() != 2 {
+		t.Errorf("%v, %v", r, err)
+	}
+	for _, table := range info.Tables {
+		if table.Name == "epochs" {
+			t.Error("the table of epochs was made though they are on ZooKeeper")
+		}
 	}
 }
 
