@@ -2,10 +2,12 @@ package store
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/braiddb/braid/internal/catalog"
+	"github.com/braiddb/braid/internal/journal"
 	"github.com/braiddb/braid/internal/logs"
 	"github.com/braiddb/braid/internal/wire"
 )
@@ -263,5 +265,41 @@ func TestMetadataLogsNeedNoReleaseAndNoSeal(t *testing.T) {
 		}
 		b.stop()
 		b.open()
+	}
+}
+
+// TestNoPositionIsGivenTwice: when the journal has let go of all that a closed
+// partition has, the positions it had are still taken.
+func TestNoPositionIsGivenTwice(t *testing.T) {
+	b := newLab(t, 57)
+	b.jopts.SegmentBytes, b.jopts.SegmentsMax = 16<<10, 8
+	b.open()
+	for i := range logs.ESN(40) {
+		b.put(rec(lsn(1, i+1), strings.Repeat("x", 500)))
+	}
+	if err := b.s.nextPartition(); err != nil {
+		t.Fatal(err)
+	}
+	until(t, func() bool { return b.s.Partitions()[0].EndMs > 0 })
+	b.s.advance()
+	given := b.s.pos
+	other := journal.StreamID(5)
+	for pos := uint64(1); pos < 60; pos++ { // others go on
+		wait := make(chan error, 1)
+		b.j.Append([]journal.Record{{Stream: other, Kind: journal.KindEntry, Pos: pos, Payload: make([]byte, 1000)}}, func(err error) { wait <- err })
+		if err := <-wait; err != nil {
+			t.Fatal(err)
+		}
+		b.j.SetLowWater(other, pos)
+	}
+	b.stop()
+	b.open()
+	defer b.stop()
+	if r := b.s.o.Recovered; r != nil && len(r.Records) > 0 {
+		t.Fatalf("the journal still has %d records", len(r.Records))
+	}
+	b.put(rec(lsn(1, 41), "y"))
+	if b.s.pos <= given {
+		t.Errorf("position %d after %d", b.s.pos, given)
 	}
 }
