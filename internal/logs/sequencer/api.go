@@ -92,6 +92,10 @@ type Config struct {
 	// AppendWait is how long an append waits, for a copyset or for its copies,
 	// before its client is told; what has an LSN is pursued beyond. Default 15 s.
 	AppendWait time.Duration
+	// MissingWait is AppendWait where it is only copies that an append waits for: its
+	// client can be told which nodes keep it waiting. To be heard it has to be shorter
+	// than the client waits for an answer (client.Options.Attempt). Default AppendWait.
+	MissingWait time.Duration
 
 	GraylistFor   time.Duration // a silent shard: default 600 s
 	OverloadedFor time.Duration // DROPPED, OVERLOADED: default 1 s
@@ -147,6 +151,7 @@ func (c Config) withDefaults() Config {
 	dur(&c.StoreTimeout, 100*time.Millisecond)
 	dur(&c.StoreTimeoutMax, time.Minute)
 	dur(&c.AppendWait, 15*time.Second)
+	dur(&c.MissingWait, c.AppendWait)
 	dur(&c.GraylistFor, 600*time.Second)
 	dur(&c.OverloadedFor, time.Second)
 	dur(&c.NoSpaceFor, time.Minute)

@@ -77,6 +77,10 @@ func (c *core) check(p *pending) *sequencer {
 		c.refuse(p, wire.LogStatus_LOG_STATUS_BAD_PAYLOAD, p.bad)
 		return nil
 	}
+	if req.Flags&logs.AppendProducer != 0 && (req.Producer == 0 || req.Sequence == 0) {
+		c.refuse(p, wire.LogStatus_LOG_STATUS_INVALID, "a producer's append has its id and a sequence, both above 0")
+		return nil
+	}
 	attrs, ok := c.attributes(log)
 	switch {
 	case !ok || !log.Valid():
@@ -228,7 +232,7 @@ func (r *reign) assign(p *pending, copyset []logs.ShardID, size int64) *appender
 	if a.esn > s.c.cfg.ESNMax {
 		panic("BUG: an ESN beyond the last")
 	}
-	a.out = newOutgoing(len(copyset))
+	a.out = a.wave1.reserve(len(copyset))
 	rec := &a.out.rec
 	rec.Log, rec.Lsn, rec.TimestampMs = uint64(s.log), uint64(logs.MakeLSN(r.epoch, a.esn)), r.stamp()
 	rec.CountBefore, rec.Count = r.payloads, p.count
@@ -244,7 +248,7 @@ func (r *reign) assign(p *pending, copyset []logs.ShardID, size int64) *appender
 	r.payloads += uint64(p.count)
 	s.c.share.bytes.Add(size)
 	s.c.inFlight++
-	s.arm(timerAnswer, s.c.cfg.AppendWait)
+	s.arm(timerAnswer, s.c.cfg.MissingWait)
 	s.c.m.Records.Add(1)
 	s.c.m.Payloads.Add(uint64(p.count))
 	s.c.m.PayloadBytes.Add(uint64(len(req.Payload)))

@@ -125,8 +125,29 @@ type effects struct {
 }
 
 type outBatch struct {
-	node  catalog.NodeID
-	batch *wire.LogBatch
+	node   catalog.NodeID
+	parcel *parcel
+}
+
+// parcel is what a turn sends to one node, with what it usually needs in one piece
+// of memory.
+type parcel struct {
+	batch    wire.LogBatch
+	stores   [4]*wire.Store
+	releases [2]*wire.Release
+	room     []wire.Release
+	first    [1]wire.Release
+}
+
+// release adds one to the message.
+func (p *parcel) release() *wire.Release {
+	if len(p.room) == 0 {
+		p.room = make([]wire.Release, 16)
+	}
+	r := &p.room[0]
+	p.room = p.room[1:]
+	p.batch.Releases = append(p.batch.Releases, r)
+	return r
 }
 
 type answer struct {
@@ -286,15 +307,18 @@ func (c *core) ask(q shardCall, done func(answer any, err error)) uint64 {
 	return q.token
 }
 
-// batchTo is the message that this turn sends to a node.
-func (c *core) batchTo(node catalog.NodeID) *wire.LogBatch {
+// parcelTo is the message that this turn sends to a node.
+func (c *core) parcelTo(node catalog.NodeID) *parcel {
 	i, ok := c.routeSlot[node]
 	if !ok {
 		i = len(c.fx.batches)
 		c.routeSlot[node] = i
-		c.fx.batches = append(c.fx.batches, outBatch{node, &wire.LogBatch{FromNode: uint64(c.self), ToNode: uint64(node), Incarnation: c.inc}})
+		p := &parcel{}
+		p.batch.FromNode, p.batch.ToNode, p.batch.Incarnation = uint64(c.self), uint64(node), c.inc
+		p.batch.Stores, p.batch.Releases, p.room = p.stores[:0], p.releases[:0], p.first[:]
+		c.fx.batches = append(c.fx.batches, outBatch{node, p})
 	}
-	return c.fx.batches[i].batch
+	return c.fx.batches[i].parcel
 }
 
 func (c *core) answer(reply func(*wire.AppendResponse), r *wire.AppendResponse) {

@@ -19,6 +19,7 @@ type appender struct {
 	esn   logs.ESN
 	wave  uint32
 	out   *outgoing // what the present wave sent; the record is in it
+	wave1 outgoing  // of the first
 	size  int64
 	began time.Duration
 	sent  time.Duration
@@ -70,8 +71,8 @@ type outgoing struct {
 	ids      [3]uint64
 }
 
-func newOutgoing(copies int) *outgoing {
-	o := &outgoing{}
+// reserve makes room for so many copies.
+func (o *outgoing) reserve(copies int) *outgoing {
 	if copies <= len(o.room) {
 		o.stores, o.rec.Copyset = o.room[:copies], o.ids[:copies:copies]
 	} else {
@@ -95,7 +96,7 @@ func (a *appender) send(copyset []logs.ShardID) {
 	c, o := a.r.s.c, a.out
 	a.wave++
 	if a.wave > 1 {
-		next := newOutgoing(len(copyset))
+		next := new(outgoing).reserve(len(copyset))
 		headTo(&next.rec, &o.rec)
 		next.rec.Payload = o.rec.Payload
 		o, a.out = next, next
@@ -116,8 +117,8 @@ func (a *appender) send(copyset []logs.ShardID) {
 			st.Record, st.Amend = o.amended(), true
 			c.m.Amends.Add(1)
 		}
-		b := c.batchTo(s.Node())
-		b.Stores = append(b.Stores, st)
+		p := c.parcelTo(s.Node())
+		p.batch.Stores = append(p.batch.Stores, st)
 	}
 	c.m.Stores.Add(uint64(len(copyset)))
 	c.wheel.set(&a.timer, c.now+a.patience())
@@ -315,13 +316,13 @@ func (a *appender) tell(r *wire.AppendResponse) {
 
 // answerIfOverdue tells callers that the outcome is open; the record is pursued.
 func (a *appender) answerIfOverdue() {
-	if a.finished != nil || a.told && len(a.more) == 0 || a.r.s.c.now < a.began+a.r.s.c.cfg.AppendWait {
+	if a.finished != nil || a.told && len(a.more) == 0 || a.r.s.c.now < a.began+a.r.s.c.cfg.MissingWait {
 		return
 	}
 	a.r.s.c.m.TimedOut.Add(1)
 	rec := &a.out.rec
-	a.tell(&wire.AppendResponse{Status: wire.LogStatus_LOG_STATUS_TIMED_OUT, StoredAs: rec.Lsn, Log: rec.Log, Epoch: uint32(a.r.epoch),
-		Message: fmt.Sprintf("%s: %s is not fully stored: %s", wire.LogStatus_LOG_STATUS_UNDER_REPLICATED, logs.LSN(rec.Lsn), a.r.missing())})
+	a.tell(&wire.AppendResponse{Status: wire.LogStatus_LOG_STATUS_UNDER_REPLICATED, StoredAs: rec.Lsn, Log: rec.Log, Epoch: uint32(a.r.epoch),
+		Message: fmt.Sprintf("%s is not fully stored: %s", logs.LSN(rec.Lsn), a.r.missing())})
 }
 
 // preempted: a newer epoch's seal stands against the record. A soft seal is no
@@ -414,7 +415,7 @@ func (s *sequencer) answerOverdue() {
 			}
 		}
 		if r.win.len() > 0 {
-			s.arm(timerAnswer, s.c.cfg.AppendWait/4)
+			s.arm(timerAnswer, s.c.cfg.MissingWait/4)
 		}
 	}
 }

@@ -144,7 +144,7 @@ func (r *reign) writeMetadata() {
 	copies := max(r.set.copies, metadataCopies(r.set.copies, usable))
 	a := &appender{r: r, set: c.intern(shards, &catalog.Replication{Node: uint32(copies)}), began: c.now}
 	a.timer.kind, a.timer.a = timerWave, a
-	a.out = newOutgoing(copies)
+	a.out = a.wave1.reserve(copies)
 	rec := &a.out.rec
 	rec.Log, rec.Lsn, rec.TimestampMs = uint64(s.log.MetadataLog()), uint64(logs.MakeLSN(r.epoch, logs.ESNMin)), c.wallMs
 	rec.Count, rec.Flags, rec.Payload, rec.Checksum = 1, logs.FlagMetadata, payload, logs.Checksum(payload)

@@ -136,7 +136,6 @@ func (r *reign) reap(a *appender) {
 // emptied: nothing is in flight in this epoch.
 func (r *reign) emptied() {
 	s := r.s
-	r.win.letGo()
 	s.arm(timerIdle, s.c.cfg.SessionIdleFor)
 	if r == s.old {
 		s.drained()

@@ -2,7 +2,6 @@ package sequencer
 
 import (
 	"github.com/braiddb/braid/internal/logs"
-	"github.com/braiddb/braid/internal/wire"
 )
 
 // told is what a shard was last told is released.
@@ -96,9 +95,9 @@ func (r *reign) tell(i int) {
 	if s.released != 0 {
 		r.told[i].lsn = s.released
 	}
-	b := c.batchTo(shard.Node())
-	b.Releases = append(b.Releases, &wire.Release{Log: uint64(s.log), Released: uint64(s.released), Epoch: uint32(r.epoch),
-		LastKnownGood: uint32(r.lng), CountBase: r.base, CountKnown: r.recovered})
+	m := c.parcelTo(shard.Node()).release()
+	m.Log, m.Released, m.Epoch = uint64(s.log), uint64(s.released), uint32(r.epoch)
+	m.LastKnownGood, m.CountBase, m.CountKnown = uint32(r.lng), r.base, r.recovered
 	c.m.Releases.Add(1)
 }
 

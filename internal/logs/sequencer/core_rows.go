@@ -36,11 +36,21 @@ func (s *sequencer) row() Row {
 		row.Recovering, row.MetadataRead = !r.recovered, r.readable
 		row.Nodeset, row.Replication, row.EffectiveFrom = r.set.ids(), r.set.replication, r.since
 		row.Records, row.Payloads, row.Age = tail-1, r.payloads, s.c.now-r.began
+		if row.Trouble == "" && s.starved() {
+			row.Trouble = r.missing()
+		}
 		for e := r.win.front; e != r.win.next; e++ {
 			row.BytesInFlight += r.win.at(e).size
 		}
 	}
 	return row
+}
+
+// starved says whether appends have waited for copies as long as their clients are
+// let wait for an answer.
+func (s *sequencer) starved() bool {
+	r, before := s.cur, s.c.now-s.c.cfg.MissingWait
+	return r.win.len() > 0 && r.win.at(r.win.front).began <= before || len(s.buffer) > 0 && s.buffer[0].arrived <= before
 }
 
 // shardRows describes what is held against shards.

@@ -133,7 +133,16 @@ func (s *sequencer) enqueueAt(i int, p pending) {
 	s.c.share.bytes.Add(size)
 	s.buffer = slices.Insert(s.buffer, i, p)
 	s.c.m.Buffered.Add(1)
-	s.arm(timerBuffer, s.c.cfg.AppendWait)
+	s.arm(timerBuffer, s.patience())
+}
+
+// patience is how long appends wait without an LSN before their clients are told
+// what for.
+func (s *sequencer) patience() time.Duration {
+	if s.cur != nil && s.cur.accepts() {
+		return s.c.cfg.MissingWait
+	}
+	return s.c.cfg.AppendWait
 }
 
 // drainBuffer admits what waits, in order, until one has to wait on.
@@ -163,7 +172,7 @@ func (s *sequencer) drainBuffer() {
 func (s *sequencer) lookAtBuffer() {
 	s.drainBuffer()
 	n := 0
-	for n < len(s.buffer) && s.buffer[n].arrived+s.c.cfg.AppendWait <= s.c.now {
+	for n < len(s.buffer) && s.buffer[n].arrived+s.patience() <= s.c.now {
 		n++
 	}
 	if n > 0 {
@@ -175,7 +184,7 @@ func (s *sequencer) lookAtBuffer() {
 		s.buffer = s.buffer[n:]
 	}
 	if len(s.buffer) > 0 {
-		s.arm(timerBuffer, max(s.buffer[0].arrived+s.c.cfg.AppendWait-s.c.now, wheelTick))
+		s.arm(timerBuffer, max(s.buffer[0].arrived+s.patience()-s.c.now, wheelTick))
 	} else {
 		s.buffer = nil
 	}

@@ -136,7 +136,7 @@ func (l *loop) turn() bool {
 func (l *loop) carryOut(fx *effects) {
 	d := &l.h.d
 	for _, b := range fx.batches {
-		d.Stores.SendStores(b.node, b.batch)
+		d.Stores.SendStores(b.node, &b.parcel.batch)
 	}
 	for _, a := range fx.answers {
 		a.reply(a.resp)

@@ -163,7 +163,7 @@ func TestOutOfOrderAcknowledgementInOrderRelease(t *testing.T) {
 func TestARecordGivenUpFreezesLNG(t *testing.T) {
 	r := &reign{s: &sequencer{c: &core{}}, audience: &audience{}}
 	for i, state := range []appenderState{complete, abandoned, complete} {
-		a := &appender{esn: logs.ESN(i + 1), state: state, out: newOutgoing(2)}
+		a := &appender{esn: logs.ESN(i + 1), state: state, out: new(outgoing).reserve(2)}
 		a.out.rec.Copyset = nil
 		r.reap(a)
 	}

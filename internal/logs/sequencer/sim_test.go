@@ -139,8 +139,8 @@ func (a *simAppend) heard(attempt int, r *wire.AppendResponse) {
 		if a.hops%6 == 5 {
 			a.flags = logs.AppendNoRedirect | logs.AppendReactivateIfPreempted
 		}
-	case wire.LogStatus_LOG_STATUS_TIMED_OUT:
-		a.retry = true
+	case wire.LogStatus_LOG_STATUS_UNDER_REPLICATED:
+		a.retry = a.retry || r.StoredAs != 0
 	case wire.LogStatus_LOG_STATUS_BAD_PAYLOAD, wire.LogStatus_LOG_STATUS_EPOCH_REGRESSED:
 		w.fault("append %s: %v", c.payloads[a.seq], r)
 	}

@@ -237,10 +237,10 @@ func (x *talk) step(ev ...event) { x.print(x.core.step(x.now, 1_000_000+x.now.Mi
 // print says what a turn asks for, and keeps what wants an answer.
 func (x *talk) print(fx *effects) {
 	for _, b := range fx.batches {
-		for _, st := range b.batch.Stores {
+		for _, st := range b.parcel.batch.Stores {
 			x.say("%s", x.storeText(b.node, st))
 		}
-		for _, r := range b.batch.Releases {
+		for _, r := range b.parcel.batch.Releases {
 			x.say("-> N%d RELEASE %s, LNG %d of epoch %d", b.node, logs.LSN(r.Released), r.LastKnownGood, r.Epoch)
 		}
 	}

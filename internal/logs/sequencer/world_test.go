@@ -199,8 +199,8 @@ func (n *node) carryOut(fx *effects) {
 	}
 	w.checkOrder(fx.batches)
 	for _, b := range fx.batches {
-		w.check(n, b.batch)
-		batch := b.batch
+		w.check(n, &b.parcel.batch)
+		batch := &b.parcel.batch
 		w.send(n.id, b.node, func(to *node) { to.take(n.id, batch) })
 	}
 	for _, a := range fx.answers {
@@ -472,7 +472,7 @@ func (w *world) checkOrder(batches []outBatch) {
 	}
 	var lsns []place
 	for _, b := range batches {
-		for _, st := range b.batch.Stores {
+		for _, st := range b.parcel.batch.Stores {
 			if log := logs.LogID(st.Record.Log); !log.IsMetadata() && st.Record.Wave == 1 {
 				lsns = append(lsns, place{log, logs.LSN(st.Record.Lsn), st.Record})
 			}
