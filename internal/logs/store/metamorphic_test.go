@@ -97,7 +97,7 @@ func (m *shadow) read(s *Store, req *wire.ReadStartRequest) string {
 // TestReadsAgreeWithAList: whatever was done to the shard, cached, flushed,
 // rotated, restarted, a read gives what a list of its copies gives.
 func TestReadsAgreeWithAList(t *testing.T) {
-	const seeds = 10
+	const seeds = 6
 	for seed := range uint64(seeds) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()

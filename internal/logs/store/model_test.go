@@ -230,7 +230,7 @@ func TestWhatWasAcknowledgedSurvivesCrashes(t *testing.T) {
 	seeds := []uint64{*seedFlag}
 	if *seedFlag == 0 {
 		seeds = seeds[:0]
-		for s := range uint64(12) {
+		for s := range uint64(8) {
 			seeds = append(seeds, s+1)
 		}
 	}
