@@ -103,6 +103,11 @@ func (q *logQueue) judgeLocked(c *logCall, node NodeID, resp *wire.AppendRespons
 		o.final = true
 	case wire.LogStatus_LOG_STATUS_TIMED_OUT, wire.LogStatus_LOG_STATUS_UNKNOWN_OUTCOME:
 		o.trouble, o.maybe = troubleLost, true
+	case wire.LogStatus_LOG_STATUS_UNDER_REPLICATED:
+		// With an LSN it has copies, too few yet, and is pursued; else it waits for its turn.
+		if o.trouble = troubleBusy; resp.StoredAs != 0 {
+			o.trouble, o.maybe = troubleLost, true
+		}
 	case wire.LogStatus_LOG_STATUS_SEQUENCE_GAP:
 		// Where one before it is not answered, it has yet to arrive; of our own
 		// numbers none is ever left out.

@@ -200,7 +200,11 @@ func (q *logQueue) abandon(c *logCall, cause error) {
 	if c.flying {
 		c.maybe = true
 	}
-	list := q.endLocked(c, 0, newLogError(q.log, wire.LogStatus_LOG_STATUS_SHUTDOWN, true, cause, "%v", cause))
+	e := newLogError(q.log, wire.LogStatus_LOG_STATUS_SHUTDOWN, true, cause, "%v", cause)
+	if c.last != nil && c.last.Status == wire.LogStatus_LOG_STATUS_UNDER_REPLICATED { // what it was that took so long
+		e = newLogError(q.log, c.last.Status, true, cause, "%s: %v", c.last.Message, cause)
+	}
+	list := q.endLocked(c, 0, e)
 	q.mu.Unlock()
 	q.tell(list)
 	q.pump()

@@ -64,7 +64,7 @@ func (n *Node) openLogs(replay *journal.Replay) error {
 			Self: n.id.Node, Mono: n.deps.Mono, AfterFunc: n.deps.AfterFunc, Rand: n.dice(), Logger: n.log,
 			Calls: logCalls{n}, EpochStore: lateEpochs{n}, View: n.logView,
 		})
-		w.sequencer = sequencer.NewHost(sequencer.Config{AppenderBytes: n.cfg.Memory / 4}, sequencer.Deps{
+		w.sequencer = sequencer.NewHost(sequencer.Config{AppenderBytes: n.cfg.Memory / 4, MissingWait: missingWait}, sequencer.Deps{
 			Self: n.id.Node, Incarnation: n.incarnation, Mono: n.deps.Mono, WallMs: n.wallMs, AfterFunc: n.deps.AfterFunc, Rand: n.dice(),
 			Logger: n.log, EpochStore: lateEpochs{n}, Stores: logCalls{n}, Recoverer: recoverer{w.recovery}, Cluster: w.gossip.View,
 			Attributes: n.logAttributes, Fatal: n.fatal,
@@ -256,6 +256,10 @@ func (n *Node) sendStored(to uint64, b *wire.LogBatch) {
 		n.pool.To(addr).Send(rpc.MethodLogBatch, b)
 	}
 }
+
+// missingWait is how long an append waits for nodes that are down before its client
+// is told which; clients wait 1.5 s for an answer, and send it again.
+const missingWait = 1200 * time.Millisecond
 
 // probeTime bounds how long it is looked whether a silent node's address refuses.
 const probeTime = 500 * time.Millisecond
