@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -53,36 +54,68 @@ func flood(t testing.TB, s *Store, from, to, perBatch, window, manyLogs, payload
 		t.Fatal(err)
 	}
 	slots := make(chan struct{}, window)
-	var wg sync.WaitGroup
+	var running sync.WaitGroup
+	var mu sync.Mutex
+	var again []int // those that a full queue turned away: they are sent again, as a sequencer would
 	copyset := []uint64{uint64(labShard), uint64(others[0])}
 	batch := &wire.LogBatch{FromNode: 2}
 	for range perBatch {
 		batch.Stores = append(batch.Stores, &wire.Store{Record: &wire.LogRecord{}})
 	}
-	for sent := from; sent < to; {
-		for i := range perBatch {
+	send := func(numbers []int) {
+		batch.Stores = batch.Stores[:len(numbers)]
+		for i, n := range numbers {
 			r := batch.Stores[i].Record
-			id, esn := sent%manyLogs, sent/manyLogs+1
-			r.Log, r.Lsn = uint64(labLog)+uint64(id), uint64(lsn(1, logs.ESN(esn)))
-			r.TimestampMs, r.Wave, r.Copyset = 1_700_000_000_000+int64(sent), 1, copyset
-			at := sent * 509 % (1 << 20)
+			esn := n/manyLogs + 1
+			r.Log, r.Lsn = uint64(labLog)+uint64(n%manyLogs), uint64(lsn(1, logs.ESN(esn)))
+			r.TimestampMs, r.Wave, r.Copyset = 1_700_000_000_000+int64(n), 1, copyset
+			at := n * 509 % (1 << 20)
 			r.CountBefore, r.Count, r.Payload = uint64(esn), 1, noise[at:at+payload]
 			r.Checksum = logs.Checksum(r.Payload)
-			sent++
 		}
 		slots <- struct{}{}
-		wg.Add(perBatch)
+		running.Add(len(numbers))
+		var answered atomic.Int64 // a batch is answered in one part or two
+		all := int64(len(numbers))
 		s.HandleBatch(batch, func(a *wire.LogBatch) {
 			for _, st := range a.Stored {
-				if st.Status != statusOK {
+				switch st.Status {
+				case statusOK:
+				case wire.LogStatus_LOG_STATUS_DROPPED:
+					mu.Lock()
+					again = append(again, int(logs.LSN(st.Lsn).ESN()-1)*manyLogs+int(st.Log-uint64(labLog)))
+					mu.Unlock()
+				default:
 					t.Errorf("store: %s", st.Status)
 				}
-				wg.Done()
+				running.Done()
 			}
-			<-slots
+			if answered.Add(int64(len(a.Stored))) == all {
+				<-slots
+			}
 		})
 	}
-	wg.Wait()
+	numbers := make([]int, 0, perBatch)
+	for at := from; at < to; at += len(numbers) {
+		numbers = numbers[:0]
+		for n := at; n < min(at+perBatch, to); n++ {
+			numbers = append(numbers, n)
+		}
+		send(numbers)
+	}
+	for {
+		running.Wait()
+		if len(again) == 0 {
+			return
+		}
+		dropped := again
+		again = nil
+		for len(dropped) > 0 {
+			n := min(perBatch, len(dropped))
+			send(dropped[:n])
+			dropped = dropped[n:]
+		}
+	}
 }
 
 func cpu() time.Duration {
