@@ -394,16 +394,20 @@ func (s *Store) epochRecovery(req *wire.EpochRecoveryRequest) *wire.EpochRecover
 	out.LastCleanEpoch = uint32(l.lce)
 	doubted := s.doubted(l)
 	s.mu.Unlock()
+	first, found := logs.LSN(0), true // the first copy at or behind the epoch in hand
 	for e := uint64(req.From); e <= uint64(req.To) && e-uint64(req.From) < epochsMax; e++ {
 		at := logs.MakeLSN(logs.Epoch(e), 0)
 		if have[uint32(e)] || at <= doubted {
 			continue
 		}
-		_, ok, err := s.firstCopy(id, at, logs.MakeLSN(logs.Epoch(e), logs.ESNMax))
-		if err != nil {
-			return &wire.EpochRecoveryResponse{Status: statusFailed}
+		if found && first < at {
+			v, ok, err := s.firstCopy(id, at, logs.LSNMax)
+			if err != nil {
+				return &wire.EpochRecoveryResponse{Status: statusFailed}
+			}
+			first, found = v.lsn, ok
 		}
-		if !ok {
+		if !found || first.Epoch() > logs.Epoch(e) {
 			out.Empty = append(out.Empty, uint32(e))
 		}
 	}
