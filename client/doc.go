@@ -11,18 +11,62 @@
 // A Client is made by Connect, over the network, or by New, over any Transport:
 // a node gives its front ends one that calls straight in where it leads.
 //
-// Of a log (Client.Log) it finds the sequencer: by weighted consistent hashing in a
-// view of the cluster that it keeps, by redirects where that is old. Appends begun
-// one after another are sent in that order, and sent again in that order, under
-// the same sequences, when something goes wrong; logQueue has the picture and the
-// invariants (A1..).
+// # Logs
+//
+//	c, err := client.Connect(ctx, []string{"127.0.0.1:7200"}, client.Options{})
+//	info, err := c.CreateLogs(ctx, "/events/clicks", 1, client.LogParents())
+//	clicks, err := c.Log(ctx, "/events/clicks")
+//	lsn, err := clicks.Append(ctx, []byte("home"))
+//
+//	r := clicks.NewReader(client.ReaderOptions{From: lsn})
+//	defer r.Close()
+//	for e, err := range r.All(ctx) { // waits for what comes, until the context ends
+//		…
+//	}
+//
+// Log.Append waits for a record, Log.AppendAsync does not, Log.AppendIf appends only
+// behind a given tail. BufferedWriter makes one record of many payloads. A
+// LogProducer has ids and sequences that outlive the process. Reader gives every LSN
+// once, as a Record or as a Gap; CheckpointedReader remembers in a table how far it
+// came. Log.FindTime, FindKey, Tail, HeadAttributes, DataSize and Trim ask and change
+// a log; CreateLogs, AlterLog and their like change the tree of logs.
+//
+// What is guaranteed:
+//
+//   - An append that returned an LSN is on disk, fsynced, on every node of one copyset.
+//   - An append is in the log at most once, however often the Client had to send it; a
+//     LogProducer's however often anybody sends it, until all its records are trimmed.
+//   - Appends of one Log are sent in the order in which they were begun, and their LSNs
+//     ascend, but for one that a failover fenced off: it is appended anew, behind those
+//     that were fully stored already.
+//   - A Reader tells every LSN from where it began exactly once, ascending. Records that
+//     were there and cannot be read any more are a gap of type GapDataLoss, and never
+//     just missing.
+//   - Record.Offset never repeats or goes back; it may leave numbers out.
+//
+// An append fails with a *LogError. Its OutcomeKnown says whether the record is
+// certainly not in the log: if it is false (the error is ErrUnknownOutcome too), to
+// append again may put a second one there; a LogProducer may always append again under
+// the same sequence. Retriable says that the same request may succeed later. errors.Is
+// works with ErrConditionFailed (LogError.Tail is the tail), ErrOverloaded (too much
+// under way: nothing was appended), ErrTooLarge, ErrNotFound, ErrDiskFull,
+// ErrSequenceGap, ErrSequenceStale and the others in errors.go. A Reader fails with
+// ErrTimeout when its context ends and nodes that may hold the next record do not
+// answer; Reader.Health says which. ErrPartial is of answers that hold although not
+// all nodes were heard.
+//
+// Of a log the client finds the sequencer: by weighted consistent hashing in a view of
+// the cluster that it keeps, by redirects where that is old. Appends begun one after
+// another are sent in that order, and sent again in that order, under the same
+// sequences, when something goes wrong; logQueue has the picture and the invariants
+// (A1..).
 //
 //	Log.Append ── logQueue ── logRouter: view, redirects ── LogTransport ── sequencer
 //	    ▲            ▲  │
 //	    │            │  └── refused, lost: back to the first that is not answered
 //	BufferedWriter ──┘
 //
-// Invariants of requests to tables:
+// # Invariants of requests to tables
 //
 //	I1. A request keeps its id through all of its attempts, and the id is given
 //	    to nothing else, so a tablet that remembers it answers the original result.
