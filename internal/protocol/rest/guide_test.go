@@ -86,7 +86,7 @@ func curl(t *testing.T, line string, args []string) example {
 			e.method, e.body = "POST", args[i]
 			e.headers = append([]string{"Content-Type: application/x-www-form-urlencoded"}, e.headers...)
 		default:
-			path, ok := strings.CutPrefix(args[i], "localhost:7480")
+			path, ok := strings.CutPrefix(args[i], "localhost:7000")
 			if !ok || e.path != "" {
 				t.Fatalf("%s: %q is not understood", line, args[i])
 			}
