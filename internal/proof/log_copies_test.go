@@ -1,11 +1,18 @@
 package proof
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
 	"math/rand/v2"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/braiddb/braid/client"
 	"github.com/braiddb/braid/internal/sim/simfs"
+	"github.com/braiddb/braid/internal/wire"
 )
 
 // TestLogPowerLoss cuts the power of all nodes of a cluster in one process, in the
@@ -39,4 +46,104 @@ func TestLogPowerLoss(t *testing.T) {
 		t.Error("read again, the log differs")
 	}
 	j.ledger.compare(t, first.lines)
+}
+
+// errTooFewNodes is how appends fail for which there are too few storage nodes.
+var errTooFewNodes error = &client.LogError{Status: wire.LogStatus_LOG_STATUS_UNDER_REPLICATED}
+
+// TestThreeCopiesOnThreeNodes has appends wait while one node of three is down and
+// three copies are asked for: they fail with a cause that says so if their time is
+// over, and go on, in order, when the node is back.
+func TestThreeCopiesOnThreeNodes(t *testing.T) {
+	c := startCluster(t, 3, clusterOptions{})
+	cl := connect(t, c)
+	l := makeLog(t, cl, "/three", client.LogReplication(&client.Replication{Node: 3}))
+	h := newAppendHistory(t)
+	write := func(n int) {
+		for i := range 100 {
+			payload := fmt.Sprintf("w%d.%d", n, i)
+			lsn, err := l.Append(within(t, 60*time.Second), []byte(payload))
+			h.outcome(payload, lsn, err)
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	write(1)
+	down := c.storageNode(cl, c.sequencerOf(cl, l))
+	var nodeID int64
+	for id, i := range c.nodeIDs(cl) {
+		if i == down {
+			nodeID = id
+		}
+	}
+	c.nodes[down].kill()
+	ctx := within(t, 3*time.Second)
+	lsn, err := l.Append(ctx, []byte("short"))
+	h.outcome("short", lsn, err)
+	if !errors.Is(err, errTooFewNodes) {
+		t.Errorf("an append with one node of three down: %s, %v", lsn, err)
+	}
+	t.Logf("with one of three nodes down: %v", err)
+	missing := fmt.Sprintf("N%d:S0 is", nodeID)
+	if !eventually(10*time.Second, func() bool {
+		r := rows(t, cl, "SELECT trouble FROM sequencers WHERE log_id = %d AND state = 'ACTIVE'", l.ID())
+		return len(r) > 0 && strings.Contains(fmt.Sprint(r[0][0]), missing)
+	}) {
+		t.Errorf("no sequencer says that %s missing: %v", missing, rows(t, cl, "SELECT * FROM sequencers"))
+	}
+	waited := make(chan error, 1)
+	go func() {
+		lsn, err := l.Append(within(t, 60*time.Second), []byte("patient"))
+		h.outcome("patient", lsn, err)
+		waited <- err
+	}()
+	select {
+	case err := <-waited:
+		t.Errorf("an append ended with two nodes of three up: %v", err)
+	case <-time.After(time.Second):
+	}
+	c.nodes[down].start()
+	c.waitReady()
+	ready := time.Now()
+	if err := <-waited; err != nil {
+		t.Errorf("with the third node back: %v", err)
+	}
+	t.Logf("appends went on %.1f s after the node was ready", time.Since(ready).Seconds())
+	write(2)
+	h.check(l)
+	c.checkReplication(cl, l)
+}
+
+// TestOneCopyLost wipes the data directory of one node: with two copies everything
+// is still read, and the same as before.
+func TestOneCopyLost(t *testing.T) {
+	c := startCluster(t, 3, clusterOptions{})
+	cl := connect(t, c)
+	l := makeLog(t, cl, "/two")
+	h := newAppendHistory(t)
+	for i := range 600 {
+		payload := fmt.Sprintf("%d %s", i, bytes.Repeat([]byte{'x'}, i))
+		lsn, err := l.Append(within(t, 30*time.Second), []byte(payload))
+		if h.outcome(payload, lsn, err); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := readRange(t, l, oldest, h.highest(), 30*time.Second, nil)
+	c.checkReplication(cl, l)
+	lost := c.nodes[c.storageNode(cl, c.sequencerOf(cl, l))]
+	lost.kill()
+	if err := os.RemoveAll(lost.dir); err != nil {
+		t.Fatal(err)
+	}
+	again := readRange(t, l, oldest, h.highest(), 30*time.Second, nil)
+	if again.hash() != before.hash() {
+		t.Error("with one directory gone, the log differs")
+	}
+	lost.start()
+	lsn, err := l.Append(within(t, 30*time.Second), []byte("after"))
+	if h.outcome("after", lsn, err); err != nil {
+		t.Error(err)
+	}
+	h.check(l)
 }

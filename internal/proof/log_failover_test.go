@@ -1,0 +1,295 @@
+package proof
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/braiddb/braid/client"
+)
+
+// An appendHistory is what clients did to one log and were told of it.
+type appendHistory struct {
+	t       testing.TB
+	mu      sync.Mutex
+	acked   map[string]client.LSN // by payload
+	failed  map[string]bool       // known not to be there
+	unknown int
+	tail    client.LSN // the highest that was acknowledged
+}
+
+func newAppendHistory(t testing.TB) *appendHistory {
+	return &appendHistory{t: t, acked: map[string]client.LSN{}, failed: map[string]bool{}}
+}
+
+// outcome notes how an append ended.
+func (h *appendHistory) outcome(payload string, lsn client.LSN, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var refusal *client.LogError
+	switch {
+	case err == nil:
+		if old, twice := h.acked[payload]; twice && old != lsn {
+			h.t.Errorf("%q was acknowledged at %s and at %s", payload, old, lsn)
+		}
+		h.acked[payload] = lsn
+		h.tail = max(h.tail, lsn)
+	case errors.As(err, &refusal) && refusal.OutcomeKnown:
+		h.failed[payload] = true
+	default:
+		h.unknown++
+	}
+}
+
+func (h *appendHistory) highest() client.LSN {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.tail
+}
+
+// check reads the whole log, and demands that every acknowledged payload is there
+// at its LSN, none twice, and none that is known to have failed. It gives the
+// payloads in order.
+func (h *appendHistory) check(l *client.Log) (records []client.Record) {
+	h.t.Helper()
+	until, err := l.Append(within(h.t, 60*time.Second), []byte("end"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	at := map[string]client.LSN{}
+	readRange(h.t, l, oldest, until, 60*time.Second, func(e client.Entry) {
+		if e.IsGap() || e.Record.LSN == until {
+			return
+		}
+		p := string(e.Record.Payload)
+		if other, twice := at[p]; twice {
+			h.t.Errorf("%s: %q is in the log twice: %s and %s", l.Name(), p, other, e.Record.LSN)
+		}
+		if h.failed[p] {
+			h.t.Errorf("%s: %q failed, and is at %s", l.Name(), p, e.Record.LSN)
+		}
+		at[p] = e.Record.LSN
+		records = append(records, e.Record)
+	})
+	for p, lsn := range h.acked {
+		if at[p] != lsn {
+			h.t.Errorf("%s: %q was acknowledged at %s, and is at %s", l.Name(), p, lsn, at[p])
+		}
+	}
+	h.t.Logf("%s: %d acknowledged, %d failed, %d unknown, %d read", l.Name(), len(h.acked), len(h.failed), h.unknown, len(records))
+	if len(h.acked) < 50 {
+		h.t.Errorf("%s: only %d appends were acknowledged", l.Name(), len(h.acked))
+	}
+	return records
+}
+
+// appendOn appends one record after the other; LSNs ascend.
+func (h *appendHistory) appendOn(ctx context.Context, l *client.Log, worker int) {
+	var last client.LSN
+	for n := 0; ctx.Err() == nil; n++ {
+		payload := fmt.Sprintf("w%d.%d", worker, n)
+		op, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		lsn, err := l.Append(op, []byte(payload))
+		cancel()
+		h.outcome(payload, lsn, err)
+		if err != nil {
+			h.t.Errorf("%s: %q: %v", l.Name(), payload, err)
+			continue
+		}
+		if lsn <= last {
+			h.t.Errorf("%s: worker %d got %s after %s", l.Name(), worker, lsn, last)
+		}
+		last = lsn
+		pause(ctx, 2*time.Millisecond)
+	}
+}
+
+// compareAndAppend appends where the tail is what was last seen of it. The payload
+// names the tail that it is for.
+func (h *appendHistory) compareAndAppend(ctx context.Context, l *client.Log, worker int) {
+	var tail client.LSN
+	for n := 0; ctx.Err() == nil; n++ {
+		payload := fmt.Sprintf("c%d.%d after %s", worker, n, tail)
+		before := h.highest()
+		op, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		lsn, err := l.AppendIf(op, tail, []byte(payload))
+		cancel()
+		h.outcome(payload, lsn, err)
+		var refusal *client.LogError
+		switch {
+		case err == nil:
+			tail = lsn
+		case errors.Is(err, client.ErrConditionFailed) && errors.As(err, &refusal):
+			if refusal.Tail == tail || refusal.Tail < before {
+				h.t.Errorf("%s: the tail was said to be %s and not %s, though %s was acknowledged before", l.Name(), refusal.Tail, tail, before)
+			}
+			tail = refusal.Tail
+		default:
+			h.t.Logf("%s: %q: %v", l.Name(), payload, err)
+		}
+		pause(ctx, 3*time.Millisecond)
+	}
+}
+
+// isChain demands that each record was appended on the condition that the one
+// before it was the last.
+func isChain(t testing.TB, records []client.Record) {
+	t.Helper()
+	var last client.LSN
+	for _, r := range records {
+		if _, after, _ := strings.Cut(string(r.Payload), " after "); after != last.String() {
+			t.Errorf("%s: %q follows %s", r.LSN, r.Payload, last)
+		}
+		last = r.LSN
+	}
+}
+
+// inSequence demands that each producer's sequences are there from 1 on, in order.
+func inSequence(t testing.TB, records []client.Record) {
+	t.Helper()
+	last := map[uint64]uint64{}
+	for _, r := range records {
+		var id, seq uint64
+		if _, err := fmt.Sscanf(string(r.Payload), "p%d.%d", &id, &seq); err != nil || seq != last[id]+1 {
+			t.Errorf("%s: %q follows sequence %d of producer %d (%v)", r.LSN, r.Payload, last[id], id, err)
+		}
+		last[id] = seq
+	}
+}
+
+// produce appends under sequences of its own, sends each again until its outcome
+// is known, and from time to time begins anew as another client that knows nothing.
+func (h *appendHistory) produce(ctx context.Context, t testing.TB, c *cluster, id uint64) {
+	var seq uint64
+	for ctx.Err() == nil {
+		cl, err := client.Connect(within(t, 30*time.Second), c.clientAddrs(), client.Options{Park: 20 * time.Second})
+		if err != nil {
+			h.t.Error(err)
+			return
+		}
+		l, err := cl.Log(within(t, 30*time.Second), "/producers")
+		if err != nil {
+			h.t.Error(err)
+			cl.Close()
+			return
+		}
+		p := l.Producer(id)
+		seq = h.goOn(t, p, id, seq)
+		for n := 0; n < 400 && ctx.Err() == nil; n++ {
+			if !h.once(ctx, p, id, seq+1) {
+				break
+			}
+			seq++
+			pause(ctx, 3*time.Millisecond)
+		}
+		cl.Close()
+	}
+}
+
+// goOn asks where the producer was, and tries what must not be taken.
+func (h *appendHistory) goOn(t testing.TB, p *client.LogProducer, id, seq uint64) uint64 {
+	last, lsn, err := p.Last(within(t, 30*time.Second))
+	for i := 0; err != nil && i < 20; i++ {
+		pause(context.Background(), 100*time.Millisecond)
+		last, lsn, err = p.Last(within(t, 30*time.Second))
+	}
+	switch {
+	case err != nil:
+		h.t.Errorf("producer %d: Last: %v", id, err)
+		return seq
+	case last < seq:
+		h.t.Errorf("producer %d: Last is %d at %s; %d was acknowledged", id, last, lsn, seq)
+		return seq
+	}
+	if last == 0 {
+		return 0
+	}
+	h.outcome(producerPayload(id, last), lsn, nil)
+	got, err := p.Append(within(t, 30*time.Second), last, []byte(producerPayload(id, last)))
+	if err == nil && got != lsn || err != nil && !errors.Is(err, client.ErrSequenceStale) {
+		h.t.Errorf("producer %d: sequence %d is at %s; sent again: %s, %v", id, last, lsn, got, err)
+	}
+	_, err = p.Append(within(t, 30*time.Second), last+2, []byte("gap"))
+	var refusal *client.LogError
+	if !errors.As(err, &refusal) || !errors.Is(err, client.ErrSequenceGap) || refusal.LastSequence != last {
+		h.t.Errorf("producer %d: sequence %d after %d: %v", id, last+2, last, err)
+	}
+	return last
+}
+
+func producerPayload(id, seq uint64) string { return fmt.Sprintf("p%d.%d", id, seq) }
+
+// once sends a sequence until it is known to be there.
+func (h *appendHistory) once(ctx context.Context, p *client.LogProducer, id, seq uint64) bool {
+	for {
+		op, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		lsn, err := p.Append(op, seq, []byte(producerPayload(id, seq)))
+		cancel()
+		if err == nil {
+			h.outcome(producerPayload(id, seq), lsn, nil)
+			return true
+		}
+		if errors.Is(err, client.ErrSequenceGap) {
+			h.t.Errorf("producer %d: sequence %d: %v", id, seq, err)
+		}
+		if ctx.Err() != nil || errors.Is(err, client.ErrSequenceStale) || errors.Is(err, client.ErrSequenceGap) {
+			return false
+		}
+	}
+}
+
+// TestLogFailover appends to three logs in three ways, with ordinary retries, while
+// the nodes with their sequencers are killed, stopped for longer than it takes to be
+// held for dead, and cut off. What was acknowledged is there once, at its LSN;
+// conditional appends form a chain; producers go on where they were.
+func TestLogFailover(t *testing.T) {
+	c := startCluster(t, 3, clusterOptions{links: true})
+	cl := connect(t, c)
+	many, chain, producers := makeLog(t, cl, "/many"), makeLog(t, cl, "/chain"), makeLog(t, cl, "/producers")
+	hm, hc, hp := newAppendHistory(t), newAppendHistory(t), newAppendHistory(t)
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	var wg sync.WaitGroup
+	for i := range 2 {
+		other := connect(t, c)
+		lm, lc := openLog(t, other, "/many"), openLog(t, other, "/chain")
+		for w := range 4 {
+			wg.Go(func() { hm.appendOn(ctx, lm, 4*i+w) })
+		}
+		for w := range 2 {
+			wg.Go(func() { hc.compareAndAppend(ctx, lc, 2*i+w) })
+		}
+		wg.Go(func() { hp.produce(ctx, t, c, uint64(i+1)) })
+	}
+	for round, harm := range []func(i int){
+		func(i int) { c.nodes[i].kill(); pause(ctx, time.Second); c.nodes[i].start() },
+		func(i int) {
+			c.nodes[i].signal(syscall.SIGSTOP)
+			pause(ctx, 4*time.Second)
+			c.nodes[i].signal(syscall.SIGCONT)
+		},
+		func(i int) { c.proxies.isolate(i+1, 3); pause(ctx, 4*time.Second); c.proxies.heal() },
+		func(i int) { c.nodes[i].kill(); c.nodes[i].start() },
+	} {
+		pause(ctx, time.Second)
+		l := []*client.Log{many, chain, producers, many}[round]
+		at := c.sequencerOf(cl, l)
+		t.Logf("round %d: node %d, which numbers %s", round, at+1, l.Name())
+		harm(at)
+		c.waitReady()
+	}
+	pause(ctx, time.Second)
+	stop()
+	wg.Wait()
+	hm.check(many)
+	isChain(t, hc.check(chain))
+	inSequence(t, hp.check(producers))
+	for _, l := range []*client.Log{many, chain, producers} {
+		c.checkReplication(cl, l)
+	}
+}
