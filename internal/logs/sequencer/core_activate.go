@@ -32,6 +32,7 @@ type activation struct {
 	// sure that the store knows of whoever preempted it.
 	verifying bool
 	trouble   string // why it takes long, for people
+	under     bool   // because there are too few storage nodes
 	attempts  int
 	timer     timer
 
@@ -310,6 +311,7 @@ func (a *activation) swap() {
 	if err != nil {
 		var under *placement.UnderReplicatedError
 		if errors.As(err, &under) || errors.Is(err, placement.ErrReplication) {
+			a.under = true
 			a.backOff(err.Error())
 			return
 		}

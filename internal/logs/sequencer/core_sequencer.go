@@ -133,13 +133,13 @@ func (s *sequencer) enqueueAt(i int, p pending) {
 	s.c.share.bytes.Add(size)
 	s.buffer = slices.Insert(s.buffer, i, p)
 	s.c.m.Buffered.Add(1)
-	s.arm(timerBuffer, s.patience())
+	s.arm(timerBuffer, s.c.cfg.MissingWait)
 }
 
 // patience is how long appends wait without an LSN before their clients are told
 // what for.
 func (s *sequencer) patience() time.Duration {
-	if s.cur != nil && s.cur.accepts() {
+	if s.cur != nil && s.cur.accepts() || s.act != nil && s.act.under {
 		return s.c.cfg.MissingWait
 	}
 	return s.c.cfg.AppendWait
@@ -184,7 +184,8 @@ func (s *sequencer) lookAtBuffer() {
 		s.buffer = s.buffer[n:]
 	}
 	if len(s.buffer) > 0 {
-		s.arm(timerBuffer, max(s.buffer[0].arrived+s.patience()-s.c.now, wheelTick))
+		left := s.buffer[0].arrived + s.patience() - s.c.now
+		s.arm(timerBuffer, max(min(left, s.c.cfg.MissingWait), wheelTick)) // patience may end sooner by then
 	} else {
 		s.buffer = nil
 	}
@@ -240,6 +241,9 @@ func (s *sequencer) causeOfWaiting() (wire.LogStatus, string) {
 		text := "the log's sequencer is activating"
 		if s.act != nil && s.act.trouble != "" {
 			text += ": " + s.act.trouble
+		}
+		if s.act != nil && s.act.under {
+			return wire.LogStatus_LOG_STATUS_UNDER_REPLICATED, text
 		}
 		return wire.LogStatus_LOG_STATUS_NOT_READY, text
 	}
