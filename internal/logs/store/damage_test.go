@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -24,7 +25,9 @@ func TestAFlippedBitIsNeverData(t *testing.T) {
 }
 
 func flipBits(t *testing.T, closed bool) {
-	b := newLab(t, 40).open()
+	b := newLab(t, 40)
+	b.opts.RecordCacheBytes = 1 << 10 // else all is read from there
+	b.open()
 	const n = 200 // small blocks: Pebble tries every bit of a damaged one
 	for i := logs.ESN(1); i <= n; i++ {
 		b.put(rec(lsn(1, i), strings.Repeat(fmt.Sprint(i), 8)))
@@ -43,15 +46,22 @@ func flipBits(t *testing.T, closed bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if !closed { // what Pebble takes for a crash is not told from one: docs/formats/log-store.md
+		names = slices.DeleteFunc(names, func(name string) bool { return !strings.HasSuffix(name, ".sst") })
+	}
 	rng := rand.New(rand.NewPCG(1, 2))
 	whole := b.fs
 	gaps, refused := 0, 0
-	for range 25 {
+	flips := 40
+	if !closed {
+		flips = 12
+	}
+	for range flips {
 		b.fs = whole.Copy()
 		name := b.fs.PathJoin(dir, names[rng.IntN(len(names))])
 		content, err := b.fs.Read(name)
-		if err != nil || len(content) == 0 || !strings.HasSuffix(name, ".sst") && rng.IntN(8) > 0 {
-			continue
+		if err != nil || len(content) == 0 {
+			continue // the lock
 		}
 		if err := b.fs.Flip(name, rng.Int64N(int64(len(content))*8)); err != nil {
 			t.Fatal(err)
@@ -61,6 +71,9 @@ func flipBits(t *testing.T, closed bool) {
 			continue
 		}
 		gaps += b.checkFlipped(n)
+		if pieces := len(b.s.torn[labLog]); pieces > 2 { // a piece costs a read of the damaged block, and that is dear
+			t.Errorf("one flipped bit tore out %d pieces", pieces)
+		}
 		b.stop()
 	}
 	if gaps == 0 {

@@ -72,6 +72,8 @@ func (s *Store) digest(req *wire.DigestRequest) *wire.DigestResponse {
 			s.o.Logger.Error("logs/store: damaged copy", "log", id, "lsn", lsn, "error", err)
 			if v.versions[0].upTo > 0 { // nobody can tell how many
 				out.Status = statusPartial
+			} else {
+				out.Damaged = append(out.Damaged, uint32(lsn.ESN()))
 			}
 			continue
 		}

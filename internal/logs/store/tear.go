@@ -73,10 +73,6 @@ func (s *Store) readable(log logs.LogID, from, to logs.LSN) bool {
 	v := &view{s: s, log: log, at: from, to: to, diskTo: to}
 	defer v.close()
 	v.openDisk()
-	for _, c := range v.cursors {
-		if c.err != nil {
-			return false
-		}
-	}
-	return true
+	v.stand()
+	return v.err == nil && v.torn == nil
 }

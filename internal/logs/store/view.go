@@ -204,15 +204,9 @@ func (v *view) addCursor(p *partition, l *lsm, last logs.LSN) {
 }
 
 func (v *view) nextOnDisk() bool {
-	lsn, found := logs.LSN(0), false
-	for v.err == nil {
-		if lsn, found = v.least(); v.torn != nil {
-			return v.skip()
-		}
-		if len(v.pending) == 0 || found && v.pending[0].first > lsn {
-			break
-		}
-		v.openNext()
+	lsn, found := v.stand()
+	if v.torn != nil {
+		return v.skip()
 	}
 	if v.err != nil {
 		return false
@@ -269,6 +263,19 @@ func (v *view) least() (lsn logs.LSN, found bool) {
 	}
 	clear(v.cursors[n:])
 	v.cursors = v.cursors[:n]
+	return lsn, found
+}
+
+// stand opens what must be open to know the lowest LSN that is to come, and gives
+// it.
+func (v *view) stand() (lsn logs.LSN, found bool) {
+	for v.err == nil && v.torn == nil {
+		lsn, found = v.least()
+		if len(v.pending) == 0 || found && v.pending[0].first > lsn {
+			break
+		}
+		v.openNext()
+	}
 	return lsn, found
 }
 
