@@ -85,7 +85,7 @@ func (n *Node) openLogStore(replay *journal.Replay) error {
 		Shard: n.shard(), Journal: n.journal, Stream: logStream, Recovered: replay.Streams[logStream], Suspect: replay.Suspect,
 		Incarnation: n.incarnation, Mono: n.deps.Mono, WallMs: n.wallMs, AfterFunc: n.deps.AfterFunc, Logger: n.log, Fatal: n.fatal,
 		CacheBytes: memory / 16, MemTableBytes: min(memory/32, 64<<20), RecordCacheBytes: memory / 16, QueueBytes: max(memory/32, 16<<20),
-		Attributes: n.logAttributes, Free: n.diskFree, Purge: n.purge, NextEpoch: n.nextEpoch,
+		Attributes: n.keptAttributes, Free: n.diskFree, Purge: n.purge, NextEpoch: n.nextEpoch,
 	})
 	if err != nil {
 		return err
@@ -104,6 +104,15 @@ func (n *Node) logView() recovery.View { return logView{n.logs.gossip.View()} }
 // logAttributes are a log's attributes by the newest catalog.
 func (n *Node) logAttributes(log logs.LogID) (*catalog.LogAttributes, bool) {
 	return n.index.Load().Logs().Attributes(uint64(log))
+}
+
+// keptAttributes is logAttributes for retention, which must not take a log for
+// removed because this node has not heard of any catalog yet.
+func (n *Node) keptAttributes(log logs.LogID) (*catalog.LogAttributes, bool) {
+	if n.index.Load().Version() == 0 {
+		return nil, true
+	}
+	return n.logAttributes(log)
 }
 
 func (n *Node) diskFree() (free, total int64, err error) {

@@ -193,7 +193,7 @@ func (x *epochRecovery) message(s *slot, i int) *wire.Store {
 	o := s.record
 	r.TimestampMs, r.Flags = o.TimestampMs, r.Flags|o.Flags&^logs.FlagSticky
 	r.CountBefore, r.Count, r.Producer, r.Sequence = o.CountBefore, o.Count, o.Producer, o.Sequence
-	r.FindKey, r.FilterKey, r.Checksum = o.FindKey, o.FilterKey, o.Checksum
+	r.FindKey, r.FilterKey, r.Checksum, r.Origins = o.FindKey, o.FilterKey, o.Checksum, o.Origins
 	if x.hasPayload(s, i) && !s.whole.has(i) {
 		st.Amend = true
 	} else {
