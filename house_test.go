@@ -268,7 +268,7 @@ func TestFunctionsStayReadable(t *testing.T) {
 }
 
 // codeSpan finds `room.Name` and `Name()` in the documents' walks.
-var codeSpan = regexp.MustCompile("`([a-z]+)\\.(?:\\(?\\*?([A-Z]\\w*)\\)?\\.)?([A-Za-z]\\w*)`")
+var codeSpan = regexp.MustCompile("`([a-z]+)\\.(?:\\(?\\*?([A-Za-z]\\w*)\\)?\\.)?([A-Za-z]\\w*)`")
 
 // TestDocumentsNameWhatExists checks that each `room.Function` or
 // `room.Type.Method` in ARCHITECTURE.md is in the code.
