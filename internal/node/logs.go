@@ -121,12 +121,18 @@ func (n *Node) diskFree() (free, total int64, err error) {
 }
 
 // purge is asked for by the store: recovery has decided, while this node was
-// away, what is between its last clean epoch and a release.
+// away, what is between its last clean epoch and a release. One that comes while
+// the node starts is begun as soon as it has.
 func (n *Node) purge(log logs.LogID, lce logs.Epoch, release logs.LSN) {
-	if n.opened.Load() { // before, it asks again: releases are repeated
+	switch {
+	case n.opened.Load():
 		n.logs.purger.Purge(log, lce, release)
+	case n.ctx.Err() == nil:
+		n.deps.AfterFunc(purgeLater, func() { n.purge(log, lce, release) })
 	}
 }
+
+const purgeLater = 200 * time.Millisecond
 
 // nextEpoch asks the epoch store which epoch of a log is given out next.
 func (n *Node) nextEpoch(log logs.LogID, done func(logs.Epoch, error)) {
