@@ -55,8 +55,11 @@ func (c *Client) askState(ctx context.Context, r *logRouter, req *wire.Sequencer
 		return nil, newLogError(r.log, wire.LogStatus_LOG_STATUS_NO_SEQUENCER, true, nil, "this client's transport carries no requests about logs")
 	}
 	one := &wire.SequencerStateRequest{Log: req.Log, Flags: req.Flags, SeenEpoch: req.SeenEpoch, Producer: req.Producer}
-	if r.flags != 0 {
+	if r.flags&logs.AppendNoRedirect != 0 {
 		one.Flags |= logs.StateNoRedirect
+	}
+	if r.flags&logs.AppendReactivateIfPreempted != 0 {
+		one.Flags |= logs.StateReactivateIfPreempted
 	}
 	resp := new(wire.SequencerStateResponse)
 	answers := make(chan error, 1)

@@ -36,6 +36,7 @@ const (
 	StateCheckSeal         // be sure that nobody newer reigns
 	StateMetadata          // give the metadata of all epochs
 	StateNoActivate
+	StateReactivateIfPreempted // as AppendReactivateIfPreempted
 )
 
 // Flags of a read stream.

@@ -293,3 +293,35 @@ func TestLogFailover(t *testing.T) {
 		c.checkReplication(cl, l)
 	}
 }
+
+// TestLogTailAfterTakeover asks for the tail of a log, and appends nothing, when the
+// node that should number it was preempted while it slept, and the one that preempted
+// it sends everybody back: one of them takes the log again, and says.
+func TestLogTailAfterTakeover(t *testing.T) {
+	c := startCluster(t, 3, clusterOptions{})
+	cl := connect(t, c)
+	l := makeLog(t, cl, "/taken")
+	h := newAppendHistory(t)
+	add := func(payload string) {
+		lsn, err := l.Append(within(t, 30*time.Second), []byte(payload))
+		if h.outcome(payload, lsn, err); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add("before")
+	asleep := c.sequencerOf(cl, l)
+	c.nodes[asleep].signal(syscall.SIGSTOP)
+	add("meanwhile")
+	c.nodes[asleep].signal(syscall.SIGCONT)
+	c.waitReady()
+	pause(context.Background(), 5500*time.Millisecond) // as long as a new sequencer sends nobody away
+	for i := range 3 {
+		begin := time.Now()
+		tail, err := openLog(t, connect(t, c), "/taken").Tail(within(t, 10*time.Second))
+		t.Logf("the tail is %s, after %.1f s", tail, time.Since(begin).Seconds())
+		if err != nil || tail < h.highest() {
+			t.Errorf("question %d: tail %s after %s, %v", i, tail, h.highest(), err)
+		}
+	}
+	c.checkReplication(cl, l)
+}

@@ -49,6 +49,7 @@ func BenchmarkLogFailover(b *testing.B) {
 		}
 		d := time.Duration(gap.Load())
 		longest, sum = max(longest, d), sum+d
+		b.Logf("node %d killed: %.2f s", at+1, d.Seconds())
 		c.nodes[at].start()
 		c.waitReady()
 	}

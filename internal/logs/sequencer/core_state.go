@@ -88,7 +88,7 @@ func (s *sequencer) answerOne(q *stateRequest) bool {
 		return true
 	case (s.state == StatePreempted || r != nil && r.preempted) && (s.act == nil || s.act.verifying):
 		n, ok := c.cluster.Node(s.preempt.by)
-		if ok && n.Alive && s.preempt.by != c.self {
+		if ok && n.Alive && s.preempt.by != c.self && f&logs.StateReactivateIfPreempted == 0 {
 			c.answerState(q, &wire.SequencerStateResponse{Status: wire.LogStatus_LOG_STATUS_PREEMPTED, Redirect: uint64(s.preempt.by), State: s.state.String(),
 				NodesPreemptedBy: uint64(s.preempt.by)})
 			return true
