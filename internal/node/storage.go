@@ -137,9 +137,6 @@ func (n *Node) trustJournal() {
 			return
 		}
 	}
-	if n.logs.store != nil && n.logs.store.Suspect() {
-		return
-	}
 	n.suspect.Store(false)
 	n.journal.Trust()
 	n.log.Info("the suspect tail is cleared: no replica misses anything that its peers know of")
