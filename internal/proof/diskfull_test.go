@@ -9,6 +9,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/braiddb/braid/client"
+	"github.com/braiddb/braid/internal/catalog"
 	"github.com/braiddb/braid/internal/sim/simfs"
 )
 
@@ -66,6 +68,27 @@ func TestFullDisk(t *testing.T) {
 		if err := set(clients[i%3], i); err != nil {
 			t.Fatal(err)
 		}
+	}
+	// Leaders are spread before disks run low: a node that is low takes none over.
+	cl, err := client.Connect(ctx, []string{l.benches[0].node.Addrs().Client}, client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	if !eventually(30*time.Second, func() bool {
+		c, err := cl.Cluster(ctx)
+		if err != nil {
+			return false
+		}
+		leads := map[catalog.NodeID]bool{}
+		for _, tb := range c.Tablets {
+			if tb.Tablet.Table == uint32(catalog.RedisTableID) {
+				leads[tb.Leader] = true
+			}
+		}
+		return len(leads) == len(l.benches) && !leads[0]
+	}) {
+		t.Fatal("the leaders were not spread over the nodes")
 	}
 	const reserve = 256 << 20 // what a node keeps free
 	low := func(b *bench) { b.fs.SetCapacity(b.fs.Used() + reserve - 1<<20) }
