@@ -1,0 +1,43 @@
+package recovery
+
+import (
+	"testing"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/braiddb/braid/internal/catalog"
+	"github.com/braiddb/braid/internal/logs"
+	"github.com/braiddb/braid/internal/placement"
+	"github.com/braiddb/braid/internal/wire"
+)
+
+// TestACopyOfRecoveryHasAllOfTheRecord: whatever a record carries that recovery
+// does not decide itself goes with each copy that it makes, fields that are added
+// to the message later included.
+func TestACopyOfRecoveryHasAllOfTheRecord(t *testing.T) {
+	decided := map[protoreflect.Name]bool{"log": true, "lsn": true, "last_known_good": true, "wave": true, "copyset": true}
+	record := &wire.LogRecord{
+		Log: 1, Lsn: uint64(logs.MakeLSN(3, 5)), TimestampMs: 7, LastKnownGood: 2, Wave: 1, Flags: logs.FlagBatch, Copyset: []uint64{256},
+		CountBefore: 11, Count: 2, Producer: 13, Sequence: 17, FindKey: []byte("f"), FilterKey: []byte("k"), Payload: []byte("p"), Checksum: 19,
+		Origins: []*wire.Origin{{Producer: 13, Sequence: 16}, {Producer: 14, Sequence: 1}},
+	}
+	shard := logs.MakeShard(catalog.NodeID(1), 0)
+	x := &epochRecovery{l: &logRecovery{args: Args{Log: 1, UpTo: 4, Own: 5}}, epoch: 3, nodeset: []placement.LogShard{{Shard: shard}}}
+	got := x.message(&slot{esn: 5, value: valueRecord, record: record}, 0).Record
+	fields := record.ProtoReflect().Descriptor().Fields()
+	for i := range fields.Len() {
+		f := fields.Get(i)
+		if !record.ProtoReflect().Has(f) {
+			t.Errorf("%s: the test gives it no value", f.Name())
+		}
+		if decided[f.Name()] || f.Name() == "flags" {
+			continue
+		}
+		if want, have := record.ProtoReflect().Get(f), got.ProtoReflect().Get(f); !have.Equal(want) {
+			t.Errorf("%s: %v, want %v", f.Name(), have, want)
+		}
+	}
+	if want := logs.FlagBatch | logs.FlagWrittenByRecovery; got.Flags != want {
+		t.Errorf("flags %b, want %b", got.Flags, want)
+	}
+}
