@@ -220,6 +220,11 @@ func (e *Engine) pebbleOptions() *pebble.Options {
 				}
 			},
 			BackgroundError: e.backgroundError,
+			// Who reads what is damaged is refused (ErrCorrupt), as is a compaction;
+			// left to itself the store would end the node.
+			DataCorruption: func(info pebble.DataCorruptionInfo) {
+				e.o.Logger.Error("docdb: damaged file", "path", info.Path, "error", info.Details)
+			},
 		},
 		MemTableStopWritesThreshold: 3,
 		L0CompactionThreshold:       4,

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -107,6 +108,55 @@ func TestADiskErrorEndsTheNode(t *testing.T) {
 	}
 	if times.Load() != 1 {
 		t.Errorf("Fatal was called %d times", times.Load())
+	}
+}
+
+// TestADamagedFileRefusesWhoReadsIt flips a byte of a flushed file: the documents
+// in that block are refused by name, and the node lives.
+func TestADamagedFileRefusesWhoReadsIt(t *testing.T) {
+	fs := vfs.NewMem()
+	o := EngineOptions{Fatal: func(err error) { t.Errorf("the node would have ended: %v", err) }}
+	e := mustOpen(t, fs, o)
+	put(t, e, 5, func(x *Exec) { x.Doc(1, []byte("k")).PutRoot(Root{Kind: RootString, Value: []byte("v")}) })
+	if err := errors.Join(e.Flush(), e.Close()); err != nil {
+		t.Fatal(err)
+	}
+	names, err := fs.List("data/docdb/db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	flipped := 0
+	for _, name := range names {
+		if !strings.HasSuffix(name, ".sst") {
+			continue
+		}
+		f, err := fs.OpenReadWrite("data/docdb/db/"+name, vfs.WriteCategoryUnspecified)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var b [1]byte
+		_, err = f.ReadAt(b[:], 10)
+		b[0] ^= 4
+		_, err2 := f.WriteAt(b[:], 10)
+		if err := errors.Join(err, err2, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		flipped++
+	}
+	if flipped == 0 {
+		t.Fatalf("no file was flushed: %v", names)
+	}
+	e = mustOpen(t, fs, o)
+	v, err := e.View(wholeTable, hlc.Max-1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := NewExec(v, nil, wholeTable.Table, 0).Doc(1, []byte("k")).Root(); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("a damaged document was read: %v", err)
+	}
+	v.Close()
+	if err := e.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -199,6 +199,14 @@ func corruptRecord(what string, key []byte, err error) error {
 	return fmt.Errorf("docdb: %s of document %x: %w", what, key, errors.Join(ErrCorrupt, err))
 }
 
+// storeError makes the store's error about a damaged file one of ours.
+func storeError(err error) error {
+	if pebble.IsCorruptionError(err) {
+		return fmt.Errorf("docdb: %w", errors.Join(ErrCorrupt, err))
+	}
+	return err
+}
+
 // newest gives the newest version of a place at or before the view's time. The
 // value, and v.stamp, are borrowed until the next use of the view.
 func (v *View) newest(docKey, tail []byte) ([]byte, DocTime, bool, error) {
@@ -211,7 +219,7 @@ func (v *View) newest(docKey, tail []byte) ([]byte, DocTime, bool, error) {
 	n := len(v.key)
 	v.key = appendVersion(v.key, len(docKey), DocTime{HT: v.at, WriteID: maxWriteID}, hint{})
 	if !it.SeekPrefixGE(v.key) {
-		return nil, DocTime{}, false, it.Error()
+		return nil, DocTime{}, false, storeError(it.Error())
 	}
 	key := it.Key()
 	if len(key) < n+timeLen+1 || !bytes.Equal(key[:n], v.key[:n]) {
@@ -270,7 +278,7 @@ func (v *View) children(docKey, lower, upper []byte, reverse bool, fn func(tail,
 			return nil
 		}
 	}
-	return it.Error()
+	return storeError(it.Error())
 }
 
 // childrenDown meets the versions of a child oldest first: the last one at or
@@ -299,7 +307,7 @@ func (v *View) childrenDown(it *pebble.Iterator, docKey, lower, upper []byte, fn
 		}
 		tail, p, t, have = append(tail[:0], k.tail...), append(p[:0], value...), k.time, true
 	}
-	if err := it.Error(); err != nil {
+	if err := storeError(it.Error()); err != nil {
 		return err
 	}
 	if have {
@@ -339,5 +347,5 @@ func (v *View) roots(lower, upper []byte, fn func(docKey, p []byte, t DocTime) b
 			ok = it.NextPrefix()
 		}
 	}
-	return it.Error()
+	return storeError(it.Error())
 }
