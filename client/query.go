@@ -44,29 +44,10 @@ func (c *Client) Query(ctx context.Context, statement string) (*QueryResult, err
 	}
 	out := &QueryResult{Columns: resp.Columns, Warnings: resp.Warnings}
 	for _, r := range resp.Rows {
-		row := make([]any, len(r.Values))
-		for i, v := range r.Values {
-			row[i] = queryValue(v)
-		}
-		out.Rows = append(out.Rows, row)
+		out.Rows = append(out.Rows, r.Any())
 	}
 	return out, nil
 }
 
 // queryTime bounds a query whose context has no deadline.
 const queryTime = 30 * time.Second
-
-// queryValue gives a value of a row; its kinds are those of wire.TableValue.
-func queryValue(v *wire.TableValue) any {
-	switch v.Kind {
-	case 1:
-		return v.Integer
-	case 2:
-		return v.Real
-	case 3:
-		return string(v.Text)
-	case 4:
-		return v.Text
-	}
-	return nil
-}

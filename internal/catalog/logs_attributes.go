@@ -98,7 +98,7 @@ var logAttributes = []*LogAttribute{
 		Name: "replication", Help: "copies, and over how many domains of each scope: node:3,rack:2",
 		isSet:  func(a *LogAttributes) bool { return a.Replication != nil },
 		take:   func(dst, src *LogAttributes) { dst.Replication = src.Replication },
-		format: func(a *LogAttributes) string { return formatReplication(a.Replication) },
+		format: func(a *LogAttributes) string { return FormatReplication(a.Replication) },
 		parse: func(a *LogAttributes, s string) (err error) {
 			a.Replication, err = parseReplication(s)
 			return err
@@ -251,7 +251,7 @@ func checkLogAttributes(set *LogAttributes) error {
 	case n > LogCopiesMax:
 		return fmt.Errorf("nodeset_size %d is above %d", n, LogCopiesMax)
 	case n != 0 && n < copies:
-		return fmt.Errorf("nodeset_size %d has no room for the %d copies of replication %s", n, copies, formatReplication(a.Replication))
+		return fmt.Errorf("nodeset_size %d has no room for the %d copies of replication %s", n, copies, FormatReplication(a.Replication))
 	}
 	if w := a.GetMaxWritesInFlight(); w < LogWindowMin || w > LogWindowMax {
 		return fmt.Errorf("max_writes_in_flight %d is not between %d and %d", w, LogWindowMin, LogWindowMax)
@@ -292,7 +292,8 @@ func checkAffinity(location string) error {
 	return nil
 }
 
-func formatReplication(r *Replication) string {
+// FormatReplication writes a replication as attributes are written: node:3,rack:2.
+func FormatReplication(r *Replication) string {
 	var parts []string
 	for _, s := range []struct {
 		name  string

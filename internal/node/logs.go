@@ -54,12 +54,12 @@ func (n *Node) openLogs(replay *journal.Replay) error {
 		Self: n.id.Node, Incarnation: n.incarnation, Mono: n.deps.Mono, AfterFunc: n.deps.AfterFunc, Rand: n.dice(),
 		Send: n.sendGossip, Probe: w.prober.Probe, Nodes: n.addresses.all, OnChange: n.clusterChanged,
 	})
-	if n.has(catalog.RoleStorage) {
+	if n.descriptor().Has(catalog.RoleStorage) {
 		if err := n.openLogStore(replay); err != nil {
 			return fmt.Errorf("open the logs: %w", err)
 		}
 	}
-	if n.has(catalog.RoleSequencer) {
+	if n.descriptor().Has(catalog.RoleSequencer) {
 		w.recovery = recovery.NewHost(recovery.Config{}, recovery.Deps{
 			Self: n.id.Node, Mono: n.deps.Mono, AfterFunc: n.deps.AfterFunc, Rand: n.dice(), Logger: n.log,
 			Calls: logCalls{n}, EpochStore: lateEpochs{n}, View: n.logView,
@@ -278,6 +278,3 @@ const missingWait = 1200 * time.Millisecond
 
 // probeTime bounds how long it is looked whether a silent node's address refuses.
 const probeTime = 500 * time.Millisecond
-
-// has says whether the node has a role; none named means all.
-func (n *Node) has(role uint32) bool { return n.roles() == 0 || n.roles()&role != 0 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"sync"
 	"time"
 
@@ -63,7 +62,7 @@ func (n *Node) gather(ctx context.Context, t *liveTable, f query.Filter, yield f
 	for _, c := range t.columns {
 		if v, ok := f[c.Name]; ok {
 			req.FilterColumns = append(req.FilterColumns, c.Name)
-			req.FilterValues = append(req.FilterValues, tableValue(v))
+			req.FilterValues = append(req.FilterValues, wire.NewTableValue(v))
 		}
 	}
 	nodes := n.addresses.all()
@@ -85,10 +84,7 @@ func (n *Node) gather(ctx context.Context, t *liveTable, f query.Filter, yield f
 			continue
 		}
 		for _, row := range a.Rows {
-			values := make([]any, len(row.Values))
-			for j, v := range row.Values {
-				values[j] = liveValue(v)
-			}
+			values := row.Any()
 			if len(values) != len(t.columns) {
 				return fmt.Errorf("node %d: %d values for %d columns of %s: another version?", nodes[i].Id, len(values), len(t.columns), t.name)
 			}
@@ -122,7 +118,7 @@ func (n *Node) tableRows(ctx context.Context, req *wire.TableRowsRequest) *wire.
 	}
 	f := query.Filter{}
 	for i, c := range req.FilterColumns {
-		f[c] = liveValue(req.FilterValues[i])
+		f[c] = req.FilterValues[i].Any()
 	}
 	resp := new(wire.TableRowsResponse)
 	err := t.local(ctx, f, func(values []any) bool {
@@ -130,7 +126,7 @@ func (n *Node) tableRows(ctx context.Context, req *wire.TableRowsRequest) *wire.
 			resp.More = true
 			return false
 		}
-		resp.Rows = append(resp.Rows, tableRow(values))
+		resp.Rows = append(resp.Rows, wire.NewTableRow(values))
 		return ctx.Err() == nil
 	})
 	switch {
@@ -155,7 +151,7 @@ func (n *Node) query(ctx context.Context, req *wire.QueryRequest) *wire.QueryRes
 	}
 	resp := &wire.QueryResponse{Columns: result.Columns, Warnings: m.words}
 	for _, r := range result.Rows {
-		resp.Rows = append(resp.Rows, tableRow(r))
+		resp.Rows = append(resp.Rows, wire.NewTableRow(r))
 	}
 	return resp
 }
@@ -177,68 +173,4 @@ func (n *Node) handleQueries(s *rpc.Server) {
 			bounded(r, func(ctx context.Context) rpc.Message { return n.tableRows(ctx, r.Msg.(*wire.TableRowsRequest)) })
 		}))
 	}
-}
-
-// The kinds of a wire.TableValue.
-const (
-	valueNull uint32 = iota
-	valueInteger
-	valueReal
-	valueText
-	valueBlob
-)
-
-func tableRow(values []any) *wire.TableRow {
-	row := &wire.TableRow{Values: make([]*wire.TableValue, len(values))}
-	for i, v := range values {
-		row.Values[i] = tableValue(v)
-	}
-	return row
-}
-
-// tableValue puts a value of package query on the wire.
-func tableValue(v any) *wire.TableValue {
-	switch v := v.(type) {
-	case nil:
-		return &wire.TableValue{}
-	case int64:
-		return &wire.TableValue{Kind: valueInteger, Integer: v}
-	case int:
-		return &wire.TableValue{Kind: valueInteger, Integer: int64(v)}
-	case uint32:
-		return &wire.TableValue{Kind: valueInteger, Integer: int64(v)}
-	case uint64:
-		if v > math.MaxInt64 {
-			return &wire.TableValue{Kind: valueText, Text: fmt.Append(nil, v)}
-		}
-		return &wire.TableValue{Kind: valueInteger, Integer: int64(v)}
-	case bool:
-		b := &wire.TableValue{Kind: valueInteger}
-		if v {
-			b.Integer = 1
-		}
-		return b
-	case float64:
-		return &wire.TableValue{Kind: valueReal, Real: v}
-	case string:
-		return &wire.TableValue{Kind: valueText, Text: []byte(v)}
-	case []byte:
-		return &wire.TableValue{Kind: valueBlob, Text: v}
-	}
-	panic(fmt.Sprintf("BUG: a table's value of type %T", v))
-}
-
-// liveValue is what tableValue was given, in the types of package query.
-func liveValue(v *wire.TableValue) any {
-	switch v.Kind {
-	case valueInteger:
-		return v.Integer
-	case valueReal:
-		return v.Real
-	case valueText:
-		return string(v.Text)
-	case valueBlob:
-		return v.Text
-	}
-	return nil
 }

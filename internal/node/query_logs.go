@@ -44,7 +44,7 @@ func (n *Node) sequencersTable() *liveTable {
 				return yield([]any{
 					uint64(n.id.Node), uint64(r.Log), r.State, uint32(r.Epoch), r.Next.String(), r.LastReleased.String(), uint32(r.LastKnownGood), r.InFlight,
 					r.BytesInFlight, r.Window, r.Buffered, r.Held, uint64(r.PreemptedBy), uint32(r.Draining), r.Recovering, r.MetadataRead,
-					shardWords(r.Nodeset), replicationWords(r.Replication), uint32(r.EffectiveFrom), uint32(r.Records), r.Payloads,
+					shardWords(r.Nodeset), catalog.FormatReplication(r.Replication), uint32(r.EffectiveFrom), uint32(r.Records), r.Payloads,
 					r.Age.Milliseconds(), r.Trouble,
 				})
 			})
@@ -53,25 +53,12 @@ func (n *Node) sequencersTable() *liveTable {
 	}
 }
 
-func shardWords(shards []logs.ShardID) string {
+func shardWords[T ~uint64](shards []T) string {
 	words := make([]string, len(shards))
 	for i, s := range shards {
-		words[i] = s.String()
+		words[i] = logs.ShardID(s).String()
 	}
 	return strings.Join(words, ",")
-}
-
-func replicationWords(r *catalog.Replication) string {
-	var out []string
-	for _, s := range []struct {
-		name string
-		n    uint32
-	}{{"region", r.GetRegion()}, {"zone", r.GetZone()}, {"rack", r.GetRack()}, {"node", r.GetNode()}} {
-		if s.n > 0 {
-			out = append(out, fmt.Sprintf("%s:%d", s.name, s.n))
-		}
-	}
-	return strings.Join(out, ",")
 }
 
 func (n *Node) gossipTable() *liveTable {
@@ -110,7 +97,7 @@ func (n *Node) logGroupsTable() *liveTable {
 					continue
 				}
 				if !yield([]any{
-					x.Path(g.Id), g.FirstLog, g.LastLog, replicationWords(a.Replication), a.GetNodesetSize(), a.GetMaxWritesInFlight(), a.GetMaxPayloadBytes(),
+					x.Path(g.Id), g.FirstLog, g.LastLog, catalog.FormatReplication(a.Replication), a.GetNodesetSize(), a.GetMaxWritesInFlight(), a.GetMaxPayloadBytes(),
 					a.GetStickyCopysets(), a.GetSingleCopyDelivery(), a.GetSequencerBatching(), a.GetBacklogMs(),
 				}) {
 					break
@@ -191,13 +178,9 @@ func (n *Node) epochStoreTable() *liveTable {
 					return a.err
 				}
 				m := a.record.GetMetadata()
-				var nodeset []logs.ShardID
-				for _, s := range m.GetNodeset() {
-					nodeset = append(nodeset, logs.ShardID(s))
-				}
 				yield([]any{
 					id, m.GetEpoch(), m.GetEffectiveSince(), a.record.LastCleanEpoch, logs.LSN(a.record.GetTail().GetLsn()).String(), a.record.GetTail().GetCount(),
-					shardWords(nodeset), replicationWords(m.GetReplication()), m.GetWritten(), a.record.WriterNode, a.record.Version,
+					shardWords(m.GetNodeset()), catalog.FormatReplication(m.GetReplication()), m.GetWritten(), a.record.WriterNode, a.record.Version,
 				})
 				return nil
 			case <-ctx.Done():
@@ -274,16 +257,12 @@ func (n *Node) recordsTable() *liveTable {
 					return errors.New(r.Status.String())
 				}
 				for i, c := range r.Records {
-					var copyset []logs.ShardID
-					for _, s := range c.Copyset {
-						copyset = append(copyset, logs.ShardID(s))
-					}
 					size := uint32(0)
 					if i < len(r.PayloadBytes) {
 						size = r.PayloadBytes[i]
 					}
 					if !yield([]any{
-						uint64(n.id.Node), id, logs.LSN(c.Lsn).String(), c.Wave, recordFlags(c.Flags), shardWords(copyset), c.TimestampMs, size, c.Count,
+						uint64(n.id.Node), id, logs.LSN(c.Lsn).String(), c.Wave, recordFlags(c.Flags), shardWords(c.Copyset), c.TimestampMs, size, c.Count,
 						c.LastKnownGood, fmt.Sprintf("%x", c.Producer), c.Sequence,
 					}) {
 						return nil

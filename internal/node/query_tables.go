@@ -30,7 +30,7 @@ func (n *Node) nodesTable() *liveTable {
 		local: func(_ context.Context, _ query.Filter, yield func([]any) bool) error {
 			for _, d := range n.index.Load().Catalog().GetNodes() {
 				if !yield([]any{
-					d.Id, lower(d.State.String(), "NODE_STATE_"), d.RpcAddr, d.Location, d.Incarnation, d.Version, roleWords(d.Roles),
+					d.Id, lower(d.State.String(), "NODE_STATE_"), d.RpcAddr, d.Location, d.Incarnation, d.Version, strings.Join(catalog.RoleNames(d.Roles), ","),
 					d.SequencerWeight, d.StorageWeight, lower(d.StorageState.String(), "STORAGE_STATE_"),
 				}) {
 					break
@@ -42,20 +42,6 @@ func (n *Node) nodesTable() *liveTable {
 }
 
 func lower(name, prefix string) string { return strings.ToLower(strings.TrimPrefix(name, prefix)) }
-
-// roleWords lists the roles of a descriptor; none given means all.
-func roleWords(roles uint32) string {
-	if roles == 0 {
-		roles = catalog.RoleAll
-	}
-	var out []string
-	for i, word := range []string{"master", "tablet", "sequencer", "storage"} {
-		if roles&(1<<i) != 0 {
-			out = append(out, word)
-		}
-	}
-	return strings.Join(out, ",")
-}
 
 func (n *Node) tabletsTable() *liveTable {
 	return &liveTable{
