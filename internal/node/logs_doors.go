@@ -1,6 +1,9 @@
 package node
 
 import (
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
 	"github.com/braiddb/braid/internal/rpc"
 	"github.com/braiddb/braid/internal/wire"
 )
@@ -23,12 +26,7 @@ func (n *Node) logMethods() (all, nodes map[rpc.Method]logMethod) {
 		all[rpc.MethodAppend] = served(q.Append)
 		all[rpc.MethodSequencerState] = served(q.State)
 	} else {
-		all[rpc.MethodAppend] = served(func(_ *wire.AppendRequest, reply func(*wire.AppendResponse)) {
-			reply(&wire.AppendResponse{Status: wire.LogStatus_LOG_STATUS_NOT_READY, Message: "this node has no sequencer role"})
-		})
-		all[rpc.MethodSequencerState] = served(func(_ *wire.SequencerStateRequest, reply func(*wire.SequencerStateResponse)) {
-			reply(&wire.SequencerStateResponse{Status: wire.LogStatus_LOG_STATUS_NOT_READY, Message: "this node has no sequencer role"})
-		})
+		refuse(all, []rpc.Method{rpc.MethodAppend, rpc.MethodSequencerState}, wire.LogStatus_LOG_STATUS_NOT_READY, "this node has no sequencer role")
 	}
 	if s := n.logs.store; s != nil {
 		all[rpc.MethodReadStart], all[rpc.MethodReadNext], all[rpc.MethodReadStop] = served(s.ReadStart), served(s.ReadNext), served(s.ReadStop)
@@ -38,25 +36,31 @@ func (n *Node) logMethods() (all, nodes map[rpc.Method]logMethod) {
 		nodes[rpc.MethodCheckSeal], nodes[rpc.MethodEpochRecovery] = served(s.CheckSeal), served(s.EpochRecovery)
 		nodes[rpc.MethodProducerLookup] = served(s.ProducerLookup)
 	} else {
-		n.refuseStorage(all, nodes)
+		refuse(all, storageMethodsForAll, wire.LogStatus_LOG_STATUS_NOT_STORAGE, "this node has no storage role")
+		refuse(nodes, storageMethodsForNodes, wire.LogStatus_LOG_STATUS_NOT_STORAGE, "this node has no storage role")
 	}
 	return all, nodes
 }
 
-// refuseStorage answers for a node that stores no logs.
-func (n *Node) refuseStorage(all, nodes map[rpc.Method]logMethod) {
-	const no = wire.LogStatus_LOG_STATUS_NOT_STORAGE
-	answer := func(r rpc.Message) logMethod {
-		return func(_ rpc.Message, reply func(rpc.Message)) { reply(r) }
+// refuse has methods answered with a status that says why they are not served.
+func refuse(doors map[rpc.Method]logMethod, methods []rpc.Method, status wire.LogStatus, why string) {
+	for _, m := range methods {
+		doors[m] = func(_ rpc.Message, reply func(rpc.Message)) { reply(refusal(m, status, why)) }
 	}
-	all[rpc.MethodReadStart], all[rpc.MethodReadNext] = answer(&wire.ReadStartResponse{Status: no}), answer(&wire.ReadNextResponse{Status: no})
-	all[rpc.MethodReadStop], all[rpc.MethodReadMetadata] = answer(&wire.ReadStopResponse{Status: no}), answer(&wire.ReadMetadataResponse{Status: no})
-	all[rpc.MethodFindLSN], all[rpc.MethodTrim] = answer(&wire.FindResponse{Status: no}), answer(&wire.TrimResponse{Status: no})
-	all[rpc.MethodDataSize], all[rpc.MethodLogState] = answer(&wire.DataSizeResponse{Status: no}), answer(&wire.LogStateResponse{Status: no})
-	all[rpc.MethodRecords] = answer(&wire.RecordsResponse{Status: no})
-	nodes[rpc.MethodSeal], nodes[rpc.MethodDigest] = answer(&wire.SealResponse{Status: no}), answer(&wire.DigestResponse{Status: no})
-	nodes[rpc.MethodClean], nodes[rpc.MethodCheckSeal] = answer(&wire.CleanResponse{Status: no}), answer(&wire.CheckSealResponse{Status: no})
-	nodes[rpc.MethodEpochRecovery], nodes[rpc.MethodProducerLookup] = answer(&wire.EpochRecoveryResponse{Status: no}), answer(&wire.ProducerLookupResponse{Status: no})
+}
+
+// refusal is a method's answer with nothing but a status and its cause in words,
+// as far as the answer has places for them.
+func refusal(m rpc.Method, status wire.LogStatus, why string) rpc.Message {
+	resp := m.NewResponse()
+	r := resp.(proto.Message).ProtoReflect()
+	if f := r.Descriptor().Fields().ByName("status"); f != nil {
+		r.Set(f, protoreflect.ValueOfEnum(status.Number()))
+	}
+	if f := r.Descriptor().Fields().ByName("message"); f != nil {
+		r.Set(f, protoreflect.ValueOfString(why))
+	}
+	return resp
 }
 
 // handleLogs opens the doors of the log wing: the table of what is served is
@@ -66,32 +70,35 @@ func (n *Node) handleLogs(s *rpc.Server) {
 		s.Handle(m, nil, func(r *rpc.Request) {
 			f, ok := n.logDoor(m)
 			if !ok {
-				return // not open: the caller's deadline ends it, and it asks another node
+				n.reply(r, refusal(m, wire.LogStatus_LOG_STATUS_NOT_READY, "the node is starting or stopping"))
+				return
 			}
 			f(r.Msg, func(resp rpc.Message) { n.reply(r, resp) })
 		})
 	}
-	for _, m := range logMethodsForAll {
+	for _, m := range append([]rpc.Method{rpc.MethodClusterState, rpc.MethodAppend, rpc.MethodSequencerState}, storageMethodsForAll...) {
 		serve(m)
 	}
 	if s != n.nodeServer {
 		return
 	}
-	for _, m := range logMethodsForNodes {
+	for _, m := range storageMethodsForNodes {
 		serve(m)
 	}
 	s.Handle(rpc.MethodGossip, nil, n.whenOpen(nil, func(r *rpc.Request) { n.logs.gossip.Handle(r.Msg.(*wire.Gossip)) }))
 	s.Handle(rpc.MethodLogBatch, nil, n.whenOpen(nil, func(r *rpc.Request) { n.handleLogBatch(r.Msg.(*wire.LogBatch)) }))
 }
 
-var logMethodsForAll = []rpc.Method{
-	rpc.MethodClusterState, rpc.MethodAppend, rpc.MethodSequencerState, rpc.MethodReadStart, rpc.MethodReadNext, rpc.MethodReadStop,
-	rpc.MethodReadMetadata, rpc.MethodFindLSN, rpc.MethodTrim, rpc.MethodDataSize, rpc.MethodLogState, rpc.MethodRecords,
-}
-
-var logMethodsForNodes = []rpc.Method{
-	rpc.MethodSeal, rpc.MethodDigest, rpc.MethodClean, rpc.MethodCheckSeal, rpc.MethodEpochRecovery, rpc.MethodProducerLookup,
-}
+// What a storage node serves, to everybody and to nodes alone.
+var (
+	storageMethodsForAll = []rpc.Method{
+		rpc.MethodReadStart, rpc.MethodReadNext, rpc.MethodReadStop, rpc.MethodReadMetadata, rpc.MethodFindLSN, rpc.MethodTrim,
+		rpc.MethodDataSize, rpc.MethodLogState, rpc.MethodRecords,
+	}
+	storageMethodsForNodes = []rpc.Method{
+		rpc.MethodSeal, rpc.MethodDigest, rpc.MethodClean, rpc.MethodCheckSeal, rpc.MethodEpochRecovery, rpc.MethodProducerLookup,
+	}
+)
 
 // openLogDoors makes the table of what is served.
 func (n *Node) openLogDoors() {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/braiddb/braid/internal/logs"
 	"github.com/braiddb/braid/internal/node"
 	"github.com/braiddb/braid/internal/rpc"
 	"github.com/braiddb/braid/internal/wire"
@@ -92,6 +93,23 @@ func TestCallsBeforeTheStorageIsOpenAreRefused(t *testing.T) {
 		cancel()
 		if got := row.resp.GetError().GetCode(); err != nil || got != row.code || !got.Retriable() {
 			t.Errorf("%v: %v, %v; want %v", row.method, err, row.resp.GetError(), row.code)
+		}
+	}
+	type withStatus interface {
+		rpc.Message
+		GetStatus() wire.LogStatus
+	}
+	for m, req := range map[rpc.Method]rpc.Message{
+		rpc.MethodAppend: new(wire.AppendRequest), rpc.MethodSequencerState: new(wire.SequencerStateRequest), rpc.MethodSeal: new(wire.SealRequest),
+		rpc.MethodDigest: new(wire.DigestRequest), rpc.MethodReadStart: new(wire.ReadStartRequest), rpc.MethodTrim: new(wire.TrimRequest),
+		rpc.MethodRecords: new(wire.RecordsRequest), rpc.MethodProducerLookup: new(wire.ProducerLookupRequest),
+	} {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		resp := m.NewResponse().(withStatus)
+		err := to.Call(ctx, m, req, resp)
+		cancel()
+		if err != nil || resp.GetStatus() != wire.LogStatus_LOG_STATUS_NOT_READY || !logs.Retriable(resp.GetStatus()) {
+			t.Errorf("%v: %v, %v; want NOT_READY", m, err, resp.GetStatus())
 		}
 	}
 	tail := new(wire.TailAnswer)
