@@ -2535,7 +2535,7 @@ type ProducerLookupRequest struct {
 	After         uint64                 `protobuf:"varint,3,opt,name=after,proto3" json:"after,omitempty"` // records above this LSN
 	To            uint64                 `protobuf:"varint,4,opt,name=to,proto3" json:"to,omitempty"`       // up to it
 	FirstSequence uint64                 `protobuf:"varint,5,opt,name=first_sequence,json=firstSequence,proto3" json:"first_sequence,omitempty"`
-	Limit         uint32                 `protobuf:"varint,6,opt,name=limit,proto3" json:"limit,omitempty"` // newest first; 0: all
+	Limit         uint32                 `protobuf:"varint,6,opt,name=limit,proto3" json:"limit,omitempty"` // newest first; 0: all. Holes among them do not count
 	Shard         uint64                 `protobuf:"varint,7,opt,name=shard,proto3" json:"shard,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -2,6 +2,7 @@ package sequencer
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -34,6 +35,11 @@ type session struct {
 	explicit  bool
 	lastKnown bool
 	last      uint64 // the last sequence taken, of an explicit producer
+	// whole is the sequence of an explicit producer from which entries leave none out
+	// that is stored: below it, not to be there says nothing. lookedWide: as many as
+	// can be were looked up.
+	whole      uint64
+	lookedWide bool
 }
 
 // entry is one append: under way (a), stored, or refused for good.
@@ -140,7 +146,7 @@ func (s *sequencer) mustWait(ss *session, p *pending) bool {
 		if !ss.lastKnown && s.forgotten == 0 {
 			ss.lastKnown = true
 		}
-		return !ss.lastKnown
+		return !ss.lastKnown || s.mayBeOlder(ss, req)
 	}
 	if !s.doubtful(p) || logs.LSN(req.After) >= s.forgotten || req.Sequence < ss.first {
 		return false
@@ -150,6 +156,16 @@ func (s *sequencer) mustWait(ss *session, p *pending) bool {
 	}
 	covered := ss.lookedTo >= s.forgotten && logs.LSN(req.After) >= ss.lookedFrom && req.Sequence >= ss.lookedFirst
 	return !covered
+}
+
+// mayBeOlder: an explicit producer has no answer for an append that may be older
+// than what was looked up, and more can be.
+func (s *sequencer) mayBeOlder(ss *session, req *wire.AppendRequest) bool {
+	if req.Sequence > ss.last || req.Sequence >= ss.whole || req.Sequence < req.FirstRunning || ss.lookedWide {
+		return false
+	}
+	_, found := ss.find(req.Sequence)
+	return !found
 }
 
 // doubtful: an earlier attempt may have been stored. Of one that waited here for
@@ -190,7 +206,7 @@ func (s *sequencer) known(ss *session, p *pending) bool {
 		return s.outOfOrder(ss, p)
 	case req.Sequence == ss.last+1:
 		return false
-	case len(ss.entries) > 0 && req.Sequence > ss.entries[0].sequence && req.Sequence < ss.last:
+	case len(ss.entries) > 0 && req.Sequence > max(ss.entries[0].sequence, ss.whole) && req.Sequence < ss.last:
 		return false // became a hole while later ones were kept
 	}
 	st := wire.LogStatus_LOG_STATUS_SEQUENCE_GAP
@@ -456,10 +472,16 @@ type lookup struct {
 	shards   []logs.ShardID
 	waiting  map[logs.ShardID]bool
 	best     map[logs.LSN][]*wire.ProducerEntry // the copies of highest precedence
+	whole    uint64                             // see session: the highest of the sequences that shards' answers end at
+	limit    uint32                             // of each answer, where the producer is explicit
 }
 
-// lookupLimit is how many of an explicit producer's newest records are asked for.
-const lookupLimit = 8
+// How many of an explicit producer's newest records are asked for: its last one is
+// wanted, mostly; but one that was sent again may be as far back as windows are wide.
+const (
+	lookupFew  = 8
+	lookupWide = 1000
+)
 
 // startLookup begins to look up what the first held append depends on.
 func (s *sequencer) startLookup(ss *session) {
@@ -485,7 +507,10 @@ func (s *sequencer) startLookup(ss *session) {
 // lookUp asks the nodesets of all epochs since from.
 func (s *sequencer) lookUp(ss *session, from logs.LSN, first uint64, explicit bool) {
 	l := &lookup{ss: ss, from: from, to: s.forgotten, first: first, explicit: explicit,
-		waiting: make(map[logs.ShardID]bool), best: make(map[logs.LSN][]*wire.ProducerEntry)}
+		waiting: make(map[logs.ShardID]bool), best: make(map[logs.LSN][]*wire.ProducerEntry), limit: lookupFew}
+	if ss.lastKnown {
+		l.limit = lookupWide
+	}
 	for _, m := range s.nodesetsFrom(l.from.Epoch()) {
 		l.sets = append(l.sets, placement.NewShardSet(m.replication, m.shards))
 		l.shards = append(l.shards, m.ids()...)
@@ -523,7 +548,7 @@ func (s *sequencer) askShard(l *lookup, sh logs.ShardID) {
 	l.waiting[sh] = true
 	q := &wire.ProducerLookupRequest{Log: uint64(s.log), Producer: l.ss.producer, After: uint64(l.from), To: uint64(l.to), FirstSequence: l.first, Shard: uint64(sh)}
 	if l.explicit {
-		q.Limit = lookupLimit
+		q.Limit = l.limit
 	}
 	s.c.ask(shardCall{shard: sh, lookup: q}, func(answer any, err error) {
 		l.waiting[sh] = false
@@ -554,6 +579,7 @@ func (s *sequencer) unclean(r *wire.ProducerLookupResponse) bool {
 // foundOn merges one shard's answer: of several copies of an LSN the one of
 // highest precedence counts, be it a hole.
 func (s *sequencer) foundOn(l *lookup, sh logs.ShardID, r *wire.ProducerLookupResponse) {
+	l.whole = max(l.whole, endsAt(l, r))
 	for _, e := range r.Entries {
 		lsn := logs.LSN(e.Lsn)
 		// A gathered record may hold several of one producer's appends.
@@ -576,6 +602,26 @@ func (s *sequencer) foundOn(l *lookup, sh logs.ShardID, r *wire.ProducerLookupRe
 	s.foundAll(l)
 }
 
+// endsAt is the lowest sequence in an answer that may have left out lower ones,
+// 0 if it has left out none. Each shard tells of its own newest, which are others
+// than its neighbours': only where no answer has ended are all of them complete.
+func endsAt(l *lookup, r *wire.ProducerLookupResponse) uint64 {
+	if !l.explicit {
+		return 0
+	}
+	lowest, n := uint64(math.MaxUint64), 0
+	for _, e := range r.Entries {
+		if e.Sequence > 0 {
+			lowest = min(lowest, e.Sequence)
+			n++
+		}
+	}
+	if n < int(l.limit) {
+		return 0
+	}
+	return lowest
+}
+
 // foundAll: what the storage nodes hold of the producer is known.
 func (s *sequencer) foundAll(l *lookup) {
 	ss := l.ss
@@ -592,7 +638,7 @@ func (s *sequencer) foundAll(l *lookup) {
 	}
 	ss.lookedFirst, ss.lookedFrom, ss.lookedTo = l.first, l.from, l.to
 	if l.explicit && l.to >= s.forgotten {
-		ss.lastKnown, ss.last = true, 0
+		ss.lastKnown, ss.last, ss.whole, ss.lookedWide = true, 0, l.whole, l.limit == lookupWide
 		if n := len(ss.entries); n > 0 {
 			ss.last = ss.entries[n-1].sequence
 		}

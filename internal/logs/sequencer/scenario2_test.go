@@ -114,6 +114,39 @@ func TestExplicitProducers(t *testing.T) {
 	w.whole(t)
 }
 
+// TestNothingOfAProducerIsTakenTwice: each shard tells of the newest records that
+// it has, which are others than its neighbours' where copysets change. What is in
+// none of the answers may be stored all the same.
+func TestNothingOfAProducerIsTakenTwice(t *testing.T) {
+	w := newWorld(t, 1, 3, Config{})
+	w.with(func(a *catalog.LogAttributes) { a.StickyCopysets = proto.Bool(false) })
+	n := w.home(5)
+	const all = 40
+	at := map[uint64]logs.LSN{}
+	for seq := uint64(1); seq <= all; seq++ {
+		at[seq] = w.appendOK(t, n, producing(seq, "p"))
+	}
+	m := w.other(n)
+	over := uint32(logs.AppendNoRedirect | logs.AppendReactivateIfPreempted | logs.AppendRetry)
+	for seq := uint64(1); seq <= all; seq++ {
+		r := producing(seq, "p")
+		r.Flags |= over
+		g := m.append(r)
+		w.run(2 * time.Second)
+		if a := g.want(t, "OK"); logs.LSN(a.Lsn) != at[seq] {
+			t.Errorf("sequence %d is stored as %s, and was taken again as %s", seq, at[seq], logs.LSN(a.Lsn))
+		}
+	}
+	if m.core.logs[5].sessions[77].whole != 0 || m.core.logs[5].sessions[77].last != all {
+		t.Errorf("%+v: not all was looked up", m.core.logs[5].sessions[77])
+	}
+	r := producing(all+1, "p")
+	r.Flags |= over
+	g := m.append(r)
+	w.run(2 * time.Second)
+	g.want(t, "OK")
+}
+
 func TestStateTellsAProducersLastSequence(t *testing.T) {
 	w := newWorld(t, 1, 3, Config{})
 	n := w.home(5)

@@ -331,6 +331,16 @@ func (n *node) respond(q shardCall) any {
 		r.Entries = append(r.Entries, e)
 	}
 	slices.SortFunc(r.Entries, func(a, b *wire.ProducerEntry) int { return int(int64(b.Lsn) - int64(a.Lsn)) })
+	found := 0
+	for i, e := range r.Entries {
+		if e.Sequence > 0 {
+			found++
+		}
+		if q.lookup.Limit > 0 && found >= int(q.lookup.Limit) { // a shard tells of its own newest
+			r.Entries = r.Entries[:i+1]
+			break
+		}
+	}
 	return r
 }
 

@@ -92,30 +92,45 @@ func (v *view) entriesOf(req *wire.ProducerLookupRequest) []*wire.ProducerEntry 
 	return out
 }
 
-// newestOf asks the index by producer.
+// newestOf asks the index by producer, until it has as many records as were
+// asked for: the index also has LSNs whose copies were purged, or lost to a hole.
 func (s *Store) newestOf(req *wire.ProducerLookupRequest, id logs.LogID, from, to logs.LSN) ([]*wire.ProducerEntry, error) {
-	lsns, err := s.producerLSNs(id, req.Producer, from, to, int(min(req.Limit, 1000)))
-	if err != nil {
-		return nil, err
-	}
+	n := int(min(req.Limit, 1000))
 	var out []*wire.ProducerEntry
-	for _, lsn := range lsns {
-		v, err := s.view(id, lsn, lsn)
+	for found := 0; ; {
+		lsns, err := s.producerLSNs(id, req.Producer, from, to, n)
 		if err != nil {
 			return nil, err
 		}
-		if v.next() {
-			out = append(out, v.entriesOf(req)...)
+		// Each partition gave its newest, so of all of them only as many are known
+		// to leave none out.
+		last := len(lsns) < n
+		for _, lsn := range lsns[:min(n, len(lsns))] {
+			v, err := s.view(id, lsn, lsn)
+			if err != nil {
+				return nil, err
+			}
+			if v.next() {
+				for _, e := range v.entriesOf(req) {
+					out = append(out, e)
+					if e.Sequence > 0 {
+						found++
+					}
+				}
+			}
+			v.close()
+			if v.err != nil {
+				return nil, v.err
+			}
+			if found >= n {
+				return out, nil
+			}
+			to = lsn - 1
 		}
-		v.close()
-		if v.err != nil {
-			return nil, v.err
-		}
-		if len(out) >= int(req.Limit) {
-			break
+		if last {
+			return out, nil
 		}
 	}
-	return out, nil
 }
 
 // producerLSNs lists where the index has a producer, newest first, at most n of

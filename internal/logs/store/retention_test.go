@@ -238,7 +238,7 @@ func TestAProducerIsFound(t *testing.T) {
 		return out
 	}
 	b.everywhere(func() {
-		b.expect("newest", lookup(&wire.ProducerLookupRequest{Producer: 7, Limit: 3}), "e1n30:100 e1n19:0 e1n17:16 ")
+		b.expect("newest", lookup(&wire.ProducerLookupRequest{Producer: 7, Limit: 3}), "e1n30:100 e1n19:0 e1n17:16 e1n15:14 ")
 		b.expect("session", lookup(&wire.ProducerLookupRequest{Producer: 8, After: uint64(lsn(1, 14))}), "e1n30:101 e1n20:19 e1n19:0 e1n18:17 e1n16:15 ")
 		b.expect("from a sequence", lookup(&wire.ProducerLookupRequest{Producer: 8, After: uint64(lsn(1, 14)), FirstSequence: 18}), "e1n30:101 e1n20:19 e1n19:0 ")
 	})
