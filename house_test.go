@@ -49,6 +49,7 @@ var may = map[string]string{
 	"internal/admin/query":     "",
 	"internal/node":            "*",
 	"internal/sim/simfs":       "",
+	"internal/sim/fuzz":        "",
 	"internal/proof":           "*",
 	"cmd/braid":                "internal/node internal/admin internal/bench client internal/catalog",
 	"internal/bench":           "client internal/catalog",
