@@ -38,6 +38,7 @@ func (b *batch) durable(err error) {
 		s.apply.push(b)
 	} else {
 		s.mu.Lock()
+		s.laterMarks(b)
 		s.settle(b)
 		s.mu.Unlock()
 	}

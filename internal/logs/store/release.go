@@ -55,6 +55,17 @@ func (s *Store) toJournal(l *logState, with *batch, m mark) {
 	s.released[l.id] = l
 }
 
+// laterMarks has those of a batch's marks that nothing waits for written later: the
+// batch that they were to go with does not go, or was not written. mu is held.
+func (s *Store) laterMarks(b *batch) {
+	for i := range b.marks {
+		switch m := &b.marks[i]; m.kind {
+		case markRelease, markBase:
+			s.released[m.log] = s.log(m.log)
+		}
+	}
+}
+
 // mayRelease says whether epochs before the release's are clean here. If not, the
 // release waits for the purge: records of those epochs may be here that recovery,
 // which this shard missed, has decided against. mu is held.

@@ -134,6 +134,7 @@ func (s *Store) accept(in *incoming) {
 	}
 	b := in.out
 	if len(in.stores) == 0 {
+		s.laterMarks(b)
 		s.mu.Unlock()
 		return
 	}
