@@ -22,7 +22,7 @@ type ClusterNode struct {
 	Sequencer       bool
 	SequencerWeight float64 // >= 0
 	Storage         bool
-	Writable        bool // storage that takes new copies
+	Writable        bool // storage that takes new copies, while it is alive
 	StorageWeight   float64
 }
 

@@ -3,13 +3,15 @@ package logs
 import "github.com/braiddb/braid/internal/catalog"
 
 // DescribeNode puts the catalog's word on a node and the failure detector's
-// together. A node that leaves, or is being drained, takes nothing new.
+// together. A node that leaves counts as dead, but stays in nodesets as those that die
+// do: it comes back, and a restart must not choose the nodeset of every log anew, twice.
+// One that is being drained takes nothing new.
 func DescribeNode(d *catalog.Node, incarnation uint64, alive, starting, leaving bool) ClusterNode {
-	takesNew := d.State != catalog.NodeState_NODE_STATE_DRAINING && !leaving
+	takesNew := d.State != catalog.NodeState_NODE_STATE_DRAINING
 	n := ClusterNode{
 		ID: catalog.NodeID(d.Id), Incarnation: incarnation, Alive: alive && !leaving, Starting: starting,
 		Location:  d.Location,
-		Sequencer: hasRole(d, catalog.RoleSequencer) && takesNew, SequencerWeight: nodeWeight(d.SequencerWeight),
+		Sequencer: hasRole(d, catalog.RoleSequencer) && takesNew && !leaving, SequencerWeight: nodeWeight(d.SequencerWeight),
 		Storage:       hasRole(d, catalog.RoleStorage) && d.StorageState != catalog.StorageState_STORAGE_STATE_NONE,
 		StorageWeight: nodeWeight(d.StorageWeight),
 	}
