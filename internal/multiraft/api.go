@@ -258,6 +258,13 @@ type Deps struct {
 	Logger      *slog.Logger
 	Fatal       func(error)                              // called once; nothing is acknowledged after
 	Removed     func(catalog.GroupID, catalog.ReplicaID) // optional, must not block: the configuration dropped this replica
+
+	// Tasks, where set, takes the place of the host's goroutines: what would run
+	// on one of its own is handed over as a function, to be run once, after the
+	// caller has returned, by whoever makes every call of this host. Then no call
+	// may wait: Remove and ChangeMembers have forms with a function, Drain and
+	// Close are for hosts with goroutines. The simulation drives a host so.
+	Tasks func(f func())
 }
 
 // Config are a host's settings. Zero values take the defaults in brackets.

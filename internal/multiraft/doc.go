@@ -12,7 +12,8 @@
 // Groups hash to loops. A loop is one goroutine that owns a core: all state of
 // its groups that Raft decides about. The core is deterministic: it is handed
 // time, dice and events, and hands back what to send, to write, to apply and to
-// answer. Only host*.go start goroutines. Two leaves with a mutex are shared
+// answer. Only host*.go start goroutines, and none where Deps.Tasks is set: then
+// the simulation runs each turn as an event. Two leaves with a mutex are shared
 // beyond the loop: pairs (promises between nodes) and, per group, the gate
 // (lease, safe time, what is in flight), so that a read costs no hop.
 //

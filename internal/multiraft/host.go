@@ -24,15 +24,16 @@ import (
 // Host runs the groups of one node: one goroutine per loop, one apply worker
 // per loop, one for the beats. It decides nothing; core and pairs do.
 type Host struct {
-	cfg     Config
-	d       Deps
-	metrics Metrics
-	pairs   *pairs
-	loops   []*loop
-	bytes   atomic.Int64 // of proposals that wait, on the whole node
-	fatal   atomic.Bool
-	hurry   chan struct{} // beat before it is time
-	skewLog atomic.Int64  // when a refused clock was last logged, monotonic
+	cfg      Config
+	d        Deps
+	metrics  Metrics
+	pairs    *pairs
+	loops    []*loop
+	bytes    atomic.Int64 // of proposals that wait, on the whole node
+	fatal    atomic.Bool
+	hurry    chan struct{} // beat before it is time
+	nextBeat func() bool   // calls the next beat off; of a host without goroutines
+	skewLog  atomic.Int64  // when a refused clock was last logged, monotonic
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -132,6 +133,13 @@ func New(cfg Config, d Deps) *Host {
 	h.pairs = newPairs(&h.d, &h.cfg, &h.metrics)
 	h.hurry = make(chan struct{}, 1)
 	h.pairs.wake = func() {
+		if h.d.Tasks != nil {
+			if h.nextBeat != nil && h.nextBeat() {
+				h.nextBeat = nil
+				h.d.Tasks(h.beatTask)
+			}
+			return
+		}
 		select {
 		case h.hurry <- struct{}{}:
 		default:
@@ -153,6 +161,10 @@ func (h *Host) Start() {
 		return
 	}
 	h.mu.started = true
+	if h.d.Tasks != nil {
+		h.d.Tasks(h.beatTask)
+		return
+	}
 	for _, l := range h.loops {
 		h.wg.Add(2)
 		go l.run()
@@ -223,22 +235,29 @@ func (h *Host) Groups() []*Group {
 // Remove ends a replica, forgets its log and destroys its state machine. It
 // returns when that is done.
 func (h *Host) Remove(id catalog.GroupID) error {
-	h.mu.Lock()
-	g := h.mu.groups[id]
-	delete(h.mu.groups, id)
-	h.mu.Unlock()
-	if g == nil {
-		return nil
-	}
 	done := make(chan error, 1)
-	g.loop.applier.onDestroyed(g.g, func(err error) { done <- err })
-	g.loop.post(event{kind: evRemove, group: g.g})
+	h.RemoveThen(id, func(err error) { done <- err })
 	select {
 	case err := <-done:
 		return err
 	case <-h.ctx.Done():
 		return ErrStopped
 	}
+}
+
+// RemoveThen is Remove for callers that do not wait. A host that ends before may
+// not call done.
+func (h *Host) RemoveThen(id catalog.GroupID, done func(error)) {
+	h.mu.Lock()
+	g := h.mu.groups[id]
+	delete(h.mu.groups, id)
+	h.mu.Unlock()
+	if g == nil {
+		done(nil)
+		return
+	}
+	g.loop.applier.onDestroyed(g.g, done)
+	g.loop.post(event{kind: evRemove, group: g.g})
 }
 
 // Drain hands every leadership over and waits until none is left that another
@@ -461,6 +480,14 @@ func (h *Host) beat() {
 	}
 }
 
+// beatTask is a beat of a host that has no goroutines.
+func (h *Host) beatTask() {
+	if h.ctx.Err() == nil {
+		h.nextBeat = h.d.Timer.AfterFunc(h.cfg.Beat, h.beatTask)
+		h.sendBeats()
+	}
+}
+
 func (h *Host) sendBeats() {
 	now := h.d.Mono()
 	stuck := false
@@ -558,13 +585,12 @@ func (g *Group) TransferLeader(to catalog.ReplicaID) {
 // ChangeMembers makes one change of the configuration and returns when it is
 // applied here. It must be called where the group is led.
 func (g *Group) ChangeMembers(ctx context.Context, ch Change) error {
-	r := &changeRequest{change: ch}
+	within := time.Duration(0)
 	if at, ok := ctx.Deadline(); ok {
-		r.deadline = g.host.d.Mono() + time.Until(at)
+		within = time.Until(at)
 	}
 	done := make(chan error, 1)
-	r.done = func(err error) { done <- err }
-	g.loop.post(event{kind: evChange, group: g.g, change: r})
+	r := g.change(ch, within, func(err error) { done <- err })
 	select {
 	case err := <-done:
 		return err
@@ -576,6 +602,21 @@ func (g *Group) ChangeMembers(ctx context.Context, ch Change) error {
 	case <-g.host.ctx.Done():
 		return ErrStopped
 	}
+}
+
+// ChangeThen is ChangeMembers for callers that do not wait. A promotion waits at
+// most so long for its learner; zero: for ever.
+func (g *Group) ChangeThen(ch Change, within time.Duration, done func(error)) {
+	g.change(ch, within, done)
+}
+
+func (g *Group) change(ch Change, within time.Duration, done func(error)) *changeRequest {
+	r := &changeRequest{change: ch, done: done}
+	if within != 0 {
+		r.deadline = g.host.d.Mono() + within
+	}
+	g.loop.post(event{kind: evChange, group: g.g, change: r})
+	return r
 }
 
 // FlushedTo says that the state machine has everything up to index durably:

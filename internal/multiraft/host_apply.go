@@ -18,6 +18,7 @@ type applier struct {
 		restoring map[*group]*restoring
 	}
 
+	tasked bool         // without a goroutine: a task is on its way
 	ents   []Entry      // reused from task to task
 	writes []EntryWrite // likewise
 }
@@ -41,6 +42,13 @@ func (a *applier) push(w work) {
 }
 
 func (a *applier) signal() {
+	if tasks := a.l.h.d.Tasks; tasks != nil {
+		if !a.tasked {
+			a.tasked = true
+			tasks(a.step)
+		}
+		return
+	}
 	select {
 	case a.wake <- struct{}{}:
 	default:
@@ -79,6 +87,24 @@ func (a *applier) run(wg *sync.WaitGroup) {
 		}
 		clear(queue)
 		spare = queue[:0]
+	}
+}
+
+// step does one piece of work of an applier that has no goroutine.
+func (a *applier) step() {
+	a.tasked = false
+	a.mu.Lock()
+	if len(a.mu.queue) == 0 || a.l.h.fatal.Load() {
+		a.mu.Unlock()
+		return
+	}
+	w := a.mu.queue[0]
+	a.mu.queue[0] = work{}
+	a.mu.queue = a.mu.queue[1:]
+	more := len(a.mu.queue) > 0
+	a.mu.Unlock()
+	if a.do(&w) && more {
+		a.signal()
 	}
 }
 

@@ -20,6 +20,7 @@ type loop struct {
 	applier *applier
 	journal appends
 
+	spare       []event       // an emptied slice to collect events in
 	beatPending atomic.Int64  // when the beat was posted that the loop has yet to take; 0: none
 	armed       time.Duration // when the timer will fire; 0: it is not set
 	disarm      func() bool
@@ -70,10 +71,19 @@ func (l *loop) post(e event) {
 	first := len(m.events) == 1
 	m.mu.Unlock()
 	if first {
-		select {
-		case m.wake <- struct{}{}:
-		default:
-		}
+		l.wake()
+	}
+}
+
+// wake makes the loop look into its mailbox.
+func (l *loop) wake() {
+	if l.h.d.Tasks != nil {
+		l.h.d.Tasks(l.task)
+		return
+	}
+	select {
+	case l.mail.wake <- struct{}{}:
+	default:
 	}
 }
 
@@ -96,30 +106,46 @@ func (m *mailbox) take(spare []event) ([]event, bool) {
 	}
 }
 
-// run is the loop: take what happened, let the core step, carry out what it
-// asks. Messages leave before the append is handed over, so that followers
-// write while this node does.
+// run is the loop, on a goroutine of its own.
 func (l *loop) run() {
 	defer l.h.wg.Done()
-	var spare []event
 	for {
-		events, ok := l.mail.take(spare)
+		events, ok := l.mail.take(l.spare)
 		if !ok || l.h.fatal.Load() {
 			l.stop(append(events, l.mail.close()...))
 			return
 		}
-		began := l.h.d.Mono()
-		fx := l.core.step(began, events)
-		l.h.metrics.Turns.Add(1)
-		l.send(fx)
-		l.append(fx)
-		l.dispatch(fx)
-		l.setTimer(fx.timer)
-		l.tookBeat(events)
-		l.core.pace = max(l.core.pace*7/8, l.h.d.Mono()-began)
-		clear(events)
-		spare = events[:0]
+		l.turn(events)
 	}
+}
+
+// task is one turn of a loop that has no goroutine.
+func (l *loop) task() {
+	m := &l.mail
+	m.mu.Lock()
+	events := m.events
+	m.events = l.spare
+	m.mu.Unlock()
+	if len(events) > 0 && !l.h.fatal.Load() {
+		l.turn(events)
+	}
+}
+
+// turn takes what happened, lets the core step, and carries out what it asks.
+// Messages leave before the append is handed over, so that followers write
+// while this node does.
+func (l *loop) turn(events []event) {
+	began := l.h.d.Mono()
+	fx := l.core.step(began, events)
+	l.h.metrics.Turns.Add(1)
+	l.send(fx)
+	l.append(fx)
+	l.dispatch(fx)
+	l.setTimer(fx.timer)
+	l.tookBeat(events)
+	l.core.pace = max(l.core.pace*7/8, l.h.d.Mono()-began)
+	clear(events)
+	l.spare = events[:0]
 }
 
 func (l *loop) tookBeat(events []event) {

@@ -42,49 +42,89 @@ func (l *loop) stream(t *snapshotTask) {
 			l.post(event{kind: evStreamed, stream: t, err: err})
 			return
 		}
-		l.h.wg.Add(1)
-		go func() {
-			defer l.h.wg.Done()
-			defer cancel()
-			err := errors.Join(l.h.sendSnapshot(ctx, t, r), r.Close())
-			if err != nil {
-				l.h.d.Logger.Warn("a snapshot did not arrive", "group", uint64(t.g.id), "to", uint64(t.to), "error", err)
-			}
-			l.post(event{kind: evStreamed, stream: t, err: err})
-		}()
+		l.h.spawn(func() { l.h.leave(ctx, t, r) })
 	}})
 }
 
-// sendSnapshot streams a snapshot in checksummed chunks, one at a time: the
+// spawn runs f on a goroutine of its own, or as a task.
+func (h *Host) spawn(f func()) {
+	if h.d.Tasks != nil {
+		h.d.Tasks(f)
+		return
+	}
+	h.wg.Add(1)
+	go func() {
+		defer h.wg.Done()
+		f()
+	}()
+}
+
+// leave sends a snapshot and says how that went.
+func (h *Host) leave(ctx context.Context, t *snapshotTask, r SnapshotReader) {
+	s, err := h.newSender(t, r)
+	if h.d.Tasks != nil && err == nil {
+		h.leaveByTasks(ctx, s)
+		return
+	}
+	for done := false; err == nil && !done; {
+		done, err = s.next(ctx)
+	}
+	h.left(t, r, err)
+}
+
+// leaveByTasks sends one chunk in each task.
+func (h *Host) leaveByTasks(ctx context.Context, s *snapshotSender) {
+	switch done, err := s.next(ctx); {
+	case err != nil || done:
+		h.left(s.t, s.r, err)
+	default:
+		h.d.Tasks(func() { h.leaveByTasks(ctx, s) })
+	}
+}
+
+// left ends a stream.
+func (h *Host) left(t *snapshotTask, r SnapshotReader, err error) {
+	t.cancel()
+	if err = errors.Join(err, r.Close()); err != nil {
+		h.d.Logger.Warn("a snapshot did not arrive", "group", uint64(t.g.id), "to", uint64(t.to), "error", err)
+	}
+	t.g.h.loop.post(event{kind: evStreamed, stream: t, err: err})
+}
+
+// snapshotSender streams a snapshot in checksummed chunks, one at a time: the
 // receiver's pace is the sender's. The last one carries the raft message.
-func (h *Host) sendSnapshot(ctx context.Context, t *snapshotTask, r SnapshotReader) error {
+type snapshotSender struct {
+	h   *Host
+	t   *snapshotTask
+	r   SnapshotReader
+	raw []byte
+	buf []byte
+	seq uint64
+}
+
+func (h *Host) newSender(t *snapshotTask, r SnapshotReader) (*snapshotSender, error) {
 	meta := r.State()
 	if len(meta.Conf) == 0 {
 		meta.Conf = t.conf
 	}
 	raw, err := snapshotMessage(t, &meta)
-	if err != nil {
-		return err
+	return &snapshotSender{h: h, t: t, r: r, raw: raw, buf: make([]byte, h.cfg.SnapshotChunk)}, err
+}
+
+// next sends one chunk and says whether it was the last.
+func (s *snapshotSender) next(ctx context.Context) (last bool, err error) {
+	n, err := io.ReadFull(s.r, s.buf)
+	last = errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+	if err != nil && !last {
+		return false, err
 	}
-	buf := make([]byte, h.cfg.SnapshotChunk)
-	for seq := uint64(0); ; seq++ {
-		n, err := io.ReadFull(r, buf)
-		last := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
-		if err != nil && !last {
-			return err
-		}
-		c := &wire.SnapshotChunk{Group: uint64(t.g.id), FromReplica: uint64(t.g.replica), ToReplica: uint64(t.to),
-			Snapshot: t.id, Sequence: seq, Data: buf[:n:n], Checksum: crc32.Checksum(buf[:n], castagnoli), Last: last}
-		if last {
-			c.Raft = raw
-		}
-		if err := h.sendChunk(ctx, t.node, c); err != nil {
-			return err
-		}
-		if last {
-			return nil
-		}
+	c := &wire.SnapshotChunk{Group: uint64(s.t.g.id), FromReplica: uint64(s.t.g.replica), ToReplica: uint64(s.t.to),
+		Snapshot: s.t.id, Sequence: s.seq, Data: s.buf[:n:n], Checksum: crc32.Checksum(s.buf[:n], castagnoli), Last: last}
+	if last {
+		c.Raft = s.raw
 	}
+	s.seq++
+	return last, s.h.sendChunk(ctx, s.t.node, c)
 }
 
 var errChunkStuck = errors.New("the peer did not take a snapshot's chunk in time")
@@ -310,11 +350,7 @@ func (m *memSpool) Close() error               { m.buf = bytes.Buffer{}; return 
 func (l *loop) restore(t *restoreTask) {
 	l.applier.push(work{run: func() {
 		l.applier.beginRestore(t.g)
-		l.h.wg.Add(1)
-		go func() {
-			defer l.h.wg.Done()
-			l.tryRestore(t)
-		}()
+		l.h.spawn(func() { l.tryRestore(t) })
 	}})
 }
 
@@ -322,35 +358,50 @@ func (l *loop) restore(t *restoreTask) {
 // It stops where the replica is to be removed: the state machine is destroyed
 // behind it, never beside it.
 func (l *loop) tryRestore(t *restoreTask) {
-	over := l.applier.restoreOver(t.g)
-	defer l.applier.endRestore(t.g)
 	for {
-		r, err := t.spool.Reader()
-		if err == nil {
-			err = t.g.h.sm.Restore(t.meta, r)
-		}
-		if err == nil {
-			l.post(event{kind: evRestored, restore: t})
+		if l.restoreOnce(t) {
 			return
 		}
-		select {
-		case <-over:
-			l.post(event{kind: evRestored, restore: t}) // the core lets the spool go
+		if l.h.d.Tasks != nil {
+			l.h.d.Timer.AfterFunc(restoreAgain, func() { l.tryRestore(t) })
 			return
-		default:
 		}
-		l.h.d.Logger.Error("a snapshot cannot be restored", "group", uint64(t.g.id), "error", err)
 		again := make(chan struct{})
-		stop := l.h.d.Timer.AfterFunc(time.Second, func() { close(again) })
+		stop := l.h.d.Timer.AfterFunc(restoreAgain, func() { close(again) })
 		select {
 		case <-again:
-		case <-over:
+		case <-l.applier.restoreOver(t.g):
 			stop()
-			l.post(event{kind: evRestored, restore: t}) // the core lets the spool go
-			return
 		case <-l.h.ctx.Done():
 			stop()
+			l.applier.endRestore(t.g)
 			return
 		}
 	}
+}
+
+// restoreAgain is how long a restore that failed waits.
+const restoreAgain = time.Second
+
+// restoreOnce tries once and says whether that was the end of it: the snapshot
+// is in, or the replica goes; then the core lets the spool go.
+func (l *loop) restoreOnce(t *restoreTask) bool {
+	select {
+	case <-l.applier.restoreOver(t.g):
+		l.post(event{kind: evRestored, restore: t})
+		l.applier.endRestore(t.g)
+		return true
+	default:
+	}
+	r, err := t.spool.Reader()
+	if err == nil {
+		err = t.g.h.sm.Restore(t.meta, r)
+	}
+	if err != nil {
+		l.h.d.Logger.Error("a snapshot cannot be restored", "group", uint64(t.g.id), "error", err)
+		return false
+	}
+	l.post(event{kind: evRestored, restore: t})
+	l.applier.endRestore(t.g)
+	return true
 }

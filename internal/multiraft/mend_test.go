@@ -351,8 +351,15 @@ func TestSnapshotIntoASilentPeerEnds(t *testing.T) {
 	h := handHost(t, Config{}, Deps{Timer: timer, Transport: deaf})
 	g := &group{id: 7, replica: 11}
 	r := &listSnapshot{state: AppliedState{Index: 5, Term: 2, Conf: EncodeConf(confOn(1, 2))}, Reader: &sliceReader{b: []byte("all")}}
+	s, err := h.newSender(&snapshotTask{g: g, to: 12, node: 2, term: 2}, r)
+	if err != nil {
+		t.Fatal(err)
+	}
 	failed := make(chan error, 1)
-	go func() { failed <- h.sendSnapshot(h.ctx, &snapshotTask{g: g, to: 12, node: 2, term: 2}, r) }()
+	go func() {
+		_, err := s.next(h.ctx)
+		failed <- err
+	}()
 	<-deaf.took
 	timer.fire()
 	if err := <-failed; !errors.Is(err, errChunkStuck) {
