@@ -59,6 +59,7 @@ type member struct {
 	asked    bool
 	from     logs.ESN // the digest goes on from there
 	digested bool
+	partial  bool // it cannot read all that it has: what it did not show proves nothing
 	retryAt  time.Duration
 
 	in       bool // of the mutation set
@@ -96,16 +97,14 @@ func (x *epochRecovery) place(id logs.ShardID) int {
 	return slices.IndexFunc(x.nodeset, func(s placement.LogShard) bool { return s.Shard == id })
 }
 
-// judge counts answers: who has not answered may yet, unless all hope is gone; an
-// answer of a shard that may have lost something proves nothing.
+// judge counts answers: who has not answered may yet, unless all hope is gone. A
+// digest of a shard that cannot read all it has shows what it shows, but that
+// something is not in it proves nothing.
 func (x *epochRecovery) judge(answered func(i int) bool) placement.FMajority {
 	for i := range x.members {
 		state := x.l.view.Authority(x.nodeset[i].Shard)
 		if state == placement.ShardUnheard && answered(i) {
-			state = placement.ShardHeard
-			if x.source(i).seal.GetStatus() == statusPartial {
-				state = placement.ShardUnavailable
-			}
+			state = x.l.rules.heard(x.members[i].partial)
 		}
 		x.heard.Set(x.nodeset[i].Shard, state)
 	}
@@ -118,6 +117,10 @@ func (x *epochRecovery) canReplicate(among func(i int) bool) bool { return x.hea
 func (x *epochRecovery) writable(i int) bool { return x.l.view.Writable(x.nodeset[i].Shard) }
 
 func (x *epochRecovery) digested(i int) bool { return x.members[i].digested }
+
+// usable says whether a shard has shown all that it has: where one cannot be read
+// whole, what is stored there anew may not be readable either.
+func (x *epochRecovery) usable(i int) bool { return x.members[i].digested && !x.members[i].partial }
 
 // advance is the path of an epoch, read from the top.
 func (x *epochRecovery) advance() {
@@ -267,6 +270,7 @@ func (x *epochRecovery) onDigest(i int, ev *event) {
 		m.retryAt = x.l.now + x.l.cfg.Retry
 		return
 	}
+	m.partial = m.partial || ev.digest.Status == statusPartial
 	for _, r := range ev.digest.Records {
 		if lsn := logs.LSN(r.Lsn); lsn.Epoch() == x.epoch && lsn.ESN() >= m.from {
 			x.found(i, r)
@@ -289,7 +293,7 @@ func (x *epochRecovery) onDigest(i int, ev *event) {
 // ready says whether the digest is good enough to decide by.
 func (x *epochRecovery) ready() bool {
 	x.authority = x.judge(x.digested)
-	can := x.canReplicate(func(i int) bool { return x.digested(i) && x.writable(i) })
+	can := x.canReplicate(func(i int) bool { return x.usable(i) && x.writable(i) })
 	switch x.authority {
 	case placement.FMajorityNone:
 		x.graceAt = 0
@@ -302,12 +306,12 @@ func (x *epochRecovery) ready() bool {
 	}
 	// Nobody else will come. If they were too few for a copyset even if all of them
 	// took copies, as many as there are have to do.
-	x.fewer = !x.canReplicate(x.digested)
+	x.fewer = !x.canReplicate(x.usable)
 	if can || !x.fewer || x.nobody() {
 		return can || x.fewer
 	}
 	for i := range x.members {
-		if x.digested(i) && x.writable(i) {
+		if x.usable(i) && x.writable(i) {
 			return true
 		}
 	}

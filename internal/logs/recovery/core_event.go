@@ -123,6 +123,7 @@ type rules struct {
 	stored     func(target, done shardBits) bool
 	digest     func(sealed bool) bool // who is asked for a digest
 	bridge     func(last logs.ESN) logs.ESN
+	heard      func(partial bool) placement.ShardState // what an answer counts for
 }
 
 var honest = rules{
@@ -131,6 +132,12 @@ var honest = rules{
 	stored:     func(target, done shardBits) bool { return target.without(done).empty() },
 	digest:     func(sealed bool) bool { return sealed },
 	bridge:     func(last logs.ESN) logs.ESN { return last + 1 },
+	heard: func(partial bool) placement.ShardState {
+		if partial {
+			return placement.ShardUnavailable
+		}
+		return placement.ShardHeard
+	},
 }
 
 // shardBits is a set of shards, by their place in a nodeset.

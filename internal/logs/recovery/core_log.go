@@ -179,9 +179,11 @@ func (l *logRecovery) onSeal(ev *event) {
 	case ev.seal.Status == statusPreempted:
 		l.preempted(ev.seal.SealEpoch, ev.seal.SealedBy)
 		return
-	case ev.seal.Status == statusOK || ev.seal.Status == statusPartial:
+	case ev.seal.Status == statusOK:
 		s.answered, s.seal = true, ev.seal
 		return
+	case ev.seal.Status == statusPartial:
+		s.seal = ev.seal // it is in doubt, which ends: what it knows to be good is good, but it is asked again
 	}
 	s.retryAt = l.now + l.cfg.Retry
 }

@@ -19,7 +19,7 @@ func (x *epochRecovery) makePlan() {
 	}
 	for i := range x.members {
 		m := &x.members[i]
-		m.in = m.digested && !m.dropped && x.writable(i)
+		m.in = x.usable(i) && !m.dropped && x.writable(i)
 		m.cleaned, m.cleaning = false, false
 	}
 	x.short = !x.canReplicate(x.inSet) && !(x.fewer && (!x.set().empty() || x.nobody()))
@@ -36,7 +36,7 @@ func (x *epochRecovery) makePlan() {
 
 // nobody: every shard of the nodeset is lost, and with them whatever there was.
 func (x *epochRecovery) nobody() bool {
-	return !slices.ContainsFunc(x.members, func(m member) bool { return m.digested })
+	return !slices.ContainsFunc(x.members, func(m member) bool { return m.digested && !m.partial })
 }
 
 func (x *epochRecovery) inSet(i int) bool { return x.members[i].in }

@@ -89,6 +89,9 @@ var plantedBugs = []struct {
 	{name: "bridge misplaced", deep: true, plant: func(r *rules) {
 		r.bridge = func(last logs.ESN) logs.ESN { return max(last, 1) }
 	}},
+	{name: "a partial digest counts as heard", deep: true, plant: func(r *rules) {
+		r.heard = func(bool) placement.ShardState { return placement.ShardHeard }
+	}},
 	{name: "purge skipped", deep: true, noPurge: true, plant: func(*rules) {}},
 }
 

@@ -23,6 +23,7 @@ type fakeShard struct {
 	good       map[logs.Epoch]logs.ESN
 	damaged    map[logs.LSN]bool
 	doubt      bool
+	torn       map[logs.Epoch]bool // some of it cannot be read, and nobody can tell how much
 	trim       logs.LSN
 	clean      logs.Epoch
 	recoveries map[logs.Epoch]*wire.EpochRecovery
@@ -34,7 +35,7 @@ type fakeShard struct {
 
 func newFakeShard(id logs.ShardID) *fakeShard {
 	return &fakeShard{id: id, up: true, copies: map[logs.LSN][]*wire.LogRecord{}, good: map[logs.Epoch]logs.ESN{},
-		damaged: map[logs.LSN]bool{}, recoveries: map[logs.Epoch]*wire.EpochRecovery{}}
+		damaged: map[logs.LSN]bool{}, torn: map[logs.Epoch]bool{}, recoveries: map[logs.Epoch]*wire.EpochRecovery{}}
 }
 
 // answer does what a call asks for.
@@ -107,6 +108,9 @@ func (f *fakeShard) digest(r *wire.DigestRequest) *wire.DigestResponse {
 		return &wire.DigestResponse{Status: statusFailed}
 	}
 	out := &wire.DigestResponse{SealEpoch: r.SealEpoch}
+	if f.torn[logs.Epoch(r.Epoch)] {
+		out.Status = statusPartial
+	}
 	from, to := logs.MakeLSN(logs.Epoch(r.Epoch), logs.ESN(r.From)), logs.MakeLSN(logs.Epoch(r.Epoch), logs.ESN(r.To))
 	for _, lsn := range slices.Sorted(maps.Keys(f.copies)) {
 		if lsn < from || lsn > to || lsn <= f.trim {

@@ -117,7 +117,7 @@ func (w *walk) checkEnd() {
 	for lsn, p := range want {
 		holders := 0
 		for _, f := range w.view.shards {
-			if f.gone {
+			if f.gone || f.torn[lsn.Epoch()] {
 				holders++ // may have been
 			} else if r := f.winner(lsn); r != nil && string(r.Payload) == p && slices.Contains(r.Copyset, uint64(f.id)) {
 				holders++

@@ -44,7 +44,7 @@ func TestWalks(t *testing.T) {
 	}
 	t.Logf("%+v", sum)
 	for name, n := range map[string]int{"acknowledged": sum.acked, "holes": sum.holes, "records": sum.records, "decided again": sum.again,
-		"purges": sum.purges, "preempted": sum.preempted, "plans made again": sum.restarts, "crashes": sum.crashes, "released": sum.released} {
+		"purges": sum.purges, "preempted": sum.preempted, "plans made again": sum.restarts, "crashes": sum.crashes, "released": sum.released, "torn": sum.torn} {
 		if n < *walkSeeds/30 {
 			t.Errorf("%s came up only %d times", name, n)
 		}
@@ -71,12 +71,12 @@ func TestWalksFindBugs(t *testing.T) {
 	}
 }
 
-type walkCounts struct{ acked, holes, records, again, purges, preempted, restarts, crashes, released, steps int }
+type walkCounts struct{ acked, holes, records, again, purges, preempted, restarts, crashes, released, steps, torn int }
 
 func (c *walkCounts) add(o walkCounts) {
 	c.acked, c.holes, c.records, c.again = c.acked+o.acked, c.holes+o.holes, c.records+o.records, c.again+o.again
 	c.purges, c.preempted, c.restarts = c.purges+o.purges, c.preempted+o.preempted, c.restarts+o.restarts
-	c.crashes, c.released, c.steps = c.crashes+o.crashes, c.released+o.released, c.steps+o.steps
+	c.crashes, c.released, c.steps, c.torn = c.crashes+o.crashes, c.released+o.released, c.steps+o.steps, c.torn+o.torn
 }
 
 // walk is one random world.
@@ -308,9 +308,29 @@ func (w *walk) lose() {
 	}
 	w.lost = true
 	f := w.view.shards[w.rng.IntN(len(w.view.shards))]
+	if w.rng.IntN(2) == 0 {
+		w.tear(f)
+		return
+	}
 	w.trace("%s is lost", f.id)
 	f.up, f.gone = false, true
 	delete(w.purges, f.id)
+}
+
+// tear makes the newest epoch of a shard unreadable from some LSN on. The shard
+// itself lives: it says that its digests are partial.
+func (w *walk) tear(f *fakeShard) {
+	all := slices.Sorted(maps.Keys(f.copies))
+	if len(all) == 0 {
+		w.lost = false
+		return
+	}
+	e := all[len(all)-1].Epoch()
+	from := logs.MakeLSN(e, logs.ESN(1+w.rng.IntN(4)))
+	w.trace("%s cannot read from %s on", f.id, from)
+	w.n.torn++
+	f.torn[e] = true
+	maps.DeleteFunc(f.copies, func(l logs.LSN, _ []*wire.LogRecord) bool { return l >= from && l.Epoch() == e })
 }
 
 // ---- sequencers
