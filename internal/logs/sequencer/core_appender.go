@@ -95,11 +95,13 @@ func (a *appender) start(copyset []logs.ShardID) { a.send(copyset) }
 func (a *appender) send(copyset []logs.ShardID) {
 	c, o := a.r.s.c, a.out
 	a.wave++
-	if a.wave > 1 {
+	if a.wave > 1 || len(copyset) != len(o.stores) {
 		next := new(outgoing).reserve(len(copyset))
 		headTo(&next.rec, &o.rec)
 		next.rec.Payload = o.rec.Payload
 		o, a.out = next, next
+	}
+	if a.wave > 1 {
 		c.m.Waves.Add(1)
 		a.r.sticky = nil // a block ends with its first store that failed
 	}
@@ -261,9 +263,13 @@ func (a *appender) again() {
 		}
 	}
 	a.answerIfOverdue()
-	copyset, ok := c.pick(a.set, c.spare[:0])
+	set := a.set
+	if a.finished != nil { // nodes may have died since its first wave, or come
+		set = a.r.metadataSet()
+	}
+	copyset, ok := c.pick(set, c.spare[:0])
 	if ok {
-		c.spare = copyset[:0]
+		c.spare, a.set = copyset[:0], set
 		a.send(copyset)
 		return
 	}

@@ -246,10 +246,8 @@ func (s *sequencer) letGo(st wire.LogStatus, text string) {
 		}
 		s.dropLookup(ss)
 	}
-	for _, r := range [...]*reign{s.old, s.cur} {
-		if r == nil {
-			continue
-		}
+	s.abandonOld()
+	if r := s.cur; r != nil {
 		s.cancelRecovery(r)
 		r.preempted = true
 		if r.meta != nil && r.meta.state == flying {

@@ -17,9 +17,7 @@ func (s *sequencer) drainOld(prior *reign) {
 	if prior == nil {
 		return
 	}
-	if s.old != nil {
-		s.old.abandon()
-	}
+	s.abandonOld()
 	s.cancelRecovery(prior)
 	if prior.meta != nil && prior.meta.state == flying {
 		prior.meta.giveUp()
@@ -47,6 +45,15 @@ func (s *sequencer) drainOver() {
 		s.startRecovery()
 	} else if s.old != nil {
 		s.arm(timerDrain, s.cur.began+s.c.cfg.DrainTimeout-s.c.now)
+	}
+}
+
+// abandonOld gives up what is in flight in the epoch that drains, which ends with it:
+// not as one that has drained, for the epoch after it may be about to (Q8).
+func (s *sequencer) abandonOld() {
+	if old := s.old; old != nil {
+		s.old = nil
+		old.abandon()
 	}
 }
 
@@ -109,9 +116,7 @@ func (s *sequencer) recovered(res *RecoveryResult, err error) {
 	}
 	r.record, r.prior = nil, nil
 	c.m.Recovered.Add(1)
-	if s.old != nil { // what recovery decided about it stands; its callers ask again
-		s.old.abandon()
-	}
+	s.abandonOld() // what recovery decided about it stands; its callers ask again
 	s.advance()
 	s.resumeHeld()
 	s.drainBuffer()
@@ -127,24 +132,15 @@ func (r *reign) writeMetadata() {
 		r.metadata = nil
 		return
 	}
-	shards := c.metadataShards(true)
 	content := proto.Clone(r.metadata).(*wire.EpochMetadata)
 	content.Epoch, content.Written = uint32(r.epoch), true
 	payload, err := proto.Marshal(content)
 	if err != nil {
 		panic("BUG: an epoch's metadata does not encode: " + err.Error())
 	}
-	usable := 0
-	for _, sh := range shards {
-		if c.usable(sh.Shard, true) {
-			usable++
-		}
-	}
-	// One copy more than the data has, if there are nodes for it just now.
-	copies := max(r.set.copies, metadataCopies(r.set.copies, usable))
-	a := &appender{r: r, set: c.intern(shards, &catalog.Replication{Node: uint32(copies)}), began: c.now}
+	a := &appender{r: r, set: r.metadataSet(), began: c.now}
 	a.timer.kind, a.timer.a = timerWave, a
-	a.out = a.wave1.reserve(copies)
+	a.out = a.wave1.reserve(a.set.copies)
 	rec := &a.out.rec
 	rec.Log, rec.Lsn, rec.TimestampMs = uint64(s.log.MetadataLog()), uint64(logs.MakeLSN(r.epoch, logs.ESNMin)), c.wallMs
 	rec.Count, rec.Flags, rec.Payload, rec.Checksum = 1, logs.FlagMetadata, payload, logs.Checksum(payload)
@@ -164,6 +160,20 @@ func (r *reign) writeMetadata() {
 	c.stuck = append(c.stuck, a)
 	a.stuck = true
 	c.wheel.set(&a.timer, c.now+a.patience())
+}
+
+// metadataSet is what a wave of the metadata log's record is stored on: one copy more
+// than the data has, if there are nodes for it just now.
+func (r *reign) metadataSet() *replicaSet {
+	c := r.s.c
+	shards, usable := c.metadataShards(true), 0
+	for _, sh := range shards {
+		if c.usable(sh.Shard, true) {
+			usable++
+		}
+	}
+	copies := max(r.set.copies, metadataCopies(r.set.copies, usable))
+	return c.intern(shards, &catalog.Replication{Node: uint32(copies)})
 }
 
 // marking sets the epoch store's flag that the metadata log has the record. It
