@@ -64,6 +64,7 @@ const (
 	LogStatus_LOG_STATUS_NO_STREAM         LogStatus = 31 // read stream unknown here: start it again
 	LogStatus_LOG_STATUS_TRIMMED           LogStatus = 32
 	LogStatus_LOG_STATUS_ACCESS            LogStatus = 33
+	LogStatus_LOG_STATUS_NEW_EPOCH         LogStatus = 34 // not taken: its sender has to have seen AppendResponse.epoch
 )
 
 // Enum value maps for LogStatus.
@@ -103,6 +104,7 @@ var (
 		31: "LOG_STATUS_NO_STREAM",
 		32: "LOG_STATUS_TRIMMED",
 		33: "LOG_STATUS_ACCESS",
+		34: "LOG_STATUS_NEW_EPOCH",
 	}
 	LogStatus_value = map[string]int32{
 		"LOG_STATUS_OK":                0,
@@ -139,6 +141,7 @@ var (
 		"LOG_STATUS_NO_STREAM":         31,
 		"LOG_STATUS_TRIMMED":           32,
 		"LOG_STATUS_ACCESS":            33,
+		"LOG_STATUS_NEW_EPOCH":         34,
 	}
 )
 
@@ -405,6 +408,7 @@ type LogBatch struct {
 	Stores        []*Store               `protobuf:"bytes,5,rep,name=stores,proto3" json:"stores,omitempty"`
 	Stored        []*Stored              `protobuf:"bytes,6,rep,name=stored,proto3" json:"stored,omitempty"`
 	Releases      []*Release             `protobuf:"bytes,7,rep,name=releases,proto3" json:"releases,omitempty"`
+	Released      []*Released            `protobuf:"bytes,8,rep,name=released,proto3" json:"released,omitempty"` // answers to releases that ask for one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -484,6 +488,13 @@ func (x *LogBatch) GetStored() []*Stored {
 func (x *LogBatch) GetReleases() []*Release {
 	if x != nil {
 		return x.Releases
+	}
+	return nil
+}
+
+func (x *LogBatch) GetReleased() []*Released {
+	if x != nil {
+		return x.Released
 	}
 	return nil
 }
@@ -681,6 +692,7 @@ type Release struct {
 	LastKnownGood uint32                 `protobuf:"varint,4,opt,name=last_known_good,json=lastKnownGood,proto3" json:"last_known_good,omitempty"` // ESN of that epoch
 	CountBase     uint64                 `protobuf:"varint,5,opt,name=count_base,json=countBase,proto3" json:"count_base,omitempty"`               // payloads in the log before that epoch
 	CountKnown    bool                   `protobuf:"varint,6,opt,name=count_known,json=countKnown,proto3" json:"count_known,omitempty"`
+	Confirm       bool                   `protobuf:"varint,7,opt,name=confirm,proto3" json:"confirm,omitempty"` // an answer is asked for
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -757,6 +769,66 @@ func (x *Release) GetCountKnown() bool {
 	return false
 }
 
+func (x *Release) GetConfirm() bool {
+	if x != nil {
+		return x.Confirm
+	}
+	return false
+}
+
+// Released says how far readers of a log are served.
+type Released struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Log           uint64                 `protobuf:"varint,1,opt,name=log,proto3" json:"log,omitempty"`
+	Released      uint64                 `protobuf:"varint,2,opt,name=released,proto3" json:"released,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Released) Reset() {
+	*x = Released{}
+	mi := &file_internal_wire_log_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Released) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Released) ProtoMessage() {}
+
+func (x *Released) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_wire_log_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Released.ProtoReflect.Descriptor instead.
+func (*Released) Descriptor() ([]byte, []int) {
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Released) GetLog() uint64 {
+	if x != nil {
+		return x.Log
+	}
+	return 0
+}
+
+func (x *Released) GetReleased() uint64 {
+	if x != nil {
+		return x.Released
+	}
+	return 0
+}
+
 type AppendRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Log           uint64                 `protobuf:"varint,1,opt,name=log,proto3" json:"log,omitempty"`
@@ -780,7 +852,7 @@ type AppendRequest struct {
 
 func (x *AppendRequest) Reset() {
 	*x = AppendRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[6]
+	mi := &file_internal_wire_log_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -792,7 +864,7 @@ func (x *AppendRequest) String() string {
 func (*AppendRequest) ProtoMessage() {}
 
 func (x *AppendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[6]
+	mi := &file_internal_wire_log_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -805,7 +877,7 @@ func (x *AppendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendRequest.ProtoReflect.Descriptor instead.
 func (*AppendRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{6}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AppendRequest) GetLog() uint64 {
@@ -932,7 +1004,7 @@ type AppendResponse struct {
 
 func (x *AppendResponse) Reset() {
 	*x = AppendResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[7]
+	mi := &file_internal_wire_log_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -944,7 +1016,7 @@ func (x *AppendResponse) String() string {
 func (*AppendResponse) ProtoMessage() {}
 
 func (x *AppendResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[7]
+	mi := &file_internal_wire_log_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -957,7 +1029,7 @@ func (x *AppendResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendResponse.ProtoReflect.Descriptor instead.
 func (*AppendResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{7}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *AppendResponse) GetStatus() LogStatus {
@@ -1050,7 +1122,7 @@ type SequencerStateRequest struct {
 
 func (x *SequencerStateRequest) Reset() {
 	*x = SequencerStateRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[8]
+	mi := &file_internal_wire_log_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1062,7 +1134,7 @@ func (x *SequencerStateRequest) String() string {
 func (*SequencerStateRequest) ProtoMessage() {}
 
 func (x *SequencerStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[8]
+	mi := &file_internal_wire_log_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1075,7 +1147,7 @@ func (x *SequencerStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerStateRequest.ProtoReflect.Descriptor instead.
 func (*SequencerStateRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{8}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SequencerStateRequest) GetLog() uint64 {
@@ -1131,7 +1203,7 @@ type SequencerStateResponse struct {
 
 func (x *SequencerStateResponse) Reset() {
 	*x = SequencerStateResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[9]
+	mi := &file_internal_wire_log_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1143,7 +1215,7 @@ func (x *SequencerStateResponse) String() string {
 func (*SequencerStateResponse) ProtoMessage() {}
 
 func (x *SequencerStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[9]
+	mi := &file_internal_wire_log_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1156,7 +1228,7 @@ func (x *SequencerStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerStateResponse.ProtoReflect.Descriptor instead.
 func (*SequencerStateResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{9}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SequencerStateResponse) GetStatus() LogStatus {
@@ -1291,7 +1363,7 @@ type TailRecord struct {
 
 func (x *TailRecord) Reset() {
 	*x = TailRecord{}
-	mi := &file_internal_wire_log_proto_msgTypes[10]
+	mi := &file_internal_wire_log_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1303,7 +1375,7 @@ func (x *TailRecord) String() string {
 func (*TailRecord) ProtoMessage() {}
 
 func (x *TailRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[10]
+	mi := &file_internal_wire_log_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1316,7 +1388,7 @@ func (x *TailRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailRecord.ProtoReflect.Descriptor instead.
 func (*TailRecord) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{10}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *TailRecord) GetLog() uint64 {
@@ -1365,7 +1437,7 @@ type EpochMetadata struct {
 
 func (x *EpochMetadata) Reset() {
 	*x = EpochMetadata{}
-	mi := &file_internal_wire_log_proto_msgTypes[11]
+	mi := &file_internal_wire_log_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1377,7 +1449,7 @@ func (x *EpochMetadata) String() string {
 func (*EpochMetadata) ProtoMessage() {}
 
 func (x *EpochMetadata) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[11]
+	mi := &file_internal_wire_log_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1390,7 +1462,7 @@ func (x *EpochMetadata) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EpochMetadata.ProtoReflect.Descriptor instead.
 func (*EpochMetadata) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{11}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *EpochMetadata) GetEpoch() uint32 {
@@ -1473,7 +1545,7 @@ type EpochRecord struct {
 
 func (x *EpochRecord) Reset() {
 	*x = EpochRecord{}
-	mi := &file_internal_wire_log_proto_msgTypes[12]
+	mi := &file_internal_wire_log_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1485,7 +1557,7 @@ func (x *EpochRecord) String() string {
 func (*EpochRecord) ProtoMessage() {}
 
 func (x *EpochRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[12]
+	mi := &file_internal_wire_log_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1498,7 +1570,7 @@ func (x *EpochRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EpochRecord.ProtoReflect.Descriptor instead.
 func (*EpochRecord) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{12}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *EpochRecord) GetVersion() uint64 {
@@ -1570,7 +1642,7 @@ type SealRequest struct {
 
 func (x *SealRequest) Reset() {
 	*x = SealRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[13]
+	mi := &file_internal_wire_log_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1582,7 +1654,7 @@ func (x *SealRequest) String() string {
 func (*SealRequest) ProtoMessage() {}
 
 func (x *SealRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[13]
+	mi := &file_internal_wire_log_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1595,7 +1667,7 @@ func (x *SealRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealRequest.ProtoReflect.Descriptor instead.
 func (*SealRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{13}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SealRequest) GetLog() uint64 {
@@ -1649,7 +1721,7 @@ type SealResponse struct {
 
 func (x *SealResponse) Reset() {
 	*x = SealResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[14]
+	mi := &file_internal_wire_log_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1661,7 +1733,7 @@ func (x *SealResponse) String() string {
 func (*SealResponse) ProtoMessage() {}
 
 func (x *SealResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[14]
+	mi := &file_internal_wire_log_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1674,7 +1746,7 @@ func (x *SealResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealResponse.ProtoReflect.Descriptor instead.
 func (*SealResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{14}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SealResponse) GetStatus() LogStatus {
@@ -1747,7 +1819,7 @@ type EpochTail struct {
 
 func (x *EpochTail) Reset() {
 	*x = EpochTail{}
-	mi := &file_internal_wire_log_proto_msgTypes[15]
+	mi := &file_internal_wire_log_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1759,7 +1831,7 @@ func (x *EpochTail) String() string {
 func (*EpochTail) ProtoMessage() {}
 
 func (x *EpochTail) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[15]
+	mi := &file_internal_wire_log_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1772,7 +1844,7 @@ func (x *EpochTail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EpochTail.ProtoReflect.Descriptor instead.
 func (*EpochTail) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{15}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *EpochTail) GetEpoch() uint32 {
@@ -1825,7 +1897,7 @@ type DigestRequest struct {
 
 func (x *DigestRequest) Reset() {
 	*x = DigestRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[16]
+	mi := &file_internal_wire_log_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1837,7 +1909,7 @@ func (x *DigestRequest) String() string {
 func (*DigestRequest) ProtoMessage() {}
 
 func (x *DigestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[16]
+	mi := &file_internal_wire_log_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1850,7 +1922,7 @@ func (x *DigestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DigestRequest.ProtoReflect.Descriptor instead.
 func (*DigestRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{16}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DigestRequest) GetLog() uint64 {
@@ -1915,7 +1987,7 @@ type DigestResponse struct {
 
 func (x *DigestResponse) Reset() {
 	*x = DigestResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[17]
+	mi := &file_internal_wire_log_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1927,7 +1999,7 @@ func (x *DigestResponse) String() string {
 func (*DigestResponse) ProtoMessage() {}
 
 func (x *DigestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[17]
+	mi := &file_internal_wire_log_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1940,7 +2012,7 @@ func (x *DigestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DigestResponse.ProtoReflect.Descriptor instead.
 func (*DigestResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{17}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DigestResponse) GetStatus() LogStatus {
@@ -1997,7 +2069,7 @@ type CleanRequest struct {
 
 func (x *CleanRequest) Reset() {
 	*x = CleanRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[18]
+	mi := &file_internal_wire_log_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2009,7 +2081,7 @@ func (x *CleanRequest) String() string {
 func (*CleanRequest) ProtoMessage() {}
 
 func (x *CleanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[18]
+	mi := &file_internal_wire_log_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2022,7 +2094,7 @@ func (x *CleanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CleanRequest.ProtoReflect.Descriptor instead.
 func (*CleanRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{18}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CleanRequest) GetLog() uint64 {
@@ -2112,7 +2184,7 @@ type CleanResponse struct {
 
 func (x *CleanResponse) Reset() {
 	*x = CleanResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[19]
+	mi := &file_internal_wire_log_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2124,7 +2196,7 @@ func (x *CleanResponse) String() string {
 func (*CleanResponse) ProtoMessage() {}
 
 func (x *CleanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[19]
+	mi := &file_internal_wire_log_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2137,7 +2209,7 @@ func (x *CleanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CleanResponse.ProtoReflect.Descriptor instead.
 func (*CleanResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{19}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CleanResponse) GetStatus() LogStatus {
@@ -2171,7 +2243,7 @@ type EpochRecovery struct {
 
 func (x *EpochRecovery) Reset() {
 	*x = EpochRecovery{}
-	mi := &file_internal_wire_log_proto_msgTypes[20]
+	mi := &file_internal_wire_log_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2183,7 +2255,7 @@ func (x *EpochRecovery) String() string {
 func (*EpochRecovery) ProtoMessage() {}
 
 func (x *EpochRecovery) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[20]
+	mi := &file_internal_wire_log_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2196,7 +2268,7 @@ func (x *EpochRecovery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EpochRecovery.ProtoReflect.Descriptor instead.
 func (*EpochRecovery) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{20}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *EpochRecovery) GetEpoch() uint32 {
@@ -2267,7 +2339,7 @@ type EpochRecoveryRequest struct {
 
 func (x *EpochRecoveryRequest) Reset() {
 	*x = EpochRecoveryRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[21]
+	mi := &file_internal_wire_log_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2279,7 +2351,7 @@ func (x *EpochRecoveryRequest) String() string {
 func (*EpochRecoveryRequest) ProtoMessage() {}
 
 func (x *EpochRecoveryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[21]
+	mi := &file_internal_wire_log_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2292,7 +2364,7 @@ func (x *EpochRecoveryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EpochRecoveryRequest.ProtoReflect.Descriptor instead.
 func (*EpochRecoveryRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{21}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *EpochRecoveryRequest) GetLog() uint64 {
@@ -2335,7 +2407,7 @@ type EpochRecoveryResponse struct {
 
 func (x *EpochRecoveryResponse) Reset() {
 	*x = EpochRecoveryResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[22]
+	mi := &file_internal_wire_log_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2347,7 +2419,7 @@ func (x *EpochRecoveryResponse) String() string {
 func (*EpochRecoveryResponse) ProtoMessage() {}
 
 func (x *EpochRecoveryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[22]
+	mi := &file_internal_wire_log_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2360,7 +2432,7 @@ func (x *EpochRecoveryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EpochRecoveryResponse.ProtoReflect.Descriptor instead.
 func (*EpochRecoveryResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{22}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *EpochRecoveryResponse) GetStatus() LogStatus {
@@ -2402,7 +2474,7 @@ type CheckSealRequest struct {
 
 func (x *CheckSealRequest) Reset() {
 	*x = CheckSealRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[23]
+	mi := &file_internal_wire_log_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2414,7 +2486,7 @@ func (x *CheckSealRequest) String() string {
 func (*CheckSealRequest) ProtoMessage() {}
 
 func (x *CheckSealRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[23]
+	mi := &file_internal_wire_log_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2427,7 +2499,7 @@ func (x *CheckSealRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckSealRequest.ProtoReflect.Descriptor instead.
 func (*CheckSealRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{23}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CheckSealRequest) GetLog() uint64 {
@@ -2464,7 +2536,7 @@ type CheckSealResponse struct {
 
 func (x *CheckSealResponse) Reset() {
 	*x = CheckSealResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[24]
+	mi := &file_internal_wire_log_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2476,7 +2548,7 @@ func (x *CheckSealResponse) String() string {
 func (*CheckSealResponse) ProtoMessage() {}
 
 func (x *CheckSealResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[24]
+	mi := &file_internal_wire_log_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2489,7 +2561,7 @@ func (x *CheckSealResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckSealResponse.ProtoReflect.Descriptor instead.
 func (*CheckSealResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{24}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CheckSealResponse) GetStatus() LogStatus {
@@ -2543,7 +2615,7 @@ type ProducerLookupRequest struct {
 
 func (x *ProducerLookupRequest) Reset() {
 	*x = ProducerLookupRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[25]
+	mi := &file_internal_wire_log_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2555,7 +2627,7 @@ func (x *ProducerLookupRequest) String() string {
 func (*ProducerLookupRequest) ProtoMessage() {}
 
 func (x *ProducerLookupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[25]
+	mi := &file_internal_wire_log_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2568,7 +2640,7 @@ func (x *ProducerLookupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProducerLookupRequest.ProtoReflect.Descriptor instead.
 func (*ProducerLookupRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{25}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ProducerLookupRequest) GetLog() uint64 {
@@ -2632,7 +2704,7 @@ type ProducerLookupResponse struct {
 
 func (x *ProducerLookupResponse) Reset() {
 	*x = ProducerLookupResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[26]
+	mi := &file_internal_wire_log_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2644,7 +2716,7 @@ func (x *ProducerLookupResponse) String() string {
 func (*ProducerLookupResponse) ProtoMessage() {}
 
 func (x *ProducerLookupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[26]
+	mi := &file_internal_wire_log_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2657,7 +2729,7 @@ func (x *ProducerLookupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProducerLookupResponse.ProtoReflect.Descriptor instead.
 func (*ProducerLookupResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{26}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ProducerLookupResponse) GetStatus() LogStatus {
@@ -2701,7 +2773,7 @@ type ProducerEntry struct {
 
 func (x *ProducerEntry) Reset() {
 	*x = ProducerEntry{}
-	mi := &file_internal_wire_log_proto_msgTypes[27]
+	mi := &file_internal_wire_log_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2713,7 +2785,7 @@ func (x *ProducerEntry) String() string {
 func (*ProducerEntry) ProtoMessage() {}
 
 func (x *ProducerEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[27]
+	mi := &file_internal_wire_log_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2726,7 +2798,7 @@ func (x *ProducerEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProducerEntry.ProtoReflect.Descriptor instead.
 func (*ProducerEntry) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{27}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ProducerEntry) GetLsn() uint64 {
@@ -2785,7 +2857,7 @@ type ReadStartRequest struct {
 
 func (x *ReadStartRequest) Reset() {
 	*x = ReadStartRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[28]
+	mi := &file_internal_wire_log_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2797,7 +2869,7 @@ func (x *ReadStartRequest) String() string {
 func (*ReadStartRequest) ProtoMessage() {}
 
 func (x *ReadStartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[28]
+	mi := &file_internal_wire_log_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2810,7 +2882,7 @@ func (x *ReadStartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadStartRequest.ProtoReflect.Descriptor instead.
 func (*ReadStartRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{28}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ReadStartRequest) GetLog() uint64 {
@@ -2917,7 +2989,7 @@ type ReadStartResponse struct {
 
 func (x *ReadStartResponse) Reset() {
 	*x = ReadStartResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[29]
+	mi := &file_internal_wire_log_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2929,7 +3001,7 @@ func (x *ReadStartResponse) String() string {
 func (*ReadStartResponse) ProtoMessage() {}
 
 func (x *ReadStartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[29]
+	mi := &file_internal_wire_log_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2942,7 +3014,7 @@ func (x *ReadStartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadStartResponse.ProtoReflect.Descriptor instead.
 func (*ReadStartResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{29}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ReadStartResponse) GetStatus() LogStatus {
@@ -2994,7 +3066,7 @@ type ReadNextRequest struct {
 
 func (x *ReadNextRequest) Reset() {
 	*x = ReadNextRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[30]
+	mi := &file_internal_wire_log_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3006,7 +3078,7 @@ func (x *ReadNextRequest) String() string {
 func (*ReadNextRequest) ProtoMessage() {}
 
 func (x *ReadNextRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[30]
+	mi := &file_internal_wire_log_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3019,7 +3091,7 @@ func (x *ReadNextRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadNextRequest.ProtoReflect.Descriptor instead.
 func (*ReadNextRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{30}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ReadNextRequest) GetStream() uint64 {
@@ -3069,7 +3141,7 @@ type ReadNextResponse struct {
 
 func (x *ReadNextResponse) Reset() {
 	*x = ReadNextResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[31]
+	mi := &file_internal_wire_log_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3081,7 +3153,7 @@ func (x *ReadNextResponse) String() string {
 func (*ReadNextResponse) ProtoMessage() {}
 
 func (x *ReadNextResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[31]
+	mi := &file_internal_wire_log_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3094,7 +3166,7 @@ func (x *ReadNextResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadNextResponse.ProtoReflect.Descriptor instead.
 func (*ReadNextResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{31}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ReadNextResponse) GetStatus() LogStatus {
@@ -3140,7 +3212,7 @@ type Delivery struct {
 
 func (x *Delivery) Reset() {
 	*x = Delivery{}
-	mi := &file_internal_wire_log_proto_msgTypes[32]
+	mi := &file_internal_wire_log_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3152,7 +3224,7 @@ func (x *Delivery) String() string {
 func (*Delivery) ProtoMessage() {}
 
 func (x *Delivery) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[32]
+	mi := &file_internal_wire_log_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3165,7 +3237,7 @@ func (x *Delivery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delivery.ProtoReflect.Descriptor instead.
 func (*Delivery) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{32}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Delivery) GetRecord() *LogRecord {
@@ -3220,7 +3292,7 @@ type ReadStopRequest struct {
 
 func (x *ReadStopRequest) Reset() {
 	*x = ReadStopRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[33]
+	mi := &file_internal_wire_log_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3232,7 +3304,7 @@ func (x *ReadStopRequest) String() string {
 func (*ReadStopRequest) ProtoMessage() {}
 
 func (x *ReadStopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[33]
+	mi := &file_internal_wire_log_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3245,7 +3317,7 @@ func (x *ReadStopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadStopRequest.ProtoReflect.Descriptor instead.
 func (*ReadStopRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{33}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ReadStopRequest) GetStream() uint64 {
@@ -3271,7 +3343,7 @@ type ReadStopResponse struct {
 
 func (x *ReadStopResponse) Reset() {
 	*x = ReadStopResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[34]
+	mi := &file_internal_wire_log_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3283,7 +3355,7 @@ func (x *ReadStopResponse) String() string {
 func (*ReadStopResponse) ProtoMessage() {}
 
 func (x *ReadStopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[34]
+	mi := &file_internal_wire_log_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3296,7 +3368,7 @@ func (x *ReadStopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadStopResponse.ProtoReflect.Descriptor instead.
 func (*ReadStopResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{34}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ReadStopResponse) GetStatus() LogStatus {
@@ -3317,7 +3389,7 @@ type ReadMetadataRequest struct {
 
 func (x *ReadMetadataRequest) Reset() {
 	*x = ReadMetadataRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[35]
+	mi := &file_internal_wire_log_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3329,7 +3401,7 @@ func (x *ReadMetadataRequest) String() string {
 func (*ReadMetadataRequest) ProtoMessage() {}
 
 func (x *ReadMetadataRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[35]
+	mi := &file_internal_wire_log_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3342,7 +3414,7 @@ func (x *ReadMetadataRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadMetadataRequest.ProtoReflect.Descriptor instead.
 func (*ReadMetadataRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{35}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ReadMetadataRequest) GetLog() uint64 {
@@ -3369,7 +3441,7 @@ type ReadMetadataResponse struct {
 
 func (x *ReadMetadataResponse) Reset() {
 	*x = ReadMetadataResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[36]
+	mi := &file_internal_wire_log_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3381,7 +3453,7 @@ func (x *ReadMetadataResponse) String() string {
 func (*ReadMetadataResponse) ProtoMessage() {}
 
 func (x *ReadMetadataResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[36]
+	mi := &file_internal_wire_log_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3394,7 +3466,7 @@ func (x *ReadMetadataResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadMetadataResponse.ProtoReflect.Descriptor instead.
 func (*ReadMetadataResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{36}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ReadMetadataResponse) GetStatus() LogStatus {
@@ -3425,7 +3497,7 @@ type FindRequest struct {
 
 func (x *FindRequest) Reset() {
 	*x = FindRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[37]
+	mi := &file_internal_wire_log_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3437,7 +3509,7 @@ func (x *FindRequest) String() string {
 func (*FindRequest) ProtoMessage() {}
 
 func (x *FindRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[37]
+	mi := &file_internal_wire_log_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3450,7 +3522,7 @@ func (x *FindRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindRequest.ProtoReflect.Descriptor instead.
 func (*FindRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{37}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *FindRequest) GetLog() uint64 {
@@ -3499,7 +3571,7 @@ type FindResponse struct {
 
 func (x *FindResponse) Reset() {
 	*x = FindResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[38]
+	mi := &file_internal_wire_log_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3511,7 +3583,7 @@ func (x *FindResponse) String() string {
 func (*FindResponse) ProtoMessage() {}
 
 func (x *FindResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[38]
+	mi := &file_internal_wire_log_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3524,7 +3596,7 @@ func (x *FindResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindResponse.ProtoReflect.Descriptor instead.
 func (*FindResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{38}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *FindResponse) GetStatus() LogStatus {
@@ -3559,7 +3631,7 @@ type TrimRequest struct {
 
 func (x *TrimRequest) Reset() {
 	*x = TrimRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[39]
+	mi := &file_internal_wire_log_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3571,7 +3643,7 @@ func (x *TrimRequest) String() string {
 func (*TrimRequest) ProtoMessage() {}
 
 func (x *TrimRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[39]
+	mi := &file_internal_wire_log_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3584,7 +3656,7 @@ func (x *TrimRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimRequest.ProtoReflect.Descriptor instead.
 func (*TrimRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{39}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *TrimRequest) GetLog() uint64 {
@@ -3612,13 +3684,15 @@ type TrimResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Status        LogStatus              `protobuf:"varint,1,opt,name=status,proto3,enum=braid.wire.LogStatus" json:"status,omitempty"`
 	TrimPoint     uint64                 `protobuf:"varint,2,opt,name=trim_point,json=trimPoint,proto3" json:"trim_point,omitempty"`
+	Tail          uint64                 `protobuf:"varint,3,opt,name=tail,proto3" json:"tail,omitempty"`      // TOO_LARGE: the highest LSN that the shard knows to have been appended
+	Message       string                 `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"` // cause, for people
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TrimResponse) Reset() {
 	*x = TrimResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[40]
+	mi := &file_internal_wire_log_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3630,7 +3704,7 @@ func (x *TrimResponse) String() string {
 func (*TrimResponse) ProtoMessage() {}
 
 func (x *TrimResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[40]
+	mi := &file_internal_wire_log_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3643,7 +3717,7 @@ func (x *TrimResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimResponse.ProtoReflect.Descriptor instead.
 func (*TrimResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{40}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *TrimResponse) GetStatus() LogStatus {
@@ -3660,6 +3734,20 @@ func (x *TrimResponse) GetTrimPoint() uint64 {
 	return 0
 }
 
+func (x *TrimResponse) GetTail() uint64 {
+	if x != nil {
+		return x.Tail
+	}
+	return 0
+}
+
+func (x *TrimResponse) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 type DataSizeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Log           uint64                 `protobuf:"varint,1,opt,name=log,proto3" json:"log,omitempty"`
@@ -3672,7 +3760,7 @@ type DataSizeRequest struct {
 
 func (x *DataSizeRequest) Reset() {
 	*x = DataSizeRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[41]
+	mi := &file_internal_wire_log_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3684,7 +3772,7 @@ func (x *DataSizeRequest) String() string {
 func (*DataSizeRequest) ProtoMessage() {}
 
 func (x *DataSizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[41]
+	mi := &file_internal_wire_log_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3697,7 +3785,7 @@ func (x *DataSizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DataSizeRequest.ProtoReflect.Descriptor instead.
 func (*DataSizeRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{41}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *DataSizeRequest) GetLog() uint64 {
@@ -3738,7 +3826,7 @@ type DataSizeResponse struct {
 
 func (x *DataSizeResponse) Reset() {
 	*x = DataSizeResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[42]
+	mi := &file_internal_wire_log_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3750,7 +3838,7 @@ func (x *DataSizeResponse) String() string {
 func (*DataSizeResponse) ProtoMessage() {}
 
 func (x *DataSizeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[42]
+	mi := &file_internal_wire_log_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3763,7 +3851,7 @@ func (x *DataSizeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DataSizeResponse.ProtoReflect.Descriptor instead.
 func (*DataSizeResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{42}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DataSizeResponse) GetStatus() LogStatus {
@@ -3793,7 +3881,7 @@ type LogStateRequest struct {
 
 func (x *LogStateRequest) Reset() {
 	*x = LogStateRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[43]
+	mi := &file_internal_wire_log_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3805,7 +3893,7 @@ func (x *LogStateRequest) String() string {
 func (*LogStateRequest) ProtoMessage() {}
 
 func (x *LogStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[43]
+	mi := &file_internal_wire_log_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3818,7 +3906,7 @@ func (x *LogStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogStateRequest.ProtoReflect.Descriptor instead.
 func (*LogStateRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{43}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *LogStateRequest) GetLogs() []uint64 {
@@ -3860,7 +3948,7 @@ type LogStateResponse struct {
 
 func (x *LogStateResponse) Reset() {
 	*x = LogStateResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[44]
+	mi := &file_internal_wire_log_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3872,7 +3960,7 @@ func (x *LogStateResponse) String() string {
 func (*LogStateResponse) ProtoMessage() {}
 
 func (x *LogStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[44]
+	mi := &file_internal_wire_log_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3885,7 +3973,7 @@ func (x *LogStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogStateResponse.ProtoReflect.Descriptor instead.
 func (*LogStateResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{44}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *LogStateResponse) GetStatus() LogStatus {
@@ -3921,13 +4009,15 @@ type LogState struct {
 	Bytes           uint64                 `protobuf:"varint,8,opt,name=bytes,proto3" json:"bytes,omitempty"` // kept here, about
 	TrimTimestampMs int64                  `protobuf:"varint,9,opt,name=trim_timestamp_ms,json=trimTimestampMs,proto3" json:"trim_timestamp_ms,omitempty"`
 	LogRemovedMs    uint64                 `protobuf:"varint,10,opt,name=log_removed_ms,json=logRemovedMs,proto3" json:"log_removed_ms,omitempty"`
+	DoubtFrom       uint64                 `protobuf:"varint,11,opt,name=doubt_from,json=doubtFrom,proto3" json:"doubt_from,omitempty"` // of these LSNs copies that were acknowledged may be lost here; 0: of none
+	DoubtTo         uint64                 `protobuf:"varint,12,opt,name=doubt_to,json=doubtTo,proto3" json:"doubt_to,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *LogState) Reset() {
 	*x = LogState{}
-	mi := &file_internal_wire_log_proto_msgTypes[45]
+	mi := &file_internal_wire_log_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3939,7 +4029,7 @@ func (x *LogState) String() string {
 func (*LogState) ProtoMessage() {}
 
 func (x *LogState) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[45]
+	mi := &file_internal_wire_log_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3952,7 +4042,7 @@ func (x *LogState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogState.ProtoReflect.Descriptor instead.
 func (*LogState) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{45}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *LogState) GetLog() uint64 {
@@ -4025,6 +4115,20 @@ func (x *LogState) GetLogRemovedMs() uint64 {
 	return 0
 }
 
+func (x *LogState) GetDoubtFrom() uint64 {
+	if x != nil {
+		return x.DoubtFrom
+	}
+	return 0
+}
+
+func (x *LogState) GetDoubtTo() uint64 {
+	if x != nil {
+		return x.DoubtTo
+	}
+	return 0
+}
+
 // Records lists copies as a shard keeps them, headers only: for the checker and
 // the records table.
 type RecordsRequest struct {
@@ -4041,7 +4145,7 @@ type RecordsRequest struct {
 
 func (x *RecordsRequest) Reset() {
 	*x = RecordsRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[46]
+	mi := &file_internal_wire_log_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4053,7 +4157,7 @@ func (x *RecordsRequest) String() string {
 func (*RecordsRequest) ProtoMessage() {}
 
 func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[46]
+	mi := &file_internal_wire_log_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4066,7 +4170,7 @@ func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordsRequest.ProtoReflect.Descriptor instead.
 func (*RecordsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{46}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RecordsRequest) GetLog() uint64 {
@@ -4120,13 +4224,14 @@ type RecordsResponse struct {
 	LastReleased  uint64                 `protobuf:"varint,5,opt,name=last_released,json=lastReleased,proto3" json:"last_released,omitempty"`
 	PayloadBytes  []uint32               `protobuf:"varint,6,rep,packed,name=payload_bytes,json=payloadBytes,proto3" json:"payload_bytes,omitempty"`
 	Damaged       []uint64               `protobuf:"varint,7,rep,packed,name=damaged,proto3" json:"damaged,omitempty"` // LSNs whose copy here fails its checksum
+	Doubt         bool                   `protobuf:"varint,8,opt,name=doubt,proto3" json:"doubt,omitempty"`            // of some of the LSNs asked for, copies that were acknowledged may be lost here
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RecordsResponse) Reset() {
 	*x = RecordsResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[47]
+	mi := &file_internal_wire_log_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4138,7 +4243,7 @@ func (x *RecordsResponse) String() string {
 func (*RecordsResponse) ProtoMessage() {}
 
 func (x *RecordsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[47]
+	mi := &file_internal_wire_log_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4151,7 +4256,7 @@ func (x *RecordsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordsResponse.ProtoReflect.Descriptor instead.
 func (*RecordsResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{47}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *RecordsResponse) GetStatus() LogStatus {
@@ -4203,6 +4308,13 @@ func (x *RecordsResponse) GetDamaged() []uint64 {
 	return nil
 }
 
+func (x *RecordsResponse) GetDoubt() bool {
+	if x != nil {
+		return x.Doubt
+	}
+	return false
+}
+
 // Gossip is one node's view, sent to another.
 type Gossip struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -4218,7 +4330,7 @@ type Gossip struct {
 
 func (x *Gossip) Reset() {
 	*x = Gossip{}
-	mi := &file_internal_wire_log_proto_msgTypes[48]
+	mi := &file_internal_wire_log_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4230,7 +4342,7 @@ func (x *Gossip) String() string {
 func (*Gossip) ProtoMessage() {}
 
 func (x *Gossip) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[48]
+	mi := &file_internal_wire_log_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4243,7 +4355,7 @@ func (x *Gossip) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gossip.ProtoReflect.Descriptor instead.
 func (*Gossip) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{48}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Gossip) GetFromNode() uint64 {
@@ -4303,7 +4415,7 @@ type GossipNode struct {
 
 func (x *GossipNode) Reset() {
 	*x = GossipNode{}
-	mi := &file_internal_wire_log_proto_msgTypes[49]
+	mi := &file_internal_wire_log_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4315,7 +4427,7 @@ func (x *GossipNode) String() string {
 func (*GossipNode) ProtoMessage() {}
 
 func (x *GossipNode) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[49]
+	mi := &file_internal_wire_log_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4328,7 +4440,7 @@ func (x *GossipNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GossipNode.ProtoReflect.Descriptor instead.
 func (*GossipNode) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{49}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *GossipNode) GetNode() uint64 {
@@ -4390,7 +4502,7 @@ type ClusterStateRequest struct {
 
 func (x *ClusterStateRequest) Reset() {
 	*x = ClusterStateRequest{}
-	mi := &file_internal_wire_log_proto_msgTypes[50]
+	mi := &file_internal_wire_log_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4402,7 +4514,7 @@ func (x *ClusterStateRequest) String() string {
 func (*ClusterStateRequest) ProtoMessage() {}
 
 func (x *ClusterStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[50]
+	mi := &file_internal_wire_log_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4415,7 +4527,7 @@ func (x *ClusterStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStateRequest.ProtoReflect.Descriptor instead.
 func (*ClusterStateRequest) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{50}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ClusterStateRequest) GetVersion() uint64 {
@@ -4437,7 +4549,7 @@ type ClusterStateResponse struct {
 
 func (x *ClusterStateResponse) Reset() {
 	*x = ClusterStateResponse{}
-	mi := &file_internal_wire_log_proto_msgTypes[51]
+	mi := &file_internal_wire_log_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4449,7 +4561,7 @@ func (x *ClusterStateResponse) String() string {
 func (*ClusterStateResponse) ProtoMessage() {}
 
 func (x *ClusterStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[51]
+	mi := &file_internal_wire_log_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4462,7 +4574,7 @@ func (x *ClusterStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStateResponse.ProtoReflect.Descriptor instead.
 func (*ClusterStateResponse) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{51}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ClusterStateResponse) GetVersion() uint64 {
@@ -4506,7 +4618,7 @@ type ClusterNode struct {
 
 func (x *ClusterNode) Reset() {
 	*x = ClusterNode{}
-	mi := &file_internal_wire_log_proto_msgTypes[52]
+	mi := &file_internal_wire_log_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4518,7 +4630,7 @@ func (x *ClusterNode) String() string {
 func (*ClusterNode) ProtoMessage() {}
 
 func (x *ClusterNode) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_wire_log_proto_msgTypes[52]
+	mi := &file_internal_wire_log_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4531,7 +4643,7 @@ func (x *ClusterNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterNode.ProtoReflect.Descriptor instead.
 func (*ClusterNode) Descriptor() ([]byte, []int) {
-	return file_internal_wire_log_proto_rawDescGZIP(), []int{52}
+	return file_internal_wire_log_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ClusterNode) GetNode() uint64 {
@@ -4597,7 +4709,7 @@ const file_internal_wire_log_proto_rawDesc = "" +
 	"\x06Origin\x12\x1a\n" +
 	"\bproducer\x18\x01 \x01(\x04R\bproducer\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x14\n" +
-	"\x05flags\x18\x03 \x01(\rR\x05flags\"\x8b\x02\n" +
+	"\x05flags\x18\x03 \x01(\rR\x05flags\"\xbd\x02\n" +
 	"\bLogBatch\x12\x1b\n" +
 	"\tfrom_node\x18\x01 \x01(\x04R\bfromNode\x12\x17\n" +
 	"\ato_node\x18\x02 \x01(\x04R\x06toNode\x12 \n" +
@@ -4606,7 +4718,8 @@ const file_internal_wire_log_proto_rawDesc = "" +
 	"hybridTime\x12)\n" +
 	"\x06stores\x18\x05 \x03(\v2\x11.braid.wire.StoreR\x06stores\x12*\n" +
 	"\x06stored\x18\x06 \x03(\v2\x12.braid.wire.StoredR\x06stored\x12/\n" +
-	"\breleases\x18\a \x03(\v2\x13.braid.wire.ReleaseR\breleases\"\x9f\x01\n" +
+	"\breleases\x18\a \x03(\v2\x13.braid.wire.ReleaseR\breleases\x120\n" +
+	"\breleased\x18\b \x03(\v2\x14.braid.wire.ReleasedR\breleased\"\x9f\x01\n" +
 	"\x05Store\x12-\n" +
 	"\x06record\x18\x01 \x01(\v2\x15.braid.wire.LogRecordR\x06record\x12\x1d\n" +
 	"\n" +
@@ -4624,7 +4737,7 @@ const file_internal_wire_log_proto_rawDesc = "" +
 	"seal_epoch\x18\x06 \x01(\rR\tsealEpoch\x12\x1b\n" +
 	"\tsealed_by\x18\a \x01(\x04R\bsealedBy\x12\x12\n" +
 	"\x04soft\x18\b \x01(\bR\x04soft\x12\x1b\n" +
-	"\tlow_space\x18\t \x01(\bR\blowSpace\"\xb5\x01\n" +
+	"\tlow_space\x18\t \x01(\bR\blowSpace\"\xcf\x01\n" +
 	"\aRelease\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\x04R\x03log\x12\x1a\n" +
 	"\breleased\x18\x02 \x01(\x04R\breleased\x12\x14\n" +
@@ -4633,7 +4746,11 @@ const file_internal_wire_log_proto_rawDesc = "" +
 	"\n" +
 	"count_base\x18\x05 \x01(\x04R\tcountBase\x12\x1f\n" +
 	"\vcount_known\x18\x06 \x01(\bR\n" +
-	"countKnown\"\xa1\x03\n" +
+	"countKnown\x12\x18\n" +
+	"\aconfirm\x18\a \x01(\bR\aconfirm\"8\n" +
+	"\bReleased\x12\x10\n" +
+	"\x03log\x18\x01 \x01(\x04R\x03log\x12\x1a\n" +
+	"\breleased\x18\x02 \x01(\x04R\breleased\"\xa1\x03\n" +
 	"\rAppendRequest\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\x04R\x03log\x12\x18\n" +
 	"\apayload\x18\x02 \x01(\fR\apayload\x12\x1a\n" +
@@ -4904,11 +5021,13 @@ const file_internal_wire_log_proto_rawDesc = "" +
 	"\vTrimRequest\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\x04R\x03log\x12\x10\n" +
 	"\x03lsn\x18\x02 \x01(\x04R\x03lsn\x12\x14\n" +
-	"\x05shard\x18\x03 \x01(\x04R\x05shard\"\\\n" +
+	"\x05shard\x18\x03 \x01(\x04R\x05shard\"\x8a\x01\n" +
 	"\fTrimResponse\x12-\n" +
 	"\x06status\x18\x01 \x01(\x0e2\x15.braid.wire.LogStatusR\x06status\x12\x1d\n" +
 	"\n" +
-	"trim_point\x18\x02 \x01(\x04R\ttrimPoint\"g\n" +
+	"trim_point\x18\x02 \x01(\x04R\ttrimPoint\x12\x12\n" +
+	"\x04tail\x18\x03 \x01(\x04R\x04tail\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"g\n" +
 	"\x0fDataSizeRequest\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\x04R\x03log\x12\x17\n" +
 	"\afrom_ms\x18\x02 \x01(\x03R\x06fromMs\x12\x13\n" +
@@ -4925,7 +5044,7 @@ const file_internal_wire_log_proto_rawDesc = "" +
 	"\x10LogStateResponse\x12-\n" +
 	"\x06status\x18\x01 \x01(\x0e2\x15.braid.wire.LogStatusR\x06status\x12,\n" +
 	"\x06states\x18\x02 \x03(\v2\x14.braid.wire.LogStateR\x06states\x12\x12\n" +
-	"\x04more\x18\x03 \x01(\bR\x04more\"\xb7\x02\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more\"\xf1\x02\n" +
 	"\bLogState\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\x04R\x03log\x12#\n" +
 	"\rlast_released\x18\x02 \x01(\x04R\flastReleased\x12\x1d\n" +
@@ -4938,14 +5057,17 @@ const file_internal_wire_log_proto_rawDesc = "" +
 	"\x05bytes\x18\b \x01(\x04R\x05bytes\x12*\n" +
 	"\x11trim_timestamp_ms\x18\t \x01(\x03R\x0ftrimTimestampMs\x12$\n" +
 	"\x0elog_removed_ms\x18\n" +
-	" \x01(\x04R\flogRemovedMs\"\x8e\x01\n" +
+	" \x01(\x04R\flogRemovedMs\x12\x1d\n" +
+	"\n" +
+	"doubt_from\x18\v \x01(\x04R\tdoubtFrom\x12\x19\n" +
+	"\bdoubt_to\x18\f \x01(\x04R\adoubtTo\"\x8e\x01\n" +
 	"\x0eRecordsRequest\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\x04R\x03log\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x0e\n" +
 	"\x02to\x18\x03 \x01(\x04R\x02to\x12\x14\n" +
 	"\x05limit\x18\x04 \x01(\rR\x05limit\x12\x14\n" +
 	"\x05shard\x18\x05 \x01(\x04R\x05shard\x12\x1a\n" +
-	"\bpayloads\x18\x06 \x01(\bR\bpayloads\"\x88\x02\n" +
+	"\bpayloads\x18\x06 \x01(\bR\bpayloads\"\x9e\x02\n" +
 	"\x0fRecordsResponse\x12-\n" +
 	"\x06status\x18\x01 \x01(\x0e2\x15.braid.wire.LogStatusR\x06status\x12/\n" +
 	"\arecords\x18\x02 \x03(\v2\x15.braid.wire.LogRecordR\arecords\x12\x12\n" +
@@ -4954,7 +5076,8 @@ const file_internal_wire_log_proto_rawDesc = "" +
 	"trim_point\x18\x04 \x01(\x04R\ttrimPoint\x12#\n" +
 	"\rlast_released\x18\x05 \x01(\x04R\flastReleased\x12#\n" +
 	"\rpayload_bytes\x18\x06 \x03(\rR\fpayloadBytes\x12\x18\n" +
-	"\adamaged\x18\a \x03(\x04R\adamaged\"\xc7\x01\n" +
+	"\adamaged\x18\a \x03(\x04R\adamaged\x12\x14\n" +
+	"\x05doubt\x18\b \x01(\bR\x05doubt\"\xc7\x01\n" +
 	"\x06Gossip\x12\x1b\n" +
 	"\tfrom_node\x18\x01 \x01(\x04R\bfromNode\x12\x17\n" +
 	"\ato_node\x18\x02 \x01(\x04R\x06toNode\x12,\n" +
@@ -4986,7 +5109,7 @@ const file_internal_wire_log_proto_rawDesc = "" +
 	"\n" +
 	"descriptor\x18\x04 \x01(\v2\x13.braid.catalog.NodeR\n" +
 	"descriptor\x12\x1a\n" +
-	"\bstarting\x18\x05 \x01(\bR\bstarting*\x95\a\n" +
+	"\bstarting\x18\x05 \x01(\bR\bstarting*\xaf\a\n" +
 	"\tLogStatus\x12\x11\n" +
 	"\rLOG_STATUS_OK\x10\x00\x12\x19\n" +
 	"\x15LOG_STATUS_REDIRECTED\x10\x01\x12\x18\n" +
@@ -5022,7 +5145,8 @@ const file_internal_wire_log_proto_rawDesc = "" +
 	"\x13LOG_STATUS_CONFLICT\x10\x1e\x12\x18\n" +
 	"\x14LOG_STATUS_NO_STREAM\x10\x1f\x12\x16\n" +
 	"\x12LOG_STATUS_TRIMMED\x10 \x12\x15\n" +
-	"\x11LOG_STATUS_ACCESS\x10!B(Z&github.com/braiddb/braid/internal/wireb\x06proto3"
+	"\x11LOG_STATUS_ACCESS\x10!\x12\x18\n" +
+	"\x14LOG_STATUS_NEW_EPOCH\x10\"B(Z&github.com/braiddb/braid/internal/wireb\x06proto3"
 
 var (
 	file_internal_wire_log_proto_rawDescOnce sync.Once
@@ -5037,7 +5161,7 @@ func file_internal_wire_log_proto_rawDescGZIP() []byte {
 }
 
 var file_internal_wire_log_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_internal_wire_log_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_internal_wire_log_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_internal_wire_log_proto_goTypes = []any{
 	(LogStatus)(0),                 // 0: braid.wire.LogStatus
 	(*LogRecord)(nil),              // 1: braid.wire.LogRecord
@@ -5046,106 +5170,108 @@ var file_internal_wire_log_proto_goTypes = []any{
 	(*Store)(nil),                  // 4: braid.wire.Store
 	(*Stored)(nil),                 // 5: braid.wire.Stored
 	(*Release)(nil),                // 6: braid.wire.Release
-	(*AppendRequest)(nil),          // 7: braid.wire.AppendRequest
-	(*AppendResponse)(nil),         // 8: braid.wire.AppendResponse
-	(*SequencerStateRequest)(nil),  // 9: braid.wire.SequencerStateRequest
-	(*SequencerStateResponse)(nil), // 10: braid.wire.SequencerStateResponse
-	(*TailRecord)(nil),             // 11: braid.wire.TailRecord
-	(*EpochMetadata)(nil),          // 12: braid.wire.EpochMetadata
-	(*EpochRecord)(nil),            // 13: braid.wire.EpochRecord
-	(*SealRequest)(nil),            // 14: braid.wire.SealRequest
-	(*SealResponse)(nil),           // 15: braid.wire.SealResponse
-	(*EpochTail)(nil),              // 16: braid.wire.EpochTail
-	(*DigestRequest)(nil),          // 17: braid.wire.DigestRequest
-	(*DigestResponse)(nil),         // 18: braid.wire.DigestResponse
-	(*CleanRequest)(nil),           // 19: braid.wire.CleanRequest
-	(*CleanResponse)(nil),          // 20: braid.wire.CleanResponse
-	(*EpochRecovery)(nil),          // 21: braid.wire.EpochRecovery
-	(*EpochRecoveryRequest)(nil),   // 22: braid.wire.EpochRecoveryRequest
-	(*EpochRecoveryResponse)(nil),  // 23: braid.wire.EpochRecoveryResponse
-	(*CheckSealRequest)(nil),       // 24: braid.wire.CheckSealRequest
-	(*CheckSealResponse)(nil),      // 25: braid.wire.CheckSealResponse
-	(*ProducerLookupRequest)(nil),  // 26: braid.wire.ProducerLookupRequest
-	(*ProducerLookupResponse)(nil), // 27: braid.wire.ProducerLookupResponse
-	(*ProducerEntry)(nil),          // 28: braid.wire.ProducerEntry
-	(*ReadStartRequest)(nil),       // 29: braid.wire.ReadStartRequest
-	(*ReadStartResponse)(nil),      // 30: braid.wire.ReadStartResponse
-	(*ReadNextRequest)(nil),        // 31: braid.wire.ReadNextRequest
-	(*ReadNextResponse)(nil),       // 32: braid.wire.ReadNextResponse
-	(*Delivery)(nil),               // 33: braid.wire.Delivery
-	(*ReadStopRequest)(nil),        // 34: braid.wire.ReadStopRequest
-	(*ReadStopResponse)(nil),       // 35: braid.wire.ReadStopResponse
-	(*ReadMetadataRequest)(nil),    // 36: braid.wire.ReadMetadataRequest
-	(*ReadMetadataResponse)(nil),   // 37: braid.wire.ReadMetadataResponse
-	(*FindRequest)(nil),            // 38: braid.wire.FindRequest
-	(*FindResponse)(nil),           // 39: braid.wire.FindResponse
-	(*TrimRequest)(nil),            // 40: braid.wire.TrimRequest
-	(*TrimResponse)(nil),           // 41: braid.wire.TrimResponse
-	(*DataSizeRequest)(nil),        // 42: braid.wire.DataSizeRequest
-	(*DataSizeResponse)(nil),       // 43: braid.wire.DataSizeResponse
-	(*LogStateRequest)(nil),        // 44: braid.wire.LogStateRequest
-	(*LogStateResponse)(nil),       // 45: braid.wire.LogStateResponse
-	(*LogState)(nil),               // 46: braid.wire.LogState
-	(*RecordsRequest)(nil),         // 47: braid.wire.RecordsRequest
-	(*RecordsResponse)(nil),        // 48: braid.wire.RecordsResponse
-	(*Gossip)(nil),                 // 49: braid.wire.Gossip
-	(*GossipNode)(nil),             // 50: braid.wire.GossipNode
-	(*ClusterStateRequest)(nil),    // 51: braid.wire.ClusterStateRequest
-	(*ClusterStateResponse)(nil),   // 52: braid.wire.ClusterStateResponse
-	(*ClusterNode)(nil),            // 53: braid.wire.ClusterNode
-	(*catalog.Replication)(nil),    // 54: braid.catalog.Replication
-	(*catalog.Node)(nil),           // 55: braid.catalog.Node
+	(*Released)(nil),               // 7: braid.wire.Released
+	(*AppendRequest)(nil),          // 8: braid.wire.AppendRequest
+	(*AppendResponse)(nil),         // 9: braid.wire.AppendResponse
+	(*SequencerStateRequest)(nil),  // 10: braid.wire.SequencerStateRequest
+	(*SequencerStateResponse)(nil), // 11: braid.wire.SequencerStateResponse
+	(*TailRecord)(nil),             // 12: braid.wire.TailRecord
+	(*EpochMetadata)(nil),          // 13: braid.wire.EpochMetadata
+	(*EpochRecord)(nil),            // 14: braid.wire.EpochRecord
+	(*SealRequest)(nil),            // 15: braid.wire.SealRequest
+	(*SealResponse)(nil),           // 16: braid.wire.SealResponse
+	(*EpochTail)(nil),              // 17: braid.wire.EpochTail
+	(*DigestRequest)(nil),          // 18: braid.wire.DigestRequest
+	(*DigestResponse)(nil),         // 19: braid.wire.DigestResponse
+	(*CleanRequest)(nil),           // 20: braid.wire.CleanRequest
+	(*CleanResponse)(nil),          // 21: braid.wire.CleanResponse
+	(*EpochRecovery)(nil),          // 22: braid.wire.EpochRecovery
+	(*EpochRecoveryRequest)(nil),   // 23: braid.wire.EpochRecoveryRequest
+	(*EpochRecoveryResponse)(nil),  // 24: braid.wire.EpochRecoveryResponse
+	(*CheckSealRequest)(nil),       // 25: braid.wire.CheckSealRequest
+	(*CheckSealResponse)(nil),      // 26: braid.wire.CheckSealResponse
+	(*ProducerLookupRequest)(nil),  // 27: braid.wire.ProducerLookupRequest
+	(*ProducerLookupResponse)(nil), // 28: braid.wire.ProducerLookupResponse
+	(*ProducerEntry)(nil),          // 29: braid.wire.ProducerEntry
+	(*ReadStartRequest)(nil),       // 30: braid.wire.ReadStartRequest
+	(*ReadStartResponse)(nil),      // 31: braid.wire.ReadStartResponse
+	(*ReadNextRequest)(nil),        // 32: braid.wire.ReadNextRequest
+	(*ReadNextResponse)(nil),       // 33: braid.wire.ReadNextResponse
+	(*Delivery)(nil),               // 34: braid.wire.Delivery
+	(*ReadStopRequest)(nil),        // 35: braid.wire.ReadStopRequest
+	(*ReadStopResponse)(nil),       // 36: braid.wire.ReadStopResponse
+	(*ReadMetadataRequest)(nil),    // 37: braid.wire.ReadMetadataRequest
+	(*ReadMetadataResponse)(nil),   // 38: braid.wire.ReadMetadataResponse
+	(*FindRequest)(nil),            // 39: braid.wire.FindRequest
+	(*FindResponse)(nil),           // 40: braid.wire.FindResponse
+	(*TrimRequest)(nil),            // 41: braid.wire.TrimRequest
+	(*TrimResponse)(nil),           // 42: braid.wire.TrimResponse
+	(*DataSizeRequest)(nil),        // 43: braid.wire.DataSizeRequest
+	(*DataSizeResponse)(nil),       // 44: braid.wire.DataSizeResponse
+	(*LogStateRequest)(nil),        // 45: braid.wire.LogStateRequest
+	(*LogStateResponse)(nil),       // 46: braid.wire.LogStateResponse
+	(*LogState)(nil),               // 47: braid.wire.LogState
+	(*RecordsRequest)(nil),         // 48: braid.wire.RecordsRequest
+	(*RecordsResponse)(nil),        // 49: braid.wire.RecordsResponse
+	(*Gossip)(nil),                 // 50: braid.wire.Gossip
+	(*GossipNode)(nil),             // 51: braid.wire.GossipNode
+	(*ClusterStateRequest)(nil),    // 52: braid.wire.ClusterStateRequest
+	(*ClusterStateResponse)(nil),   // 53: braid.wire.ClusterStateResponse
+	(*ClusterNode)(nil),            // 54: braid.wire.ClusterNode
+	(*catalog.Replication)(nil),    // 55: braid.catalog.Replication
+	(*catalog.Node)(nil),           // 56: braid.catalog.Node
 }
 var file_internal_wire_log_proto_depIdxs = []int32{
 	2,  // 0: braid.wire.LogRecord.origins:type_name -> braid.wire.Origin
 	4,  // 1: braid.wire.LogBatch.stores:type_name -> braid.wire.Store
 	5,  // 2: braid.wire.LogBatch.stored:type_name -> braid.wire.Stored
 	6,  // 3: braid.wire.LogBatch.releases:type_name -> braid.wire.Release
-	1,  // 4: braid.wire.Store.record:type_name -> braid.wire.LogRecord
-	0,  // 5: braid.wire.Stored.status:type_name -> braid.wire.LogStatus
-	0,  // 6: braid.wire.AppendResponse.status:type_name -> braid.wire.LogStatus
-	0,  // 7: braid.wire.SequencerStateResponse.status:type_name -> braid.wire.LogStatus
-	11, // 8: braid.wire.SequencerStateResponse.tail:type_name -> braid.wire.TailRecord
-	12, // 9: braid.wire.SequencerStateResponse.metadata:type_name -> braid.wire.EpochMetadata
-	54, // 10: braid.wire.EpochMetadata.replication:type_name -> braid.catalog.Replication
-	12, // 11: braid.wire.EpochRecord.metadata:type_name -> braid.wire.EpochMetadata
-	11, // 12: braid.wire.EpochRecord.tail:type_name -> braid.wire.TailRecord
-	0,  // 13: braid.wire.SealResponse.status:type_name -> braid.wire.LogStatus
-	16, // 14: braid.wire.SealResponse.epochs:type_name -> braid.wire.EpochTail
-	11, // 15: braid.wire.EpochTail.tail:type_name -> braid.wire.TailRecord
-	0,  // 16: braid.wire.DigestResponse.status:type_name -> braid.wire.LogStatus
-	1,  // 17: braid.wire.DigestResponse.records:type_name -> braid.wire.LogRecord
-	11, // 18: braid.wire.CleanRequest.tail:type_name -> braid.wire.TailRecord
-	0,  // 19: braid.wire.CleanResponse.status:type_name -> braid.wire.LogStatus
-	11, // 20: braid.wire.EpochRecovery.tail:type_name -> braid.wire.TailRecord
-	0,  // 21: braid.wire.EpochRecoveryResponse.status:type_name -> braid.wire.LogStatus
-	21, // 22: braid.wire.EpochRecoveryResponse.epochs:type_name -> braid.wire.EpochRecovery
-	0,  // 23: braid.wire.CheckSealResponse.status:type_name -> braid.wire.LogStatus
-	0,  // 24: braid.wire.ProducerLookupResponse.status:type_name -> braid.wire.LogStatus
-	28, // 25: braid.wire.ProducerLookupResponse.entries:type_name -> braid.wire.ProducerEntry
-	54, // 26: braid.wire.ReadStartRequest.replication:type_name -> braid.catalog.Replication
-	0,  // 27: braid.wire.ReadStartResponse.status:type_name -> braid.wire.LogStatus
-	0,  // 28: braid.wire.ReadNextResponse.status:type_name -> braid.wire.LogStatus
-	33, // 29: braid.wire.ReadNextResponse.deliveries:type_name -> braid.wire.Delivery
-	1,  // 30: braid.wire.Delivery.record:type_name -> braid.wire.LogRecord
-	0,  // 31: braid.wire.ReadStopResponse.status:type_name -> braid.wire.LogStatus
-	0,  // 32: braid.wire.ReadMetadataResponse.status:type_name -> braid.wire.LogStatus
-	12, // 33: braid.wire.ReadMetadataResponse.metadata:type_name -> braid.wire.EpochMetadata
-	0,  // 34: braid.wire.FindResponse.status:type_name -> braid.wire.LogStatus
-	0,  // 35: braid.wire.TrimResponse.status:type_name -> braid.wire.LogStatus
-	0,  // 36: braid.wire.DataSizeResponse.status:type_name -> braid.wire.LogStatus
-	0,  // 37: braid.wire.LogStateResponse.status:type_name -> braid.wire.LogStatus
-	46, // 38: braid.wire.LogStateResponse.states:type_name -> braid.wire.LogState
-	0,  // 39: braid.wire.RecordsResponse.status:type_name -> braid.wire.LogStatus
-	1,  // 40: braid.wire.RecordsResponse.records:type_name -> braid.wire.LogRecord
-	50, // 41: braid.wire.Gossip.nodes:type_name -> braid.wire.GossipNode
-	53, // 42: braid.wire.ClusterStateResponse.nodes:type_name -> braid.wire.ClusterNode
-	55, // 43: braid.wire.ClusterNode.descriptor:type_name -> braid.catalog.Node
-	44, // [44:44] is the sub-list for method output_type
-	44, // [44:44] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	7,  // 4: braid.wire.LogBatch.released:type_name -> braid.wire.Released
+	1,  // 5: braid.wire.Store.record:type_name -> braid.wire.LogRecord
+	0,  // 6: braid.wire.Stored.status:type_name -> braid.wire.LogStatus
+	0,  // 7: braid.wire.AppendResponse.status:type_name -> braid.wire.LogStatus
+	0,  // 8: braid.wire.SequencerStateResponse.status:type_name -> braid.wire.LogStatus
+	12, // 9: braid.wire.SequencerStateResponse.tail:type_name -> braid.wire.TailRecord
+	13, // 10: braid.wire.SequencerStateResponse.metadata:type_name -> braid.wire.EpochMetadata
+	55, // 11: braid.wire.EpochMetadata.replication:type_name -> braid.catalog.Replication
+	13, // 12: braid.wire.EpochRecord.metadata:type_name -> braid.wire.EpochMetadata
+	12, // 13: braid.wire.EpochRecord.tail:type_name -> braid.wire.TailRecord
+	0,  // 14: braid.wire.SealResponse.status:type_name -> braid.wire.LogStatus
+	17, // 15: braid.wire.SealResponse.epochs:type_name -> braid.wire.EpochTail
+	12, // 16: braid.wire.EpochTail.tail:type_name -> braid.wire.TailRecord
+	0,  // 17: braid.wire.DigestResponse.status:type_name -> braid.wire.LogStatus
+	1,  // 18: braid.wire.DigestResponse.records:type_name -> braid.wire.LogRecord
+	12, // 19: braid.wire.CleanRequest.tail:type_name -> braid.wire.TailRecord
+	0,  // 20: braid.wire.CleanResponse.status:type_name -> braid.wire.LogStatus
+	12, // 21: braid.wire.EpochRecovery.tail:type_name -> braid.wire.TailRecord
+	0,  // 22: braid.wire.EpochRecoveryResponse.status:type_name -> braid.wire.LogStatus
+	22, // 23: braid.wire.EpochRecoveryResponse.epochs:type_name -> braid.wire.EpochRecovery
+	0,  // 24: braid.wire.CheckSealResponse.status:type_name -> braid.wire.LogStatus
+	0,  // 25: braid.wire.ProducerLookupResponse.status:type_name -> braid.wire.LogStatus
+	29, // 26: braid.wire.ProducerLookupResponse.entries:type_name -> braid.wire.ProducerEntry
+	55, // 27: braid.wire.ReadStartRequest.replication:type_name -> braid.catalog.Replication
+	0,  // 28: braid.wire.ReadStartResponse.status:type_name -> braid.wire.LogStatus
+	0,  // 29: braid.wire.ReadNextResponse.status:type_name -> braid.wire.LogStatus
+	34, // 30: braid.wire.ReadNextResponse.deliveries:type_name -> braid.wire.Delivery
+	1,  // 31: braid.wire.Delivery.record:type_name -> braid.wire.LogRecord
+	0,  // 32: braid.wire.ReadStopResponse.status:type_name -> braid.wire.LogStatus
+	0,  // 33: braid.wire.ReadMetadataResponse.status:type_name -> braid.wire.LogStatus
+	13, // 34: braid.wire.ReadMetadataResponse.metadata:type_name -> braid.wire.EpochMetadata
+	0,  // 35: braid.wire.FindResponse.status:type_name -> braid.wire.LogStatus
+	0,  // 36: braid.wire.TrimResponse.status:type_name -> braid.wire.LogStatus
+	0,  // 37: braid.wire.DataSizeResponse.status:type_name -> braid.wire.LogStatus
+	0,  // 38: braid.wire.LogStateResponse.status:type_name -> braid.wire.LogStatus
+	47, // 39: braid.wire.LogStateResponse.states:type_name -> braid.wire.LogState
+	0,  // 40: braid.wire.RecordsResponse.status:type_name -> braid.wire.LogStatus
+	1,  // 41: braid.wire.RecordsResponse.records:type_name -> braid.wire.LogRecord
+	51, // 42: braid.wire.Gossip.nodes:type_name -> braid.wire.GossipNode
+	54, // 43: braid.wire.ClusterStateResponse.nodes:type_name -> braid.wire.ClusterNode
+	56, // 44: braid.wire.ClusterNode.descriptor:type_name -> braid.catalog.Node
+	45, // [45:45] is the sub-list for method output_type
+	45, // [45:45] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_internal_wire_log_proto_init() }
@@ -5159,7 +5285,7 @@ func file_internal_wire_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_wire_log_proto_rawDesc), len(file_internal_wire_log_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   53,
+			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
