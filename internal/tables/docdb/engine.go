@@ -311,12 +311,12 @@ func (e *Engine) AsyncFlush() error {
 func (e *Engine) Close() error {
 	e.iters.changed(e)
 	err := e.db.Flush()
-	return errors.Join(err, e.crash())
+	return errors.Join(err, e.Abandon())
 }
 
-// crash closes the engine without flushing: what is not durable yet is lost, as
+// Abandon closes the engine without flushing: what is not durable yet is lost, as
 // when the process ends.
-func (e *Engine) crash() error {
+func (e *Engine) Abandon() error {
 	e.iters.changed(e)
 	err := e.db.Close()
 	e.cache.Unref()

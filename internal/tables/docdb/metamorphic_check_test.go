@@ -146,7 +146,7 @@ func (x *meta) crash() {
 	percent := []int{0, 0, 50, 100}[x.rng.IntN(4)]
 	clone := x.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rand.New(rand.NewPCG(x.rng.Uint64(), 1))})
 	x.release()
-	x.must(x.e.crash())
+	x.must(x.e.Abandon())
 	x.fs, x.cursor = clone, nil
 	x.open()
 	applied := x.appliedIndex()
@@ -222,7 +222,7 @@ func (x *meta) snapshot() {
 	x.must(x.e.Ingest(metaSpan, metaGroup, &stream))
 	if x.rng.IntN(2) == 0 {
 		clone := x.fs.CrashClone(vfs.CrashCloneCfg{})
-		x.must(x.e.crash())
+		x.must(x.e.Abandon())
 		x.fs = clone
 		x.open()
 	}

@@ -1,0 +1,325 @@
+// Command run is the simulation's campaign: it runs seeds of every wing, on all
+// processors, until it is told to stop, and says what it found. It is for
+// developers and is not shipped.
+//
+//	go run ./internal/sim/run                        all wings, until interrupted
+//	go run ./internal/sim/run -for 10m -json out.json
+//	go run ./internal/sim/run -wing tables -from 7000 -seeds 1000
+//	go run ./internal/sim/run -wing tables -seed 77  one seed, with its trace
+//	go run ./internal/sim/run -options FILE          options as a failure printed them
+//
+// A failure is shrunk, and printed as the command that replays it.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/braiddb/braid/internal/sim"
+)
+
+type settings struct {
+	wing     string
+	duration time.Duration
+	seeds    uint64
+	from     uint64
+	parallel int
+	json     string
+	twice    int
+	shrink   int
+	stop     int
+	quiet    bool
+}
+
+func main() {
+	var s settings
+	var seed uint64
+	var options string
+	flag.StringVar(&s.wing, "wing", "", "run this wing only: "+strings.Join(names(), ", "))
+	flag.DurationVar(&s.duration, "for", 0, "stop after so long (0: do not)")
+	flag.Uint64Var(&s.seeds, "seeds", 0, "stop after so many seeds of each wing (0: do not)")
+	flag.Uint64Var(&s.from, "from", 1, "the first seed")
+	flag.IntVar(&s.parallel, "parallel", runtime.GOMAXPROCS(0), "runs at once")
+	flag.StringVar(&s.json, "json", "", "write what was found to this file")
+	flag.IntVar(&s.twice, "twice", 50, "run one seed in so many a second time and compare (0: none)")
+	flag.IntVar(&s.shrink, "shrink", 150, "runs to spend on making a failure small (0: none)")
+	flag.IntVar(&s.stop, "stop", 5, "stop after so many failures (0: do not)")
+	flag.BoolVar(&s.quiet, "quiet", false, "no progress, and no trace with -seed and -options")
+	flag.Uint64Var(&seed, "seed", 0, "run this seed of -wing, with its trace")
+	flag.StringVar(&options, "options", "", "run the options in this file, with a trace")
+	flag.Parse()
+	debug.SetGCPercent(400) // runs are short-lived: memory is cheaper than time
+	if seed != 0 || options != "" {
+		os.Exit(replay(&s, seed, options))
+	}
+	os.Exit(campaign(&s))
+}
+
+func names() []string {
+	var out []string
+	for _, w := range wings {
+		out = append(out, w.Name)
+	}
+	return out
+}
+
+func wingNamed(name string) *sim.Wing {
+	for _, w := range wings {
+		if w.Name == name {
+			return w
+		}
+	}
+	fmt.Fprintf(os.Stderr, "there is no wing %q; there are: %s\n", name, strings.Join(names(), ", "))
+	os.Exit(2)
+	return nil
+}
+
+// replay runs one set of options and prints its trace.
+func replay(s *settings, seed uint64, file string) int {
+	o := &sim.Options{}
+	if file != "" {
+		raw, err := os.ReadFile(file)
+		if err == nil {
+			err = json.Unmarshal(raw, o)
+		}
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "%s: %v\n", file, err)
+			return 2
+		}
+	} else {
+		o = wingNamed(s.wing).Draw(seed)
+	}
+	trace := io.Writer(os.Stdout)
+	if s.quiet {
+		trace = nil
+	}
+	began := time.Now()
+	r := wingNamed(o.Wing).Run(o, trace)
+	fmt.Printf("\n%s seed %d: %d operations, %d faults, %s virtual, %d events, hash %s, %s\n",
+		o.Wing, o.Seed, r.Ops, r.Faults, time.Duration(r.Virtual), r.Events, r.Hash, time.Since(began).Round(time.Millisecond))
+	if r.Error != "" {
+		fmt.Println("FAILED:", r.Error)
+		return 1
+	}
+	return 0
+}
+
+// report is what a campaign found, as JSON.
+type report struct {
+	Wings []*tally
+}
+
+type tally struct {
+	Wing      string
+	From, To  uint64 // seeds
+	Seeds     uint64
+	Twice     uint64 // of them run twice, with equal traces
+	Ops       uint64
+	Faults    uint64
+	Events    uint64
+	OpsLeast  int
+	FewFaults uint64 // seeds with fewer than three
+	Virtual   sim.Duration
+	Real      sim.Duration // of all processors together
+	PerMinute float64      // seeds, by all processors
+	Reached   map[string]uint64
+	Unreached []string
+	Failures  []*failure
+}
+
+type failure struct {
+	Seed  uint64
+	Error string
+	After sim.Duration // since the campaign began
+	Small *sim.Options // still fails so
+}
+
+type runner struct {
+	s     *settings
+	began time.Time
+	stop  context.CancelFunc
+
+	mu      sync.Mutex
+	tallies []*tally
+	wings   []*sim.Wing
+	next    uint64 // seed times wings
+	failed  int
+}
+
+func campaign(s *settings) int {
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer cancel()
+	if s.duration > 0 {
+		ctx, cancel = context.WithTimeout(ctx, s.duration)
+		defer cancel()
+	}
+	r := &runner{s: s, began: time.Now(), stop: cancel}
+	for _, w := range wings {
+		if s.wing == "" || s.wing == w.Name {
+			r.wings = append(r.wings, w)
+			r.tallies = append(r.tallies, &tally{Wing: w.Name, From: s.from, Reached: map[string]uint64{}, OpsLeast: 1 << 30})
+		}
+	}
+	if len(r.wings) == 0 {
+		wingNamed(s.wing)
+	}
+	var group sync.WaitGroup
+	for range s.parallel {
+		group.Go(func() { r.work(ctx) })
+	}
+	if !s.quiet {
+		go r.progress(ctx)
+	}
+	group.Wait()
+	return r.finish()
+}
+
+// work runs seed after seed, each wing in turn.
+func (r *runner) work(ctx context.Context) {
+	for ctx.Err() == nil {
+		r.mu.Lock()
+		n := r.next
+		r.next++
+		r.mu.Unlock()
+		at := int(n % uint64(len(r.wings)))
+		seed := r.s.from + n/uint64(len(r.wings))
+		if r.s.seeds > 0 && seed >= r.s.from+r.s.seeds {
+			return
+		}
+		r.one(at, seed)
+	}
+}
+
+func (r *runner) one(at int, seed uint64) {
+	wing, t := r.wings[at], r.tallies[at]
+	began := time.Now()
+	res := wing.Run(wing.Draw(seed), nil)
+	twice := res.Error == "" && r.s.twice > 0 && seed%uint64(r.s.twice) == 0
+	if twice {
+		if again := wing.Run(wing.Draw(seed), nil); again.Hash != res.Hash {
+			res.Error = fmt.Sprintf("the same seed gives two traces: %s, %s", res.Hash, again.Hash)
+		}
+	}
+	took := time.Since(began)
+	r.mu.Lock()
+	t.Seeds++
+	t.To = max(t.To, seed)
+	t.Ops += uint64(res.Ops)
+	t.Faults += uint64(res.Faults)
+	t.Events += res.Events
+	t.Virtual += res.Virtual
+	t.Real += sim.Duration(took)
+	if twice {
+		t.Twice++
+	}
+	if res.Error == "" {
+		t.OpsLeast = min(t.OpsLeast, res.Ops)
+		if res.Faults < 3 {
+			t.FewFaults++
+		}
+	}
+	for k, n := range res.Reached {
+		t.Reached[k] += n
+	}
+	r.mu.Unlock()
+	if res.Error != "" {
+		r.fail(wing, t, res)
+	}
+}
+
+// fail shrinks a failure and prints how to see it again.
+func (r *runner) fail(wing *sim.Wing, t *tally, res *sim.Result) {
+	f := &failure{Seed: res.Options.Seed, Error: res.Error, After: sim.Duration(time.Since(r.began)), Small: res.Options}
+	if r.s.shrink > 0 {
+		f.Small = wing.Shrink(res, r.s.shrink).Options
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t.Failures = append(t.Failures, f)
+	fmt.Printf("\nFAILED %s seed %d after %s: %s\n", t.Wing, f.Seed, time.Duration(f.After).Round(time.Millisecond), f.Error)
+	fmt.Printf("replay: go run ./internal/sim/run -wing %s -seed %d\n", t.Wing, f.Seed)
+	if raw, err := json.MarshalIndent(f.Small, "", " "); err == nil && r.s.shrink > 0 {
+		if file, err := os.CreateTemp("", fmt.Sprintf("%s-%d-*.json", t.Wing, f.Seed)); err == nil {
+			_, _ = file.Write(raw) // for convenience: the seed says it all
+			_ = file.Close()
+			fmt.Printf("small:  go run ./internal/sim/run -options %s     (%d faults of %d)\n", file.Name(), len(f.Small.Faults), len(res.Options.Faults))
+		}
+	}
+	if r.failed++; r.s.stop > 0 && r.failed >= r.s.stop {
+		r.stop()
+	}
+}
+
+func (r *runner) progress(ctx context.Context) {
+	tick := time.NewTicker(10 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			r.mu.Lock()
+			for _, t := range r.tallies {
+				fmt.Printf("%8s  %s\n", time.Since(r.began).Round(time.Second), t.line(r))
+			}
+			r.mu.Unlock()
+		}
+	}
+}
+
+func (t *tally) line(r *runner) string {
+	perRun := time.Duration(0)
+	if t.Seeds > 0 {
+		perRun = time.Duration(t.Real) / time.Duration(t.Seeds)
+		t.PerMinute = float64(t.Seeds) / (time.Duration(t.Real).Minutes() / float64(r.s.parallel))
+	}
+	return fmt.Sprintf("%s: %d seeds, %.0f a minute, %s each, %d operations, %d faults, %.1f virtual hours, %d failed",
+		t.Wing, t.Seeds, t.PerMinute, perRun.Round(time.Millisecond), t.Ops, t.Faults, time.Duration(t.Virtual).Hours(), len(t.Failures))
+}
+
+// finish says what was found and what was never reached.
+func (r *runner) finish() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	code := 0
+	for i, t := range r.tallies {
+		fmt.Println(t.line(r))
+		for _, p := range r.wings[i].Points {
+			if t.Reached[p] == 0 {
+				t.Unreached = append(t.Unreached, p)
+			}
+		}
+		sort.Strings(t.Unreached)
+		if len(t.Unreached) > 0 {
+			fmt.Printf("%s: never reached: %s\n", t.Wing, strings.Join(t.Unreached, "; "))
+		}
+		if t.FewFaults > 0 || t.OpsLeast < 500 {
+			fmt.Printf("%s: %d seeds had fewer than 3 faults, the fewest operations were %d\n", t.Wing, t.FewFaults, t.OpsLeast)
+		}
+		if len(t.Failures) > 0 {
+			code = 1
+		}
+	}
+	if r.s.json != "" {
+		raw, err := json.MarshalIndent(report{Wings: r.tallies}, "", " ")
+		if err == nil {
+			err = os.WriteFile(r.s.json, append(raw, '\n'), 0o644)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	return code
+}

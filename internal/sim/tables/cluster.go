@@ -1,0 +1,324 @@
+package tables
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/braiddb/braid/internal/catalog"
+	"github.com/braiddb/braid/internal/hlc"
+	"github.com/braiddb/braid/internal/sim"
+)
+
+// cluster is sim.Cluster.
+type cluster struct {
+	w       *sim.World
+	table   *catalog.Table
+	members []*member // by node
+	views   []*view   // by group
+	clients []*client
+	threads []*thread
+	hist    history
+	ops     int
+	events  uint64
+
+	replicas catalog.ReplicaID // the last one named
+	healed   time.Duration
+	stage    int // of converging
+	finals   int // final reads still under way
+}
+
+const firstGroup = 100
+
+func newCluster(w *sim.World) *cluster {
+	c := &cluster{w: w, replicas: 1000}
+	c.table = c.redisTable()
+	for _, n := range w.Nodes {
+		c.members = append(c.members, newMember(c, n))
+	}
+	tablets := uint64(max(1, w.Opt.Knob("tablets")))
+	width := ^uint64(0)/tablets + 1 // 0 for one tablet: its end is open
+	for i := range tablets {
+		t := &catalog.Tablet{Id: firstGroup + i, Table: uint32(catalog.RedisTableID), HashStart: i * width, HashEnd: (i + 1) * width}
+		if i == tablets-1 {
+			t.HashEnd = 0
+		}
+		v := &view{c: c, id: catalog.GroupID(t.Id), tablet: t}
+		c.views = append(c.views, v)
+		c.found(v)
+	}
+	c.hist.init(c)
+	return c
+}
+
+// found names the nodes that a group begins on.
+func (c *cluster) found(v *view) {
+	size := min(int(c.w.Opt.Knob("replicas")), len(c.members))
+	perm := c.w.Dice().Perm(len(c.members))[:size]
+	slices.Sort(perm)
+	var conf []*catalog.Replica
+	for _, i := range perm {
+		c.replicas++
+		conf = append(conf, &catalog.Replica{Id: uint64(c.replicas), Node: uint64(i + 1), Role: catalog.Role_ROLE_VOTER})
+	}
+	for k, i := range perm {
+		c.members[i].registry = append(c.members[i].registry, &entry{group: v.id, replica: catalog.ReplicaID(conf[k].Id), founders: conf})
+	}
+}
+
+func (c *cluster) view(id catalog.GroupID) *view { return c.views[id-firstGroup] }
+
+// Boot begins a life.
+func (c *cluster) Boot(n *sim.Node) { c.members[n.ID-1].boot() }
+
+// Down ends one.
+func (c *cluster) Down(n *sim.Node) { c.members[n.ID-1].down() }
+
+// Start begins the load.
+func (c *cluster) Start() {
+	for i := range c.w.Opt.Knob("clients") {
+		cl := newClient(c, int(i))
+		c.clients = append(c.clients, cl)
+		for range max(1, c.w.Opt.Knob("threads")) {
+			t := &thread{cl: cl, id: len(c.threads)}
+			c.threads = append(c.threads, t)
+			c.w.After(c.w.Between(0, 2*time.Second), "client", t.work)
+		}
+	}
+	c.w.After(250*time.Millisecond, "moves", c.goOnMoving)
+	if every := c.ms("flushMs"); every > 0 {
+		c.flushing(every)
+	}
+}
+
+func (c *cluster) flushing(every time.Duration) {
+	c.w.After(c.w.Between(every/2, every*3/2), "flush", func() {
+		c.flushing(every)
+		if m := c.members[c.w.Dice().IntN(len(c.members))]; m.n.Up() && m.fatal == nil {
+			m.flush()
+		}
+	})
+}
+
+// Fault is one of this wing's own.
+func (c *cluster) Fault(f *sim.Fault) bool {
+	v := c.views[uint64(f.X)%uint64(len(c.views))]
+	m := c.members[(max(f.Node, 1)-1)%len(c.members)]
+	switch f.Kind {
+	case faultTransfer:
+		l := v.leader()
+		if l == nil {
+			return false
+		}
+		to := catalog.ReplicaID(0)
+		if e := m.listed(v.id); e != nil && m != l.m {
+			to = e.replica
+		}
+		l.group.TransferLeader(to)
+		c.w.Sometimes("leader: handed over")
+		return true
+	case faultMove:
+		return c.beginMove(v, m)
+	case faultFlush:
+		if !m.n.Up() || m.fatal != nil {
+			return false
+		}
+		m.flush()
+		return true
+	case faultTorn:
+		return c.tear(m, int(f.X), time.Duration(f.For))
+	}
+	return false
+}
+
+// Heal is told that the faults are over. A node whose clock was far off may have
+// handed times to nobody, and refuses its peers until it starts anew.
+func (c *cluster) Heal() {
+	c.healed = c.w.Now()
+	for _, m := range c.members {
+		if m.n.Alive() && m.clock.Now() > hlcAhead(m.n.Wall()) {
+			m.n.Crash("its clock was far ahead", 0)
+		}
+	}
+}
+
+// hlcAhead is the most that a clock may be ahead of the wall clock.
+func hlcAhead(wall int64) hlc.Timestamp { return hlc.FromMicros(wall).Add(time.Second) }
+
+// Watch is T1, now and then.
+func (c *cluster) Watch() {
+	if c.events++; c.events%16 == 0 {
+		for _, v := range c.views {
+			v.checkHolders()
+		}
+	}
+}
+
+// opsMin is what a run is to have of answered operations.
+const opsMin = 500
+
+// The stages of converging: leaders and load, then the load ends, then everybody
+// has everything, then what is there is read.
+const (
+	stageLoad = iota
+	stageStop
+	stageEqual
+	stageRead
+	stageDone
+)
+
+// Converged says what is missing.
+func (c *cluster) Converged() error {
+	for c.stage != stageDone {
+		err := c.stageOver()
+		if err != nil {
+			return err
+		}
+		c.stage++
+		if c.stage == stageRead {
+			c.readAll()
+		}
+	}
+	return nil
+}
+
+func (c *cluster) stageOver() error {
+	switch c.stage {
+	case stageLoad:
+		if c.ops < opsMin {
+			return fmt.Errorf("%d operations were answered, %d are due", c.ops, opsMin)
+		}
+		for _, v := range c.views {
+			if v.move != nil {
+				return fmt.Errorf("group %d: the move %v is not over", v.id, v.move)
+			}
+			if !v.healed {
+				return fmt.Errorf("group %d: no write was answered since the world healed: %s", v.id, v.describe())
+			}
+		}
+	case stageStop:
+		for _, t := range c.threads {
+			if t.busy {
+				return errors.New("clients still wait for answers")
+			}
+		}
+	case stageEqual:
+		for _, v := range c.views {
+			if err := v.equal(); err != nil {
+				return err
+			}
+		}
+	case stageRead:
+		if c.finals > 0 {
+			return errors.New("final reads still wait for answers")
+		}
+	}
+	return nil
+}
+
+// equal says that a leader serves and that every replica has applied all it has.
+func (v *view) equal() error {
+	l := v.leader()
+	if l == nil {
+		return fmt.Errorf("group %d has no leader: %s", v.id, v.describe())
+	}
+	for _, r := range l.group.Status().Conf {
+		m := v.c.members[r.Node-1]
+		h := m.find(v.id)
+		switch {
+		case h == nil || uint64(h.replica) != r.Id:
+			return fmt.Errorf("group %d: node %d does not run replica %d", v.id, r.Node, r.Id)
+		case h.applied != l.applied:
+			return fmt.Errorf("group %d: node %d has applied %d, the leader on node %d %d: %s", v.id, r.Node, h.applied, l.m.n.ID, l.applied, v.describe())
+		}
+	}
+	return nil
+}
+
+func (v *view) describe() string {
+	out := ""
+	for _, m := range v.c.members {
+		h := m.find(v.id)
+		if h == nil {
+			if e := m.listed(v.id); e != nil {
+				out += fmt.Sprintf("\n  node %d: replica %d does not run (up %v, leaving %v)", m.n.ID, e.replica, m.n.Up(), e.leaving)
+			}
+			continue
+		}
+		s := h.group.Status()
+		out += fmt.Sprintf("\n  node %d replica %d: %s term %d leader %d commit %d applied %d lease %s suspect %v corrupt %v conf %v leading: %v",
+			m.n.ID, h.replica, s.Role, s.Term, s.Leader, s.Commit, h.applied, s.LeaseRemaining, s.Suspect, s.Corrupt, s.Conf, h.group.Leading())
+	}
+	return out
+}
+
+// Check compares the replicas and judges what clients saw.
+func (c *cluster) Check() error {
+	for _, v := range c.views {
+		if err := v.sameEverywhere(); err != nil {
+			return err
+		}
+	}
+	c.count()
+	return c.hist.check()
+}
+
+// sameEverywhere compares what can be read on the replicas of a group.
+func (v *view) sameEverywhere() error {
+	l := v.leader()
+	if l == nil {
+		return fmt.Errorf("group %d has no leader", v.id)
+	}
+	at := l.m.clock.Now()
+	want, err := l.Hash(at)
+	if err != nil {
+		return fmt.Errorf("group %d: hash: %w", v.id, err)
+	}
+	for _, r := range l.group.Status().Conf {
+		h := v.c.members[r.Node-1].find(v.id)
+		if got, err := h.Hash(at); err != nil || got != want {
+			return fmt.Errorf("group %d: node %d holds %x, node %d %x (%v)", v.id, l.m.n.ID, want, r.Node, got, err)
+		}
+	}
+	return nil
+}
+
+// count adds up what was reached.
+func (c *cluster) count() {
+	for _, m := range c.members {
+		if m.host == nil {
+			continue
+		}
+		if m.host.Metrics().SkewRefused.Load() > 0 {
+			c.w.Sometimes("clock: refused")
+		}
+		for _, h := range m.hosted {
+			x := h.Metrics()
+			for _, p := range []struct {
+				what string
+				n    int64
+			}{
+				{"client: answered from memory", x.Remembered.Load() + x.Attached.Load()},
+				{"tablet: write parked", x.Parked.Load()}, {"tablet: write void", x.Void.Load()}, {"tablet: duplicate entry", x.Duplicates.Load()},
+			} {
+				if p.n > 0 {
+					c.w.Sometimes(p.what)
+				}
+			}
+		}
+	}
+}
+
+// Ops is what was answered.
+func (c *cluster) Ops() int { return c.ops }
+
+// Close lets the engines go.
+func (c *cluster) Close() {
+	for _, m := range c.members {
+		for _, x := range m.exports {
+			_ = x.r.Close() // nobody reads it any more
+		}
+		m.closeEngine()
+	}
+}

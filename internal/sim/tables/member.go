@@ -1,0 +1,314 @@
+package tables
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/braiddb/braid/internal/catalog"
+	"github.com/braiddb/braid/internal/hlc"
+	"github.com/braiddb/braid/internal/journal"
+	"github.com/braiddb/braid/internal/multiraft"
+	"github.com/braiddb/braid/internal/sim"
+	"github.com/braiddb/braid/internal/tables/docdb"
+	"github.com/braiddb/braid/internal/tables/tablet"
+)
+
+// member is a node over its lives: what is durable, and what this life runs.
+type member struct {
+	c *cluster
+	n *sim.Node
+
+	// Durable.
+	platter  platter
+	fs       *vfs.MemFS
+	registry []*entry // replicas that the node has, by group
+	suspect  bool     // the journal's tail is in doubt
+
+	// Of this life.
+	clock   *hlc.Clock
+	engine  *docdb.Engine
+	host    *multiraft.Host
+	hosted  []*hosted // by group
+	fatal   error
+	exports []*export // open
+}
+
+// entry is a line of the node's registry of replicas.
+type entry struct {
+	group    catalog.GroupID
+	replica  catalog.ReplicaID
+	founders []*catalog.Replica // of a group that begins here
+	leaving  bool
+}
+
+// hosted is one replica that runs: the tablet, watched on both sides.
+type hosted struct {
+	*tablet.Tablet
+	m       *member
+	view    *view
+	replica catalog.ReplicaID
+	group   *multiraft.Group
+	applied uint64
+	flushed uint64 // durable in the engine
+}
+
+func newMember(c *cluster, n *sim.Node) *member {
+	return &member{c: c, n: n, platter: platter{streams: make(map[journal.StreamID]*journal.StreamReplay)}, fs: vfs.NewCrashableMem()}
+}
+
+// boot begins a life as a node does: engine, host, then every replica that the
+// registry lists from what the engine and the journal hold of it.
+func (m *member) boot() {
+	w, cfg := m.c.w, m.c.hostConfig()
+	m.fatal, m.hosted, m.exports = nil, nil, nil
+	m.clock = hlc.New(m.n.Wall, cfg.MaxSkew)
+	cfg.Suspect = m.suspect
+	var err error
+	m.engine, err = docdb.OpenEngine(m.fs, "db", docdb.EngineOptions{CacheBytes: 1 << 20, MemTableBytes: 8 << 20,
+		Fatal: func(err error) { w.Fail("node %d: the engine: %w", m.n.ID, err) }})
+	if err != nil {
+		w.Fail("node %d: open: %w", m.n.ID, err)
+		return
+	}
+	m.host = multiraft.New(cfg, multiraft.Deps{
+		Node: catalog.NodeID(m.n.ID), Incarnation: uint64(m.n.Life()), Clock: m.clock, Mono: m.n.Mono, Timer: timer{m},
+		Journal: simJournal{m.n, &m.platter}, Transport: door{m}, Rand: m.n.Rand(), Logger: slog.New(slog.DiscardHandler),
+		Fatal: m.die, Tasks: func(f func()) { m.n.Soon("task", f) },
+	})
+	m.host.Start()
+	for _, e := range slices.Clone(m.registry) {
+		if e.leaving {
+			m.erase(e)
+		} else {
+			m.open(e, m.platter.replay(journal.StreamID(e.group)))
+		}
+	}
+}
+
+// die is the node's end after a fatal fault: the process exits a little later.
+// What it says until then is T5.
+func (m *member) die(err error) {
+	m.c.w.Tracef("node %d: fatal: %v", m.n.ID, err)
+	m.c.w.Sometimes("node: fatal fault")
+	m.fatal = err
+	m.n.After(m.c.w.Between(0, 5*time.Millisecond), "exit", func() {
+		m.n.Crash("fatal: "+err.Error(), m.c.w.Between(100*time.Millisecond, 3*time.Second))
+	})
+}
+
+// open starts one replica.
+func (m *member) open(e *entry, recovered *journal.StreamReplay) {
+	c := m.c
+	v := c.view(e.group)
+	t, err := tablet.New(tablet.Deps{
+		Engine: m.engine, Clock: m.clock, Now: m.now, AfterFunc: timer{m}.AfterFunc, DiskFull: m.n.Disk.Full,
+		Logger: slog.New(slog.DiscardHandler), Options: c.tabletOptions(),
+	}, v.tablet, c.table)
+	if err != nil {
+		c.w.Fail("node %d: group %d: %w", m.n.ID, e.group, err)
+		return
+	}
+	h := &hosted{Tablet: t, m: m, view: v, replica: e.replica, applied: t.Applied().Index, flushed: t.Applied().Index}
+	cfg := multiraft.GroupConfig{ID: e.group, Replica: e.replica, Conf: e.founders, Recovered: recovered, SM: h, Applied: t.Applied()}
+	cfg.New = len(e.founders) > 0 && recovered == nil && cfg.Applied.Index == 0
+	if h.group, err = m.host.Create(cfg); err != nil {
+		c.w.Fail("node %d: group %d: %w", m.n.ID, e.group, err)
+		return
+	}
+	if h.group.Status().Corrupt && (recovered == nil || !recovered.Corrupt) {
+		c.w.Fail("node %d: group %d says that its journal is damaged, and it is not", m.n.ID, e.group)
+	}
+	t.Attach(h)
+	m.hosted = append(m.hosted, h)
+	if c.w.Tracing() {
+		n := 0
+		if recovered != nil {
+			n = len(recovered.Records)
+		}
+		c.w.Tracef("node %d opens replica %d of group %d: new %v, applied %d, %d records", m.n.ID, e.replica, e.group, cfg.New, cfg.Applied.Index, n)
+	}
+}
+
+// now is the clock that deadlines of parked writes go by.
+func (m *member) now() time.Time { return time.Unix(0, int64(m.n.Mono())) }
+
+// down ends the life: the engine keeps what was flushed.
+func (m *member) down() {
+	m.suspect = m.suspect && slices.ContainsFunc(m.hosted, func(h *hosted) bool { return h.group.Status().Suspect })
+	for _, x := range m.exports {
+		_ = x.r.Close() // nobody reads it any more
+	}
+	fs := m.fs.CrashClone(vfs.CrashCloneCfg{})
+	m.closeEngine()
+	m.fs, m.host, m.hosted, m.exports = fs, nil, nil, nil
+}
+
+func (m *member) closeEngine() {
+	if m.engine != nil {
+		_ = m.engine.Abandon() // its files are thrown away
+		m.engine = nil
+	}
+}
+
+// find gives the replica of a group that runs here; nil if none does.
+func (m *member) find(id catalog.GroupID) *hosted {
+	for _, h := range m.hosted {
+		if h.view.id == id {
+			return h
+		}
+	}
+	return nil
+}
+
+func (m *member) flushedIndex(id catalog.GroupID) uint64 {
+	if h := m.find(id); h != nil {
+		return h.flushed
+	}
+	return 0
+}
+
+func (m *member) listed(id catalog.GroupID) *entry {
+	for _, e := range m.registry {
+		if e.group == id {
+			return e
+		}
+	}
+	return nil
+}
+
+// create takes up a new replica: the registry first.
+func (m *member) create(e *entry) {
+	m.registry = append(m.registry, e)
+	slices.SortFunc(m.registry, func(a, b *entry) int { return int(int64(a.group) - int64(b.group)) })
+	m.open(e, nil)
+}
+
+// destroy ends a replica. The registry keeps it as leaving until all of it is gone.
+func (m *member) destroy(e *entry) {
+	e.leaving = true
+	h := m.find(e.group)
+	if h == nil {
+		return // the next boot finds it
+	}
+	m.c.w.Tracef("node %d destroys replica %d of group %d", m.n.ID, e.replica, e.group)
+	h.Close()
+	m.hosted = slices.DeleteFunc(m.hosted, func(x *hosted) bool { return x == h })
+	m.host.RemoveThen(e.group, func(err error) {
+		if err != nil {
+			m.c.w.Fail("node %d: remove group %d: %w", m.n.ID, e.group, err)
+			return
+		}
+		m.gone(e)
+	})
+}
+
+// erase removes what a crash left of a leaving replica.
+func (m *member) erase(e *entry) {
+	if err := m.engine.Drop(m.c.view(e.group).span(), e.group); err != nil {
+		m.c.w.Fail("node %d: drop group %d: %w", m.n.ID, e.group, err)
+		return
+	}
+	m.n.Disk.Write(func() { m.platter.keep([]journal.Record{{Stream: journal.StreamID(e.group), Kind: journal.KindDrop}}) },
+		func(err error) {
+			if err != nil {
+				m.die(err)
+				return
+			}
+			m.gone(e)
+		})
+}
+
+func (m *member) gone(e *entry) {
+	m.registry = slices.DeleteFunc(m.registry, func(x *entry) bool { return x == e })
+}
+
+// flush makes what was applied durable in the engine and lets the journal go.
+func (m *member) flush() {
+	if err := m.engine.Flush(); err != nil {
+		m.c.w.Fail("node %d: flush: %w", m.n.ID, err)
+		return
+	}
+	for _, h := range m.hosted {
+		h.flushed = h.applied
+		if err := h.Flushed(); err != nil {
+			m.c.w.Fail("node %d: flushed: %w", m.n.ID, err)
+		}
+	}
+}
+
+// Apply is multiraft.StateMachine, watched.
+func (h *hosted) Apply(ents []multiraft.Entry) error {
+	for i := range ents {
+		h.view.sawApplied(h, &ents[i])
+	}
+	err := h.Tablet.Apply(ents)
+	h.applied = ents[len(ents)-1].Index
+	return err
+}
+
+// Restore is multiraft.StateMachine, watched. The engine flushes what it holds
+// before it takes files in.
+func (h *hosted) Restore(meta multiraft.AppliedState, r io.Reader) error {
+	h.m.c.w.Tracef("node %d restores a snapshot of group %d at %d over %d", h.m.n.ID, h.view.id, meta.Index, h.applied)
+	h.m.c.w.Sometimes("snapshot: restored")
+	if meta.Index < h.applied {
+		return fmt.Errorf("sim: a snapshot at %d would take replica %d back from %d", meta.Index, h.replica, h.applied)
+	}
+	if err := h.Tablet.Restore(meta, r); err != nil {
+		return err
+	}
+	h.applied, h.flushed = meta.Index, meta.Index
+	return nil
+}
+
+// Snapshot is multiraft.StateMachine. A crash closes what a stream left open.
+func (h *hosted) Snapshot() (multiraft.SnapshotReader, error) {
+	r, err := h.Tablet.Snapshot()
+	if err != nil {
+		return nil, err
+	}
+	x := &export{SnapshotReader: r, m: h.m, r: r}
+	h.m.exports = append(h.m.exports, x)
+	return x, nil
+}
+
+// export is a snapshot that is being read.
+type export struct {
+	multiraft.SnapshotReader
+	m *member
+	r multiraft.SnapshotReader
+}
+
+// Close lets the snapshot go.
+func (x *export) Close() error {
+	x.m.exports = slices.DeleteFunc(x.m.exports, func(y *export) bool { return y == x })
+	return x.r.Close()
+}
+
+// The group as the tablet sees it, watched.
+
+// Propose passes a proposal on.
+func (h *hosted) Propose(p *multiraft.Proposal) { h.group.Propose(p) }
+
+// ReadTime is watched for T3 and T4.
+func (h *hosted) ReadTime() (hlc.Timestamp, error) {
+	at, err := h.group.ReadTime()
+	if err == nil {
+		h.view.gaveSafeTime(h, at)
+	}
+	return at, err
+}
+
+// Leading is the group's.
+func (h *hosted) Leading() error { return h.group.Leading() }
+
+// Status is the group's, not the tablet's.
+func (h *hosted) Status() multiraft.Status { return h.group.Status() }
+
+// FlushedTo is the group's.
+func (h *hosted) FlushedTo(index uint64) { h.group.FlushedTo(index) }

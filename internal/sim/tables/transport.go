@@ -1,0 +1,144 @@
+package tables
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	pb "go.etcd.io/raft/v3/raftpb"
+
+	"github.com/braiddb/braid/internal/catalog"
+	"github.com/braiddb/braid/internal/journal"
+	"github.com/braiddb/braid/internal/wire"
+)
+
+// door is multiraft.Transport of one life of a node. What passes is encoded and
+// decoded, as between processes.
+type door struct{ m *member }
+
+// SendBatch sends raft's messages.
+func (d door) SendBatch(to catalog.NodeID, b *wire.RaftBatch) {
+	m := d.m
+	if !m.speaks("sends to a peer") {
+		return
+	}
+	m.checkBatch(b)
+	raw, err := b.MarshalVT()
+	if err != nil {
+		m.c.w.Fail("node %d: a batch does not marshal: %w", m.n.ID, err)
+		return
+	}
+	m.c.w.NoteBytes(raw)
+	p := m.c.members[to-1]
+	m.n.Send(int(to), "batch", len(raw), func() {
+		in := &wire.RaftBatch{}
+		if err := in.UnmarshalVT(slices.Clone(raw)); err != nil {
+			m.c.w.Fail("a batch does not unmarshal: %w", err)
+			return
+		}
+		p.host.HandleBatch(in)
+	})
+}
+
+// SendBeat sends a beat or its answer.
+func (d door) SendBeat(to catalog.NodeID, b *wire.Beat) {
+	m := d.m
+	if !m.speaks("beats") {
+		return
+	}
+	raw, err := b.MarshalVT()
+	if err != nil {
+		m.c.w.Fail("node %d: a beat does not marshal: %w", m.n.ID, err)
+		return
+	}
+	p := m.c.members[to-1]
+	m.n.Send(int(to), "beat", len(raw), func() {
+		in := &wire.Beat{}
+		if err := in.UnmarshalVT(raw); err != nil {
+			m.c.w.Fail("a beat does not unmarshal: %w", err)
+			return
+		}
+		p.host.HandleBeat(in)
+	})
+}
+
+// TailQuery asks a peer about a suspect tail. What is lost is asked again.
+func (d door) TailQuery(to catalog.NodeID, q *wire.TailQuery, done func(*wire.TailAnswer, error)) {
+	m, p := d.m, d.m.c.members[to-1]
+	ask := proto.Clone(q).(*wire.TailQuery)
+	m.n.Send(int(to), "tail?", 100, func() {
+		p.host.HandleTailQuery(proto.Clone(ask).(*wire.TailQuery), func(a *wire.TailAnswer) {
+			answer := proto.Clone(a).(*wire.TailAnswer)
+			p.n.Send(m.n.ID, "tail!", 100, func() { done(proto.Clone(answer).(*wire.TailAnswer), nil) })
+		})
+	})
+}
+
+// SendSnapshotChunk hands a chunk over at once, if the peer can be reached: the
+// time that a stream takes lies between its chunks.
+func (d door) SendSnapshotChunk(_ context.Context, to catalog.NodeID, c *wire.SnapshotChunk) error {
+	m, p, w := d.m, d.m.c.members[to-1], d.m.c.w
+	if !w.Net.Reaches(m.n.ID, p.n.ID) || !w.Net.Reaches(p.n.ID, m.n.ID) || !p.n.Up() || p.host == nil ||
+		!w.Calm() && w.OneIn(int(w.Opt.Knob("chunkLostOneIn"))) {
+		return errCut
+	}
+	raw, err := c.MarshalVT()
+	if err != nil {
+		return err
+	}
+	w.NoteBytes(raw)
+	in := &wire.SnapshotChunk{}
+	if err := in.UnmarshalVT(raw); err != nil {
+		return err
+	}
+	if a := p.host.HandleSnapshotChunk(in); a.Error != nil {
+		return errors.New(a.Error.Message)
+	}
+	return nil
+}
+
+// timer is multiraft.Timer on the node's clock.
+type timer struct{ m *member }
+
+// AfterFunc runs f as a task of this life.
+func (t timer) AfterFunc(d time.Duration, f func()) func() bool {
+	return t.m.n.After(d, "timer", f).Stop
+}
+
+// speaks is T5.
+func (m *member) speaks(what string) bool {
+	if m.fatal != nil {
+		m.c.w.Fail("node %d %s after a fatal fault: %w", m.n.ID, what, m.fatal)
+		return false
+	}
+	return true
+}
+
+// checkBatch is T6: what a follower acknowledges and a voter grants is on disk.
+func (m *member) checkBatch(b *wire.RaftBatch) {
+	for _, env := range b.Envelopes {
+		if len(env.Raft) == 0 {
+			continue
+		}
+		msg := &pb.Message{}
+		if proto.Unmarshal(env.Raft, msg) != nil || msg.GetReject() {
+			continue
+		}
+		if msg.GetType() != pb.MsgAppResp {
+			continue
+		}
+		last := m.flushedIndex(catalog.GroupID(env.Group))
+		if s := m.platter.streams[journal.StreamID(env.Group)]; s != nil {
+			last = max(last, s.StartPos)
+			if k := len(s.Records); k > 0 {
+				last = max(last, s.Records[k-1].Pos)
+			}
+		}
+		if msg.GetIndex() > last {
+			m.c.w.Fail("node %d acknowledges entry %d of group %d with %d on its disk", m.n.ID, msg.GetIndex(), env.Group, last)
+		}
+	}
+}

@@ -1,0 +1,147 @@
+package tables
+
+import (
+	"hash/maphash"
+
+	"github.com/braiddb/braid/internal/catalog"
+	"github.com/braiddb/braid/internal/hlc"
+	"github.com/braiddb/braid/internal/multiraft"
+	"github.com/braiddb/braid/internal/tables/docdb"
+)
+
+// view is what is known of a group from outside: an oracle that no node sees.
+type view struct {
+	c      *cluster
+	id     catalog.GroupID
+	tablet *catalog.Tablet
+	first  uint64 // index of seen[0]
+	seen   []seenEntry
+	safe   hlc.Timestamp // highest safe time given out
+	acked  hlc.Timestamp // highest time of a write that was answered
+	confAt uint64        // index of the last change of configuration that was applied anywhere
+	leads  int           // the node that led last
+	healed bool          // a write was answered since the world healed
+	move   *move
+	documents
+}
+
+// seenEntry is an entry as it was first applied anywhere.
+type seenEntry struct {
+	term uint64
+	ht   hlc.Timestamp
+	sum  uint64
+}
+
+// entrySeed is equal in all runs of a process; sums never leave it.
+var entrySeed = maphash.MakeSeed()
+
+func (v *view) span() docdb.Span {
+	return docdb.Span{Table: catalog.TableID(v.tablet.Table), Start: v.tablet.HashStart, End: v.tablet.HashEnd}
+}
+
+func sum(e *multiraft.Entry) uint64 {
+	var h maphash.Hash
+	h.SetSeed(entrySeed)
+	h.WriteByte(byte(e.Kind))
+	for i := range e.Writes {
+		h.Write(e.Writes[i].Data)
+		h.WriteByte(0)
+	}
+	h.Write(e.Conf)
+	return h.Sum64()
+}
+
+// sawApplied is T2 and T3.
+func (v *view) sawApplied(h *hosted, e *multiraft.Entry) {
+	w := v.c.w
+	w.Note(uint64(e.HybridTime))
+	if w.Tracing() {
+		w.Tracef("node %d group %d applies %d of term %d at %d: kind %d, %d writes", h.m.n.ID, v.id, e.Index, e.Term, e.HybridTime, e.Kind, len(e.Writes))
+	}
+	if e.Index != h.applied+1 && h.applied != 0 {
+		// Entries of one Apply follow each other; applied moves on after it.
+		if e.Index <= h.applied {
+			w.Fail("node %d applies entry %d of group %d after %d", h.m.n.ID, e.Index, v.id, h.applied)
+		}
+	}
+	if len(v.seen) == 0 {
+		v.first = e.Index
+	}
+	at := e.Index - v.first
+	switch {
+	case at < uint64(len(v.seen)):
+		if s := &v.seen[at]; s.term != e.Term || s.sum != sum(e) || s.ht != e.HybridTime {
+			w.Fail("T2: group %d: entry %d of term %d at %s on node %d was of term %d at %s on another",
+				v.id, e.Index, e.Term, e.HybridTime, h.m.n.ID, s.term, s.ht)
+		}
+		return
+	case at > uint64(len(v.seen)):
+		w.Fail("T2: group %d: node %d applies entry %d, nobody has applied %d", v.id, h.m.n.ID, e.Index, v.first+uint64(len(v.seen)))
+		return
+	}
+	if e.Kind == multiraft.KindWrites {
+		if e.HybridTime <= v.safe {
+			w.Fail("T3: group %d: entry %d is at %s, safe time %s was given out before", v.id, e.Index, e.HybridTime, v.safe)
+		}
+		if n := len(v.seen); n > 0 && v.seen[n-1].ht >= e.HybridTime {
+			w.Fail("T3: group %d: entry %d is at %s, the one before at %s", v.id, e.Index, e.HybridTime, v.seen[n-1].ht)
+		}
+	}
+	if e.Kind == multiraft.KindConf {
+		v.confAt = e.Index
+	}
+	v.seen = append(v.seen, seenEntry{term: e.Term, ht: e.HybridTime, sum: sum(e)})
+}
+
+// gaveSafeTime is T3 and T4: what is at or below it must be applied where it is given.
+func (v *view) gaveSafeTime(h *hosted, at hlc.Timestamp) {
+	w := v.c.w
+	if at < v.acked {
+		w.Fail("T4: group %d: node %d reads at %s, a write at %s was acknowledged before", v.id, h.m.n.ID, at, v.acked)
+	}
+	if len(v.seen) > 0 {
+		for i := len(v.seen) - 1; i >= 0 && v.first+uint64(i) > h.applied; i-- {
+			if v.seen[i].ht <= at && (i == 0 || v.seen[i].ht > v.seen[i-1].ht) {
+				w.Fail("T3: group %d: node %d gives safe time %s with %d applied, entry %d is at %s",
+					v.id, h.m.n.ID, at, h.applied, v.first+uint64(i), v.seen[i].ht)
+			}
+		}
+	}
+	v.safe = max(v.safe, at)
+}
+
+// checkHolders is T1. A paused node counts: it would serve if it went on now.
+func (v *view) checkHolders() {
+	holder := 0
+	for _, m := range v.c.members {
+		if !m.n.Alive() || m.fatal != nil {
+			continue
+		}
+		h := m.find(v.id)
+		if h == nil || h.group.Leading() != nil {
+			continue
+		}
+		if holder != 0 {
+			v.c.w.Fail("T1: group %d: nodes %d and %d both serve", v.id, holder, m.n.ID)
+		}
+		holder = m.n.ID
+	}
+	if holder != 0 && holder != v.leads {
+		if v.leads != 0 {
+			v.c.w.Sometimes("leader: changed")
+		}
+		v.leads = holder
+	}
+}
+
+// leader is the replica that serves; nil if none does.
+func (v *view) leader() *hosted {
+	for _, m := range v.c.members {
+		if m.n.Up() && m.fatal == nil {
+			if h := m.find(v.id); h != nil && h.group.Leading() == nil {
+				return h
+			}
+		}
+	}
+	return nil
+}
