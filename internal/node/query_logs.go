@@ -19,6 +19,7 @@ func (n *Node) logTables() []*liveTable {
 	return []*liveTable{
 		n.sequencersTable(), n.gossipTable(), n.logGroupsTable(), n.logStateTable(), n.epochStoreTable(), n.partitionsTable(),
 		n.readersTable(), n.recordsTable(), n.graylistTable(), n.recoveriesTable(), n.purgesTable(), n.throughputTable(),
+		n.historyTable(), n.shardsTable(),
 	}
 }
 
@@ -34,7 +35,7 @@ func (n *Node) sequencersTable() *liveTable {
 			column("draining", query.Integer, "the old epoch that drains"), column("recovering", query.Integer, "earlier epochs are being recovered"),
 			column("metadata_readable", query.Integer, "of the epoch, in the metadata log"), column("nodeset", query.Text, ""), column("replication", query.Text, ""),
 			column("effective_since", query.Integer, "epoch of nodeset and replication"), column("records", query.Integer, "of the epoch"),
-			column("payloads", query.Integer, "of the epoch"), column("age_ms", query.Integer, "since activation"), column("trouble", query.Text, "what is wrong"),
+			column("payloads", query.Integer, "of the epoch"), column("bytes", query.Integer, "of the epoch"), column("age_ms", query.Integer, "since activation"), column("trouble", query.Text, "what is wrong"),
 		},
 		local: func(_ context.Context, _ query.Filter, yield func([]any) bool) error {
 			if n.logs.sequencer == nil {
@@ -44,7 +45,7 @@ func (n *Node) sequencersTable() *liveTable {
 				return yield([]any{
 					uint64(n.id.Node), uint64(r.Log), r.State, uint32(r.Epoch), r.Next.String(), r.LastReleased.String(), uint32(r.LastKnownGood), r.InFlight,
 					r.BytesInFlight, r.Window, r.Buffered, r.Held, uint64(r.PreemptedBy), uint32(r.Draining), r.Recovering, r.MetadataRead,
-					shardWords(r.Nodeset), catalog.FormatReplication(r.Replication), uint32(r.EffectiveFrom), uint32(r.Records), r.Payloads,
+					shardWords(r.Nodeset), catalog.FormatReplication(r.Replication), uint32(r.EffectiveFrom), uint32(r.Records), r.Payloads, r.Bytes,
 					r.Age.Milliseconds(), r.Trouble,
 				})
 			})

@@ -24,6 +24,7 @@ type appendCount struct {
 	epoch    logs.Epoch
 	records  uint64
 	payloads uint64
+	bytes    uint64
 }
 
 type throughputSample struct {
@@ -48,7 +49,7 @@ func (n *Node) measureThroughput() {
 		t.last, t.groups = map[logs.LogID]appendCount{}, map[uint64]appendCount{}
 	}
 	n.logs.sequencer.Rows(func(r sequencer.Row) bool {
-		now, was := appendCount{r.Epoch, uint64(r.Records), r.Payloads}, t.last[r.Log]
+		now, was := appendCount{r.Epoch, uint64(r.Records), r.Payloads, r.Bytes}, t.last[r.Log]
 		if now == was {
 			return true
 		}
@@ -60,6 +61,7 @@ func (n *Node) measureThroughput() {
 			sum := t.groups[g.Id]
 			sum.records += now.records - was.records
 			sum.payloads += now.payloads - was.payloads
+			sum.bytes += now.bytes - was.bytes
 			t.groups[g.Id] = sum
 		}
 		return true
@@ -73,11 +75,11 @@ func (n *Node) measureThroughput() {
 	}
 }
 
-// rates gives appends and payloads a second of a group over the last d, or over
-// as much of it as the node has seen.
-func (t *throughput) rates(group uint64, d time.Duration) (records, payloads float64) {
+// rates gives appends, payloads and their bytes a second of a group over the last d,
+// or over as much of it as the node has seen.
+func (t *throughput) rates(group uint64, d time.Duration) (records, payloads, bytes float64) {
 	if len(t.history) < 2 {
-		return 0, 0
+		return 0, 0, 0
 	}
 	end := t.history[len(t.history)-1]
 	begin := t.history[0]
@@ -89,7 +91,7 @@ func (t *throughput) rates(group uint64, d time.Duration) (records, payloads flo
 	}
 	over := (end.at - begin.at).Seconds()
 	a, b := begin.groups[group], end.groups[group]
-	return float64(b.records-a.records) / over, float64(b.payloads-a.payloads) / over
+	return float64(b.records-a.records) / over, float64(b.payloads-a.payloads) / over, float64(b.bytes-a.bytes) / over
 }
 
 func (n *Node) throughputTable() *liveTable {
@@ -99,6 +101,7 @@ func (n *Node) throughputTable() *liveTable {
 			column("node_id", query.Integer, ""), column("log_group_name", query.Text, "path"),
 			column("appends_1min", query.Real, "records a second"), column("appends_5min", query.Real, ""), column("appends_10min", query.Real, ""),
 			column("payloads_1min", query.Real, "payloads a second: a batch has several"), column("payloads_5min", query.Real, ""), column("payloads_10min", query.Real, ""),
+			column("throughput_1min", query.Real, "bytes a second, of batches as they are stored"), column("throughput_5min", query.Real, ""), column("throughput_10min", query.Real, ""),
 		},
 		local: func(_ context.Context, _ query.Filter, yield func([]any) bool) error {
 			x, t := n.index.Load().Logs(), &n.throughput
@@ -108,10 +111,10 @@ func (n *Node) throughputTable() *liveTable {
 				if _, seen := t.groups[g.Id]; !seen {
 					continue
 				}
-				r1, p1 := t.rates(g.Id, time.Minute)
-				r5, p5 := t.rates(g.Id, 5*time.Minute)
-				r10, p10 := t.rates(g.Id, 10*time.Minute)
-				if !yield([]any{uint64(n.id.Node), x.Path(g.Id), r1, r5, r10, p1, p5, p10}) {
+				r1, p1, b1 := t.rates(g.Id, time.Minute)
+				r5, p5, b5 := t.rates(g.Id, 5*time.Minute)
+				r10, p10, b10 := t.rates(g.Id, 10*time.Minute)
+				if !yield([]any{uint64(n.id.Node), x.Path(g.Id), r1, r5, r10, p1, p5, p10, b1, b5, b10}) {
 					break
 				}
 			}

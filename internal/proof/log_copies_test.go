@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/braiddb/braid/client"
+	"github.com/braiddb/braid/internal/logs"
 	"github.com/braiddb/braid/internal/sim/simfs"
 	"github.com/braiddb/braid/internal/wire"
 )
@@ -46,6 +47,7 @@ func TestLogPowerLoss(t *testing.T) {
 		t.Error("read again, the log differs")
 	}
 	j.ledger.compare(t, first.lines)
+	checkReplication(t, j.cl, j.log)
 }
 
 // errTooFewNodes is how appends fail for which there are too few storage nodes.
@@ -131,7 +133,8 @@ func TestOneCopyLost(t *testing.T) {
 	}
 	before := readRange(t, l, oldest, h.highest(), 30*time.Second, nil)
 	c.checkReplication(cl, l)
-	lost := c.nodes[c.storageNode(cl, c.sequencerOf(cl, l))]
+	at := c.storageNode(cl, c.sequencerOf(cl, l))
+	lost, shard := c.nodes[at], logs.MakeShard(client.NodeID(c.nodeID(cl, at)), 0)
 	lost.kill()
 	if err := os.RemoveAll(lost.dir); err != nil {
 		t.Fatal(err)
@@ -146,4 +149,7 @@ func TestOneCopyLost(t *testing.T) {
 		t.Error(err)
 	}
 	h.check(l)
+	// The directory came back as another node; what it had lost is nobody's to say.
+	c.waitReady()
+	checkReplication(t, cl, l, shard)
 }

@@ -234,32 +234,60 @@ var oldest = logs.LSNOldest
 func (c *cluster) checkReplication(cl *client.Client, l *client.Log) {
 	c.t.Helper()
 	c.waitReady()
-	tail := tailOf(c.t, l)
+	checkReplication(c.t, cl, l)
+}
+
+// checkReplication is the same for any cluster whose nodes are all up, but for the
+// shards that are lost: what they had nobody can say.
+func checkReplication(t testing.TB, cl *client.Client, l *client.Log, lost ...logs.ShardID) {
+	t.Helper()
+	tail := tailOf(t, l)
 	var report *checker.Report
+	clean := func() bool {
+		return report.Found == (&checker.Report{}).Found && slices.Equal(report.Silent, lost)
+	}
 	// Releases and what recovery leaves to be purged take their time to come around.
 	if !eventually(20*time.Second, func() bool {
-		report = c.replicationReport(cl, l, tail)
-		return report.Clean()
+		report = replicationReport(t, cl, l, tail)
+		return clean()
 	}) {
-		c.t.Errorf("replication of log %s up to %s: %d LSNs, %d copies, silent %v", l.Name(), tail, report.Records, report.Copies, report.Silent)
+		t.Errorf("replication of log %s up to %s: %d LSNs, %d copies, silent %v", l.Name(), tail, report.Records, report.Copies, report.Silent)
 		for i, p := range report.Problems {
 			if i < 20 {
-				c.t.Error(p)
+				t.Error(p)
 			}
 		}
 		return
 	}
 	if report.Records == 0 {
-		c.t.Errorf("the replication checker judged nothing of log %s up to %s", l.Name(), tail)
+		t.Errorf("the replication checker judged nothing of log %s up to %s", l.Name(), tail)
 	}
 }
 
-func (c *cluster) replicationReport(cl *client.Client, l *client.Log, to client.LSN) *checker.Report {
-	c.t.Helper()
+// clientAddrs is where clients reach the nodes of a cluster.
+func clientAddrs(t testing.TB, cl *client.Client) map[client.NodeID]string {
+	t.Helper()
+	var c *client.Cluster
+	var err error
+	if !eventually(20*time.Second, func() bool {
+		c, err = cl.Cluster(within(t, 5*time.Second))
+		return err == nil
+	}) {
+		t.Fatal(err)
+	}
+	addrs := map[client.NodeID]string{}
+	for _, n := range c.Nodes {
+		addrs[client.NodeID(n.Id)] = n.ClientAddr
+	}
+	return addrs
+}
+
+func replicationReport(t testing.TB, cl *client.Client, l *client.Log, to client.LSN) *checker.Report {
+	t.Helper()
 	pool := rpc.NewPool(rpc.TCP{}, rpc.PoolOptions{Role: rpc.RoleClient})
 	defer pool.Close()
-	ids := c.nodeIDs(cl)
-	ck := checker.New(checker.Config{Log: l.ID(), Epochs: c.epochsOf(pool, ids, l), From: oldest, To: to})
+	addrs := clientAddrs(t, cl)
+	ck := checker.New(checker.Config{Log: l.ID(), Epochs: epochsOf(t, pool, addrs, l), From: oldest, To: to})
 	for {
 		reqs := ck.Want()
 		if len(reqs) == 0 {
@@ -267,8 +295,8 @@ func (c *cluster) replicationReport(cl *client.Client, l *client.Log, to client.
 		}
 		for _, req := range reqs {
 			resp := new(wire.RecordsResponse)
-			node := c.nodes[ids[int64(logs.ShardID(req.Shard).Node())]]
-			if pool.To(node.clientAddr()).Call(within(c.t, 10*time.Second), rpc.MethodRecords, req, resp) != nil {
+			addr := addrs[logs.ShardID(req.Shard).Node()]
+			if addr == "" || pool.To(addr).Call(within(t, 10*time.Second), rpc.MethodRecords, req, resp) != nil {
 				resp = nil
 			}
 			ck.Answer(logs.ShardID(req.Shard), resp)
@@ -277,13 +305,13 @@ func (c *cluster) replicationReport(cl *client.Client, l *client.Log, to client.
 }
 
 // epochsOf reads the log's metadata log on all nodes.
-func (c *cluster) epochsOf(pool *rpc.Pool, ids map[int64]int, l *client.Log) []*wire.EpochMetadata {
-	c.t.Helper()
+func epochsOf(t testing.TB, pool *rpc.Pool, addrs map[client.NodeID]string, l *client.Log) []*wire.EpochMetadata {
+	t.Helper()
 	found := map[uint32]*wire.EpochMetadata{}
-	for id, i := range ids {
-		req := &wire.ReadMetadataRequest{Log: uint64(l.ID()), Shard: uint64(logs.MakeShard(client.NodeID(id), 0))}
+	for id, addr := range addrs {
+		req := &wire.ReadMetadataRequest{Log: uint64(l.ID()), Shard: uint64(logs.MakeShard(id, 0))}
 		resp := new(wire.ReadMetadataResponse)
-		if pool.To(c.nodes[i].clientAddr()).Call(within(c.t, 10*time.Second), rpc.MethodReadMetadata, req, resp) != nil {
+		if pool.To(addr).Call(within(t, 10*time.Second), rpc.MethodReadMetadata, req, resp) != nil {
 			continue
 		}
 		for _, m := range resp.Metadata {

@@ -113,4 +113,5 @@ func TestSequencersAndStorageNodesAreACluster(t *testing.T) {
 			records++
 		}
 	}
+	checkReplication(t, cl, log)
 }

@@ -246,6 +246,7 @@ func (r *reign) assign(p *pending, copyset []logs.ShardID, size int64) *appender
 		s.remember(req, a)
 	}
 	r.payloads += uint64(p.count)
+	r.bytes += uint64(len(req.Payload))
 	s.c.share.bytes.Add(size)
 	s.c.inFlight++
 	s.arm(timerAnswer, s.c.cfg.MissingWait)

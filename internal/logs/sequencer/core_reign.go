@@ -34,6 +34,7 @@ type reign struct {
 	began     time.Duration
 
 	payloads uint64           // in all records given an LSN
+	bytes    uint64           // of those, as stored
 	base     uint64           // payloads of earlier epochs; known once recovered
 	tail     *wire.TailRecord // of earlier epochs, once recovered; nil: none
 	lastMs   int64            // timestamp of the last record given an LSN

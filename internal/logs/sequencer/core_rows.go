@@ -35,7 +35,7 @@ func (s *sequencer) row() Row {
 		row.Epoch, row.Next, row.LastKnownGood, row.InFlight = r.epoch, logs.MakeLSN(r.epoch, tail), r.lng, r.win.len()
 		row.Recovering, row.MetadataRead = !r.recovered, r.readable
 		row.Nodeset, row.Replication, row.EffectiveFrom = r.set.ids(), r.set.replication, r.since
-		row.Records, row.Payloads, row.Age = tail-1, r.payloads, s.c.now-r.began
+		row.Records, row.Payloads, row.Bytes, row.Age = tail-1, r.payloads, r.bytes, s.c.now-r.began
 		if row.Trouble == "" && s.starved() {
 			row.Trouble = r.missing()
 		}

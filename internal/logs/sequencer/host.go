@@ -195,6 +195,7 @@ type Row struct {
 	Producers     int
 	Records       logs.ESN // of this epoch
 	Payloads      uint64   // of this epoch
+	Bytes         uint64   // of those payloads; of a batch as it is stored
 	Age           time.Duration
 	Trouble       string
 }

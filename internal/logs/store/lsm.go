@@ -23,8 +23,12 @@ type lsm struct {
 // openLSM opens the Pebble in dir, or makes one there. One that compacts is the
 // marks'; of a partition only deletions ever rewrite anything.
 func (s *Store) openLSM(dir string, compacts bool, memTable int64) (*lsm, error) {
+	fs := s.fs
+	if !compacts {
+		fs = countedFS{s.fs, &s.shelf.bytesRead}
+	}
 	po := &pebble.Options{
-		FS:                          s.fs,
+		FS:                          fs,
 		Cache:                       s.blocks,
 		FileCache:                   s.files,
 		DisableWAL:                  true,

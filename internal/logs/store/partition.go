@@ -85,8 +85,9 @@ type shelf struct {
 	all   []*partition // ascending by id
 	clock uint64       // of uses
 
-	opened  atomic.Int64 // LSMs that are open
-	closing atomic.Bool  // a worker is about to close some
+	opened    atomic.Int64 // LSMs that are open
+	closing   atomic.Bool  // a worker is about to close some
+	bytesRead atomic.Int64 // from files of partitions, whatever the block cache did not have
 }
 
 // partitionName is the directory of a partition: its number and its start.
