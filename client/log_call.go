@@ -27,8 +27,9 @@ type logCall struct {
 	// counted: its memory is bounded by who began it.
 	counted bool
 
-	sequence uint64 // 0 until it is first sent, unless the caller gave it
-	after    LSN    // acknowledged before it was first sent
+	sequence uint64     // 0 until it is first sent, unless the caller gave it
+	after    LSN        // acknowledged before it was first sent
+	seen     logs.Epoch // as its latest attempt says
 	started  time.Time
 	deadline time.Time
 
@@ -52,6 +53,7 @@ const (
 	troubleNotReady            // nobody sequences yet: pause, with a newer view
 	troubleBusy                // it would be taken later: pause, then see with little
 	troubleOrder               // one before it was not taken yet: send again in order
+	troubleEpoch               // it did not say that the epoch is known: send it again
 )
 
 // outcome is what an attempt came to.
@@ -108,6 +110,10 @@ func (q *logQueue) judgeLocked(c *logCall, node NodeID, resp *wire.AppendRespons
 		if o.trouble = troubleBusy; resp.StoredAs != 0 {
 			o.trouble, o.maybe = troubleLost, true
 		}
+	case wire.LogStatus_LOG_STATUS_NEW_EPOCH:
+		if o.trouble = troubleEpoch; logs.Epoch(resp.Epoch) <= c.seen {
+			o.trouble = troubleNotReady // it was said; whoever answers so knows no better
+		}
 	case wire.LogStatus_LOG_STATUS_SEQUENCE_GAP:
 		// Where one before it is not answered, it has yet to arrive; of our own
 		// numbers none is ever left out.
@@ -160,6 +166,7 @@ func (q *logQueue) requestLocked(c *logCall) *wire.AppendRequest {
 			c.sequence = q.mu.sequence
 		}
 	}
+	c.seen = q.mu.seen
 	flags := c.flags | q.mu.router.flags
 	if c.maybe {
 		flags |= logs.AppendRetry
@@ -170,7 +177,7 @@ func (q *logQueue) requestLocked(c *logCall) *wire.AppendRequest {
 	}
 	return &wire.AppendRequest{
 		Log: uint64(q.log), Payload: c.payload, Checksum: c.checksum, Count: c.count, Flags: flags,
-		SeenEpoch: uint32(q.mu.seen), Producer: producer, Sequence: c.sequence, FirstRunning: q.firstLocked(c),
+		SeenEpoch: uint32(c.seen), Producer: producer, Sequence: c.sequence, FirstRunning: q.firstLocked(c),
 		After: uint64(c.after), ExpectTail: uint64(c.expectTail), FindKey: c.findKey, FilterKey: c.filterKey,
 		StoredAs: uint64(c.stored),
 	}

@@ -23,12 +23,13 @@ type LogError struct {
 	// Retriable: the same request may succeed later. If the outcome is not known,
 	// that may be a second record.
 	Retriable bool
-	// Tail is the log's last record, where a condition on it failed.
+	// Tail is the log's last record, where a condition on it failed or a trim was to go beyond it.
 	Tail LSN
 	// LastSequence is the last of an explicit producer that was taken, where its
 	// sequence was not the next.
 	LastSequence uint64
 
+	what  string // instead of what the status is called, where it is not about an append
 	cause error
 }
 
@@ -37,7 +38,11 @@ func (e *LogError) Error() string {
 	if !e.OutcomeKnown {
 		known = ", outcome unknown"
 	}
-	text := fmt.Sprintf("braid: log %d: %s%s", e.Log, logStatusText(e.Status), known)
+	what := e.what
+	if what == "" {
+		what = logStatusText(e.Status)
+	}
+	text := fmt.Sprintf("braid: log %d: %s%s", e.Log, what, known)
 	if e.Message != "" {
 		text += ": " + e.Message
 	}
@@ -116,6 +121,7 @@ var logStatusTexts = map[logs.Status]string{
 	wire.LogStatus_LOG_STATUS_UNDER_REPLICATED: "too few storage nodes",
 	wire.LogStatus_LOG_STATUS_EPOCH_REGRESSED:  "the epoch store is older than the cluster",
 	wire.LogStatus_LOG_STATUS_ACCESS:           "access denied",
+	wire.LogStatus_LOG_STATUS_NEW_EPOCH:        "the log's epoch is newer than the client knew",
 }
 
 func logStatusText(s logs.Status) string {

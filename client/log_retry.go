@@ -77,6 +77,7 @@ func (q *logQueue) regroupLocked() []ended {
 		}
 		q.mu.pauses++
 		q.client.refreshView(nil)
+	case troubleEpoch: // at once: the epoch is known now
 	case troubleNotReady:
 		q.parkLocked(o.retryAfter, true)
 	case troubleBusy:

@@ -40,7 +40,8 @@ func Retriable(s Status) bool {
 		wire.LogStatus_LOG_STATUS_OVERLOADED, wire.LogStatus_LOG_STATUS_NO_SPACE, wire.LogStatus_LOG_STATUS_SHUTDOWN,
 		wire.LogStatus_LOG_STATUS_TIMED_OUT, wire.LogStatus_LOG_STATUS_UNKNOWN_OUTCOME, wire.LogStatus_LOG_STATUS_AGAIN,
 		wire.LogStatus_LOG_STATUS_UNDER_REPLICATED, wire.LogStatus_LOG_STATUS_DROPPED, wire.LogStatus_LOG_STATUS_CONFLICT,
-		wire.LogStatus_LOG_STATUS_NO_STREAM, wire.LogStatus_LOG_STATUS_FAILED, wire.LogStatus_LOG_STATUS_DISABLED:
+		wire.LogStatus_LOG_STATUS_NO_STREAM, wire.LogStatus_LOG_STATUS_FAILED, wire.LogStatus_LOG_STATUS_DISABLED,
+		wire.LogStatus_LOG_STATUS_NEW_EPOCH:
 		return true
 	}
 	return false

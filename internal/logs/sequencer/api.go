@@ -115,7 +115,6 @@ type Config struct {
 	HeldMax           int           // appends held behind a lookup, per producer: default 1,000
 	RememberedMax     int           // explicit producers: sequences kept with their LSNs, at least: default 8
 	SessionIdleFor    time.Duration // until a silent producer is forgotten: default 2 min
-	DoubtAfter        time.Duration // an append that waited so long counts as a retry: default 500 ms, below clients' time-outs
 	SessionsMax       int           // producers remembered in a log: default 100,000
 
 	ReactivationLimit int           // per log and second: default 5
@@ -160,7 +159,6 @@ func (c Config) withDefaults() Config {
 	dur(&c.ProbeTimeout, time.Second)
 	dur(&c.StickyFor, 10*time.Minute)
 	dur(&c.SessionIdleFor, 2*time.Minute)
-	dur(&c.DoubtAfter, 500*time.Millisecond)
 	dur(&c.SealCheckFor, 100*time.Millisecond)
 	dur(&c.RetryMin, 100*time.Millisecond)
 	dur(&c.RetryMax, 5*time.Second)

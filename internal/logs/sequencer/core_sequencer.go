@@ -117,6 +117,8 @@ func (s *sequencer) ring(kind timerKind) {
 	case timerNodeset:
 		s.compareNodeset()
 	case timerLookup:
+		s.lookAtHeld()
+	case timerAsk:
 		s.askAgain()
 	}
 }

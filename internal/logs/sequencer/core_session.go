@@ -40,6 +40,7 @@ type session struct {
 	// can be were looked up.
 	whole      uint64
 	lookedWide bool
+	dropped    uint64 // sequences below it may have been in entries and were let go
 }
 
 // entry is one append: under way (a), stored, or refused for good.
@@ -87,6 +88,7 @@ func (ss *session) trim(first uint64, keep int) {
 		k++
 	}
 	if k > 0 {
+		ss.dropped = max(ss.dropped, ss.entries[k-1].sequence+1)
 		ss.entries = slices.Delete(ss.entries, 0, k)
 	}
 }
@@ -148,7 +150,7 @@ func (s *sequencer) mustWait(ss *session, p *pending) bool {
 		}
 		return !ss.lastKnown || s.mayBeOlder(ss, req)
 	}
-	if !s.doubtful(p) || logs.LSN(req.After) >= s.forgotten || req.Sequence < ss.first {
+	if req.Flags&logs.AppendRetry == 0 || logs.LSN(req.After) >= s.forgotten || req.Sequence < ss.first {
 		return false
 	}
 	if _, found := ss.find(req.Sequence); found {
@@ -168,10 +170,17 @@ func (s *sequencer) mayBeOlder(ss *session, req *wire.AppendRequest) bool {
 	return !found
 }
 
-// doubtful: an earlier attempt may have been stored. Of one that waited here for
-// long the client may have made another attempt elsewhere.
-func (s *sequencer) doubtful(p *pending) bool {
-	return p.req.Flags&logs.AppendRetry != 0 || s.c.now >= p.arrived+s.c.cfg.DoubtAfter
+// uninformed: this attempt, a first one, left before its client knew of this reign,
+// and epochs that this node does not know may hold a later one: if it was under way
+// for long its client has sent the append again, to others. A client that waits for
+// this one is told the epoch and sends it once more. After that no epoch before this
+// one can take it, for whoever is told of a later epoch reigns no more.
+func (s *sequencer) uninformed(req *wire.AppendRequest) bool {
+	if req.Flags&(logs.AppendRetry|logs.AppendProducer|logs.AppendProbe) != 0 {
+		return false
+	}
+	unknown := min(s.forgotten, logs.MakeLSN(s.cur.epoch, 0))
+	return max(logs.LSN(req.After), logs.MakeLSN(logs.Epoch(req.SeenEpoch), 0)) < unknown
 }
 
 // known answers an append that is stored, joins it to one that is under way, and
@@ -202,12 +211,17 @@ func (s *sequencer) known(ss *session, p *pending) bool {
 		s.c.answer(p.reply, &wire.AppendResponse{Status: wire.LogStatus_LOG_STATUS_SEQUENCE_STALE, Sequence: ss.first - 1, Log: req.Log,
 			Message: fmt.Sprintf("its producer has had an answer to append %d", req.Sequence)})
 		return true
+	case s.uninformed(req):
+		s.c.m.Uninformed.Add(1)
+		s.c.answer(p.reply, &wire.AppendResponse{Status: wire.LogStatus_LOG_STATUS_NEW_EPOCH, Epoch: uint32(s.cur.epoch), Log: req.Log,
+			Message: fmt.Sprintf("its client has not seen epoch %d", s.cur.epoch)})
+		return true
 	case req.Flags&logs.AppendProducer == 0:
 		return s.outOfOrder(ss, p)
 	case req.Sequence == ss.last+1:
 		return false
-	case len(ss.entries) > 0 && req.Sequence > max(ss.entries[0].sequence, ss.whole) && req.Sequence < ss.last:
-		return false // became a hole while later ones were kept
+	case s.isHole(ss, req.Sequence):
+		return false
 	}
 	st := wire.LogStatus_LOG_STATUS_SEQUENCE_GAP
 	if req.Sequence <= ss.last {
@@ -216,6 +230,16 @@ func (s *sequencer) known(ss *session, p *pending) bool {
 	s.c.answer(p.reply, &wire.AppendResponse{Status: st, Sequence: ss.last, Log: req.Log,
 		Message: fmt.Sprintf("the last sequence taken of producer %d is %d", req.Producer, ss.last)})
 	return true
+}
+
+// isHole says whether an explicit producer's sequence, which is not in entries, became
+// a hole while later ones were kept: it is not below what they are known from, and
+// was not trimmed, as what is before all others may have been.
+func (s *sequencer) isHole(ss *session, sequence uint64) bool {
+	if len(ss.entries) == 0 || sequence >= ss.last || sequence < max(ss.whole, ss.dropped) {
+		return false
+	}
+	return s.trimmed == 0 || sequence > ss.entries[0].sequence
 }
 
 // outOfOrder is the order fence (Q9): an append is not taken while one before it,
@@ -474,6 +498,7 @@ type lookup struct {
 	best     map[logs.LSN][]*wire.ProducerEntry // the copies of highest precedence
 	whole    uint64                             // see session: the highest of the sequences that shards' answers end at
 	limit    uint32                             // of each answer, where the producer is explicit
+	tries    int                                // times that its shards were asked
 }
 
 // How many of an explicit producer's newest records are asked for: its last one is
@@ -523,7 +548,19 @@ func (s *sequencer) lookUp(ss *session, from logs.LSN, first uint64, explicit bo
 	for _, sh := range l.shards {
 		s.askShard(l, sh)
 	}
-	s.arm(timerLookup, s.c.cfg.RecoveryRetry)
+	s.armAsk()
+}
+
+// armAsk has shards asked again that do not answer, or not all: soon at first, for
+// one that was just started has yet to be reached or to purge what it missed.
+func (s *sequencer) armAsk() {
+	tries := 4
+	for _, l := range s.lookups {
+		tries = min(tries, l.tries)
+	}
+	if len(s.lookups) > 0 {
+		s.arm(timerAsk, s.c.cfg.RecoveryRetry>>4<<tries)
+	}
 }
 
 // nodesetsFrom are what the epochs from one on were replicated by.
@@ -649,8 +686,8 @@ func (s *sequencer) foundAll(l *lookup) {
 
 // askAgain asks those shards again that have not answered.
 func (s *sequencer) askAgain() {
-	s.expireHeld()
 	for _, l := range slices.Clone(s.lookups) {
+		l.tries++
 		for _, sh := range l.shards {
 			if slices.ContainsFunc(l.sets, func(set *placement.ShardSet) bool {
 				return set.Has(sh) && set.State(sh) != placement.ShardHeard
@@ -659,6 +696,12 @@ func (s *sequencer) askAgain() {
 			}
 		}
 	}
+	s.armAsk()
+}
+
+// lookAtHeld tells those that were held for too long, and tries the others.
+func (s *sequencer) lookAtHeld() {
+	s.expireHeld()
 	if s.cur != nil && s.history != nil && !s.history.loaded {
 		s.loadHistory()
 	}

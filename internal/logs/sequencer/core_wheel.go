@@ -33,7 +33,8 @@ const (
 	timerGather                    // a batch is due
 	timerIdle                      // forget producers, let go of memory
 	timerNodeset                   // is the nodeset still the one that would be chosen
-	timerLookup                    // ask for a producer's sequences again
+	timerLookup                    // look at the appends that are held
+	timerAsk                       // ask for a producer's sequences again
 	timerProbe                     // a shard's ban is over, or its probe is overdue
 	timerSweep                     // go on with a walk over all logs
 	timerIsolated                  // an isolated node lets go of its sequencers

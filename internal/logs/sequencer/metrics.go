@@ -25,6 +25,7 @@ type Metrics struct {
 	Held             atomic.Uint64 // appends that waited for recovery or a look-up of their producer
 	Duplicates       atomic.Uint64 // appends that were known already
 	OutOfOrder       atomic.Uint64 // appends refused because one before them was not taken
+	Uninformed       atomic.Uint64 // first attempts sent back because their clients had not seen the epoch
 	Lookups          atomic.Uint64 // look-ups of producers on storage nodes
 	BatchesMade      atomic.Uint64 // records made of several appends
 	Stores           atomic.Uint64 // copies asked for

@@ -158,13 +158,22 @@ func (n *reigning) EpochRecovery(s logs.ShardID, q *wire.EpochRecoveryRequest, d
 	n.stores[s.Node()].EpochRecovery(q, told(done))
 }
 
-// append appends and waits for the answer.
+// append appends, once more where it is told of an epoch, and waits for the answer.
 func (n *reigning) append(producer, seq uint64, flags uint32) *wire.AppendResponse {
+	n.t.Helper()
+	r := n.attempt(producer, seq, flags, 0)
+	if r.Status == wire.LogStatus_LOG_STATUS_NEW_EPOCH {
+		r = n.attempt(producer, seq, flags, r.Epoch)
+	}
+	return r
+}
+
+func (n *reigning) attempt(producer, seq uint64, flags, seen uint32) *wire.AppendResponse {
 	n.t.Helper()
 	payload := []byte(fmt.Sprint(producer, ".", seq))
 	got := make(chan *wire.AppendResponse, 1)
 	n.host.Append(&wire.AppendRequest{Log: rigLog, Payload: payload, Checksum: logs.Checksum(payload), Count: 1, Flags: flags | logs.AppendNoRedirect,
-		Producer: producer, Sequence: seq, FirstRunning: seq}, func(r *wire.AppendResponse) { got <- r })
+		Producer: producer, Sequence: seq, FirstRunning: seq, SeenEpoch: seen}, func(r *wire.AppendResponse) { got <- r })
 	select {
 	case r := <-got:
 		return r

@@ -1,8 +1,11 @@
 package sequencer
 
 import (
+	"fmt"
 	"testing"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/braiddb/braid/internal/catalog"
 	"github.com/braiddb/braid/internal/logs"
@@ -93,6 +96,113 @@ func TestMetadataIsWrittenWithoutANodeThatDies(t *testing.T) {
 	w.run(time.Second)
 	if r := n.log(5).released; r != logs.MakeLSN(1, 1) {
 		t.Errorf("released %s", r)
+	}
+	w.whole(t)
+}
+
+// TestAFirstAttemptThatComesLateIsNotTaken: it left in the first reign, its client
+// sent it again in the second, which stored it, and it comes in the third.
+func TestAFirstAttemptThatComesLateIsNotTaken(t *testing.T) {
+	w := newWorld(t, 1, 3, Config{})
+	n := w.home(5)
+	m := w.other(n)
+	of := func(sequence uint64, seen logs.Epoch, after logs.LSN, flags uint32) *wire.AppendRequest {
+		r := request(5, fmt.Sprint(sequence))
+		r.Producer, r.Sequence, r.FirstRunning, r.SeenEpoch, r.After, r.Flags = 7, sequence, sequence, uint32(seen), uint64(after), flags
+		return r
+	}
+	one := w.appendOK(t, n, of(1, 0, 0, 0))
+	late := of(2, 1, one, 0)
+	two := w.appendOK(t, m, of(2, 1, one, logs.AppendRetry|logs.AppendNoRedirect|logs.AppendReactivateIfPreempted))
+	if two != logs.MakeLSN(2, 1) {
+		t.Fatalf("the second attempt is at %s", two)
+	}
+	third := request(5, "other")
+	third.SeenEpoch = 2
+	if at := w.appendOK(t, n, third); at != logs.MakeLSN(3, 1) {
+		t.Fatalf("the third reign gave %s", at)
+	}
+	g := n.append(late)
+	w.run(time.Second)
+	if r := g.want(t, "NEW_EPOCH"); r.Epoch != 3 || r.StoredAs != 0 {
+		t.Errorf("%v", r)
+	}
+	// The same of one that its client waits for, which knows the epoch from then on.
+	g = n.append(of(3, 2, two, 0))
+	w.run(time.Second)
+	g.want(t, "NEW_EPOCH")
+	if at := w.appendOK(t, n, of(3, 3, two, 0)); at != logs.MakeLSN(3, 2) {
+		t.Errorf("%s, want e3n2", at)
+	}
+	if looked := n.metrics.Lookups.Load(); looked != 0 {
+		t.Errorf("%d look-ups", looked)
+	}
+	w.whole(t)
+}
+
+// TestAnAppendThatWaitedForAnEpochIsNotTakenUnseen: while it waits at one node its
+// client has another one store it.
+func TestAnAppendThatWaitedForAnEpochIsNotTakenUnseen(t *testing.T) {
+	w := newWorld(t, 1, 3, Config{})
+	n := w.home(5)
+	m := w.other(n)
+	first := request(5, "x")
+	first.Flags = logs.AppendNoRedirect
+	after := w.appendOK(t, m, first)
+	w.store.down = true
+	req := request(5, "p")
+	req.Producer, req.Sequence, req.FirstRunning, req.After, req.SeenEpoch = 7, 1, 1, uint64(after), 1
+	late := n.append(req) // waits for the epoch store
+	w.run(600 * time.Millisecond)
+	again := proto.Clone(req).(*wire.AppendRequest)
+	again.Flags = logs.AppendRetry | logs.AppendNoRedirect
+	w.appendOK(t, m, again)
+	w.store.down = false
+	w.run(10 * time.Second)
+	if e := late.want(t, "NEW_EPOCH").Epoch; e != 2 {
+		t.Errorf("epoch %d", e)
+	}
+	if next := n.core.logs[5].cur.win.next; next != logs.ESNMin {
+		t.Errorf("the next ESN is %d", next)
+	}
+}
+
+// TestAProducersFirstAppendsMayBecomeHoles: an explicit producer's first append and
+// its second are under way when their epoch ends; only the second is kept. The first,
+// sent again, is not one that was taken long ago.
+func TestAProducersFirstAppendsMayBecomeHoles(t *testing.T) {
+	w := newWorld(t, 1, 3, Config{StoreTimeout: time.Hour, StoreTimeoutMax: time.Hour})
+	n := w.home(5)
+	w.appendOK(t, n, request(5, "x"))
+	for _, id := range w.order {
+		w.data(w.nodes[id], func(st *wire.Store) wire.LogStatus {
+			if string(st.Record.Payload) == "first" {
+				return noSpace
+			}
+			return ok
+		})
+	}
+	n.append(producing(1, "first"))
+	second := w.appendOK(t, n, producing(2, "second"))
+	n.crash()
+	for _, id := range w.order {
+		w.nodes[id].refuse = nil
+	}
+	w.noticed()
+	m := w.home(5)
+	again := func(seq uint64, payload string) logs.LSN {
+		t.Helper()
+		r := producing(seq, payload)
+		r.Flags |= logs.AppendRetry
+		g := m.append(r)
+		w.run(5 * time.Second)
+		return logs.LSN(g.want(t, "OK").Lsn)
+	}
+	if at := again(2, "second"); at != second {
+		t.Errorf("the second append is at %s and at %s", second, at)
+	}
+	if at := again(1, "first"); at.Epoch() != 2 {
+		t.Errorf("the first append is at %s", at)
 	}
 	w.whole(t)
 }

@@ -718,25 +718,3 @@ func TestACopyThatComesAfterItsAnswerIsNotStored(t *testing.T) {
 		t.Errorf("the next ESN is %d", next)
 	}
 }
-
-// TestWhatWaitedLongIsLookedUp: of an append that waited in the buffer its client
-// may have made another attempt elsewhere, which was stored.
-func TestWhatWaitedLongIsLookedUp(t *testing.T) {
-	w := newWorld(t, 1, 3, Config{})
-	n := w.home(5)
-	m := w.other(n)
-	w.appendOK(t, m, func() *wire.AppendRequest { r := request(5, "x"); r.Flags = logs.AppendNoRedirect; return r }())
-	w.store.down = true
-	req := request(5, "p")
-	req.Producer, req.Sequence, req.FirstRunning, req.After = 7, 1, 1, uint64(logs.MakeLSN(1, 1))
-	late := n.append(req) // waits for the epoch store
-	w.run(600 * time.Millisecond)
-	again := proto.Clone(req).(*wire.AppendRequest)
-	again.Flags = logs.AppendRetry | logs.AppendNoRedirect
-	lsn := w.appendOK(t, m, again)
-	w.store.down = false
-	w.run(10 * time.Second)
-	if got := logs.LSN(late.want(t, "OK").Lsn); got != lsn {
-		t.Errorf("stored as %s and as %s", lsn, got)
-	}
-}

@@ -27,6 +27,7 @@ type simClient struct {
 	next     uint64
 	explicit bool
 	acked    logs.LSN
+	seen     logs.Epoch
 	running  map[uint64]*simAppend
 	left     int
 	target   catalog.NodeID
@@ -74,7 +75,7 @@ func (a *simAppend) send() {
 	attempt := a.attempt
 	req := request(c.log, c.payloads[a.seq])
 	req.Producer, req.Sequence, req.FirstRunning, req.After, req.Flags = c.id, a.seq, c.firstRunning(), uint64(a.after), a.flags
-	req.SeenEpoch = uint32(c.acked.Epoch())
+	req.SeenEpoch = uint32(c.seen)
 	if a.retry {
 		req.Flags |= logs.AppendRetry
 	}
@@ -95,7 +96,11 @@ func (a *simAppend) send() {
 		r = proto.Clone(r).(*wire.AppendResponse)
 		w.after(w.delay(), func() { a.heard(attempt, r) })
 	}
-	w.after(w.delay(), func() {
+	travels := w.delay()
+	if w.rng.IntN(50) == 0 && w.cfg.SessionIdleFor > strayMax { // it comes long after its client sent it again
+		travels += time.Duration(w.rng.Int64N(int64(strayMax)))
+	}
+	w.after(travels, func() {
 		if n := w.nodes[target]; n.alive && !n.cut {
 			p := pending{req: req, reply: reply, count: 1}
 			w.trace("append %s attempt %d at N%d: retry %v after %s", c.payloads[a.seq], attempt, n.id, req.Flags, logs.LSN(req.After))
@@ -110,9 +115,14 @@ func (a *simAppend) send() {
 	})
 }
 
+// strayMax is how long an append may be under way: less than its producer is
+// remembered by a sequencer that reigns on.
+const strayMax = 5 * time.Second
+
 func (a *simAppend) heard(attempt int, r *wire.AppendResponse) {
 	c, w := a.c, a.c.w
 	w.trace("append %s attempt %d: %v", c.payloads[a.seq], attempt, r)
+	c.seen = max(c.seen, logs.Epoch(r.Epoch), logs.LSN(r.Lsn).Epoch())
 	if a.over {
 		if r.Status == ok && c.done[a.seq] != logs.LSN(r.Lsn) {
 			w.fault("Q6: append %s is acknowledged as %s and as %s", c.payloads[a.seq], c.done[a.seq], logs.LSN(r.Lsn))
@@ -131,6 +141,8 @@ func (a *simAppend) heard(attempt int, r *wire.AppendResponse) {
 	}
 	again := 20 * time.Millisecond
 	switch r.Status {
+	case wire.LogStatus_LOG_STATUS_NEW_EPOCH:
+		again = time.Millisecond
 	case wire.LogStatus_LOG_STATUS_PREEMPTED, wire.LogStatus_LOG_STATUS_REDIRECTED:
 		a.retry = a.retry || r.Status == wire.LogStatus_LOG_STATUS_PREEMPTED && r.StoredAs != 0
 		c.target, again = catalog.NodeID(r.Redirect), time.Millisecond
@@ -218,8 +230,12 @@ func (w *world) mishaps(until time.Duration) {
 }
 
 func simulate(t testing.TB, seed uint64) (*world, []*simClient) {
+	idle := 800 * time.Millisecond
+	if seed%4 == 1 {
+		idle = 2 * strayMax
+	}
 	w := newWorld(t, seed, 3+int(seed%3), Config{ESNMax: 60, AppendWait: 2 * time.Second, GraylistFor: 2 * time.Second, NoSpaceFor: time.Second,
-		UnroutableFor: time.Second, DisabledFor: time.Second, FailedFor: 100 * time.Millisecond, SessionIdleFor: 800 * time.Millisecond, RecoveryRetry: 200 * time.Millisecond})
+		UnroutableFor: time.Second, DisabledFor: time.Second, FailedFor: 100 * time.Millisecond, SessionIdleFor: idle, RecoveryRetry: 200 * time.Millisecond})
 	if *simSeed != 0 {
 		w.trace = func(f string, a ...any) { t.Logf("%v: %s", w.now, fmt.Sprintf(f, a...)) }
 	}
