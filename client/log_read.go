@@ -3,6 +3,8 @@ package client
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/braiddb/braid/internal/catalog"
@@ -190,18 +192,15 @@ func (l *Log) Trim(ctx context.Context, lsn LSN) error {
 		return err
 	}
 	if lsn > tail {
-		return l.questionError("trim", wire.LogStatus_LOG_STATUS_TOO_LARGE, nil, "%s is above the tail %s", lsn, tail)
+		return l.pastTail(lsn, tail)
 	}
 	c, err := l.cover(ctx)
 	if err != nil {
 		return err
 	}
-	for a := range broadcast(ctx, l, c.shards, rpc.MethodTrim, func(s logs.ShardID) rpc.Message {
-		return &wire.TrimRequest{Log: uint64(l.id), Lsn: uint64(lsn), Shard: uint64(s)}
-	}, func() *wire.TrimResponse { return new(wire.TrimResponse) }) {
-		if a.err == nil && a.resp.Status == wire.LogStatus_LOG_STATUS_OK {
-			c.answered(a.shard)
-		}
+	behind := l.trimOn(ctx, c, c.shards, func(logs.ShardID) LSN { return lsn })
+	if len(behind) > 0 { // they have not heard how far the log goes: nothing above what they know is there
+		l.trimOn(ctx, c, slices.Sorted(maps.Keys(behind)), func(s logs.ShardID) LSN { return behind[s] })
 	}
 	switch {
 	case c.heard == 0:
@@ -210,6 +209,34 @@ func (l *Log) Trim(ctx context.Context, lsn LSN) error {
 		return l.questionError("trim", wire.LogStatus_LOG_STATUS_PARTIAL, nil, "%d of %d shards have it", c.heard, len(c.shards))
 	}
 	return nil
+}
+
+// trimOn has shards trim, counts those that did, and gives those that know of no
+// record so high, with the highest LSN that they know.
+func (l *Log) trimOn(ctx context.Context, c *coverage, shards []logs.ShardID, to func(logs.ShardID) LSN) map[logs.ShardID]LSN {
+	behind := map[logs.ShardID]LSN{}
+	for a := range broadcast(ctx, l, shards, rpc.MethodTrim, func(s logs.ShardID) rpc.Message {
+		return &wire.TrimRequest{Log: uint64(l.id), Lsn: uint64(to(s)), Shard: uint64(s)}
+	}, func() *wire.TrimResponse { return new(wire.TrimResponse) }) {
+		switch {
+		case a.err != nil:
+		case a.resp.Status == wire.LogStatus_LOG_STATUS_OK:
+			c.answered(a.shard)
+		case a.resp.Status == wire.LogStatus_LOG_STATUS_TOO_LARGE && a.resp.Tail <= a.resp.TrimPoint:
+			c.answered(a.shard) // all that it knows is trimmed
+		case a.resp.Status == wire.LogStatus_LOG_STATUS_TOO_LARGE:
+			behind[a.shard] = LSN(a.resp.Tail)
+		}
+	}
+	return behind
+}
+
+// pastTail refuses a trim that would reach into what is still to be appended.
+func (l *Log) pastTail(lsn, tail LSN) error {
+	err := newLogError(l.id, wire.LogStatus_LOG_STATUS_TOO_LARGE, true, nil,
+		"the log ends at %s, and a trim up to %s was asked for: what is appended next would be gone unread; trim up to %s at most", tail, lsn, tail)
+	err.what, err.Tail = "trim past the tail", tail
+	return err
 }
 
 // LogEpochs describes a run of epochs that are stored alike.

@@ -20,6 +20,7 @@ type fakeShards struct {
 	streams map[uint64]*fakeReadStream
 	last    uint64
 	trims   map[NodeID]LSN
+	knows   map[NodeID]LSN // nodes that have not heard how far the log goes
 	began   time.Time
 	gone    map[LSN]bool      // records of which every copy is lost
 	keys    map[LSN][]byte    // filter and find keys
@@ -141,6 +142,9 @@ func (f *fakeShards) answer(node NodeID, m rpc.Method, req rpc.Message) rpc.Mess
 	case *wire.FindRequest:
 		return f.findIn(node, r)
 	case *wire.TrimRequest:
+		if tail, behind := f.knows[node]; behind && LSN(r.Lsn) > tail {
+			return &wire.TrimResponse{Status: wire.LogStatus_LOG_STATUS_TOO_LARGE, TrimPoint: uint64(f.trims[node]), Tail: uint64(tail)}
+		}
 		f.trims[node] = max(f.trims[node], LSN(r.Lsn))
 		return &wire.TrimResponse{TrimPoint: uint64(f.trims[node])}
 	case *wire.LogStateRequest:

@@ -417,7 +417,11 @@ func TestTrim(t *testing.T) {
 		last := appendThese(t, l, "a", "b", "c", "d")
 		if err := l.Trim(t.Context(), last+1); !errors.Is(err, ErrPastTail) {
 			t.Errorf("past the tail: %v", err)
+		} else if want := "braid: log 7: trim past the tail: the log ends at e1n4, and a trim up to e1n5 was asked for: " +
+			"what is appended next would be gone unread; trim up to e1n4 at most"; err.Error() != want {
+			t.Errorf("%q, want %q", err, want)
 		}
+		f.with(func() { f.knows = map[NodeID]LSN{3: last - 3} })
 		if err := l.Trim(t.Context(), last-2); err != nil {
 			t.Fatal(err)
 		}

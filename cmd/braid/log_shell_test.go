@@ -278,7 +278,7 @@ func (s *shell) refusals() {
 	s.fails(2, "neither oldest", "", "log", "tail", "/refusals#0", "--from", "yesterday")
 	s.fails(2, "not understood", "", "log", "tail", "/refusals#0", "--delimiter", `\q`)
 	s.fails(2, "one of them", "", "log", "find", "/refusals#0")
-	s.fails(1, "above the tail", "", "log", "trim", "/refusals#0", "e9n9")
+	s.fails(1, "trim past the tail", "", "log", "trim", "/refusals#0", "e9n9")
 	s.ok("", "log", "create", "/small", "--set", "max_payload_bytes=10")
 	s.fails(1, "record 2 has more than the 10 bytes", "ten bytes!\neleven byte\n", "log", "append", "/small")
 	if out := s.ok("", "log", "tail", "/small", "--no-follow"); out != "ten bytes!\n" {

@@ -19,6 +19,10 @@ func (s *Store) Digest(req *wire.DigestRequest, reply func(*wire.DigestResponse)
 		reply(&wire.DigestResponse{Status: statusInvalid})
 		return
 	}
+	if s.isUnknown(id) {
+		reply(&wire.DigestResponse{Status: statusUnknown})
+		return
+	}
 	if out := s.digestFenced(req); out != nil {
 		reply(out)
 		return
@@ -29,17 +33,23 @@ func (s *Store) Digest(req *wire.DigestRequest, reply func(*wire.DigestResponse)
 }
 
 // digestFenced refuses whose seal is not the highest any more: somebody newer
-// recovers the log.
+// recovers the log. Where copies may be lost it has who asks come again: the doubt
+// ends, while a PARTIAL digest is of damage that stays.
 func (s *Store) digestFenced(req *wire.DigestRequest) *wire.DigestResponse {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l := s.log(logs.LogID(req.Log))
+	l := s.peek(logs.LogID(req.Log))
 	by := l.hard
 	if l.soft.epoch > by.epoch {
 		by = l.soft
 	}
 	if by.epoch > logs.Epoch(req.SealEpoch) {
 		return &wire.DigestResponse{Status: statusPreempted, SealEpoch: uint32(by.epoch)}
+	}
+	e := logs.Epoch(req.Epoch)
+	if s.doubted(l).meets(logs.MakeLSN(e, logs.ESN(req.From)), logs.MakeLSN(e, logs.ESN(req.To))) {
+		s.askOthers(l, l.hard.epoch)
+		return &wire.DigestResponse{Status: statusAgain, SealEpoch: req.SealEpoch}
 	}
 	return nil
 }
@@ -88,11 +98,6 @@ func (s *Store) digest(req *wire.DigestRequest) *wire.DigestResponse {
 	if fenced := s.digestFenced(req); fenced != nil {
 		return fenced
 	}
-	s.mu.Lock()
-	if s.doubted(s.log(id)) >= logs.MakeLSN(e, logs.ESN(req.From)) {
-		out.Status = statusPartial
-	}
-	s.mu.Unlock()
 	return out
 }
 

@@ -10,22 +10,26 @@ import (
 )
 
 // A shard whose journal was found corrupt or suspect, or whose open partition was
-// found damaged, may have lost copies and
-// seals that it acknowledged. It takes a doubt: a number that the stream's state
-// keeps. Until a log is fenced for that doubt no store of it is taken, and until
-// Trust every answer that could hide a loss says PARTIAL, every stretch without a
-// record UNDER_REPLICATED. doc.go argues it.
+// found damaged, may have lost copies and seals that it acknowledged. It takes a
+// doubt: a number that the stream's state keeps. Until a log is fenced for that
+// doubt no store of it is taken; from then on the log has a stretch in doubt, and
+// every answer that could hide a loss within it says so, until other shards have
+// been asked (Fence, Repair, Sure). doc.go argues it.
 type doubt struct {
 	number  uint64 // of the newest doubt, 0: there never was one
 	trusted uint64 // doubts up to it are over
+	listed  uint64 // doubts up to it concern only logs that were fenced for them
+	wide    uint64 // the newest for which more than the journal's tail may be lost
 }
 
-const doubtVersion = 1
+const doubtVersion = 2
 
 func (d doubt) encode() []byte {
 	b := []byte{doubtVersion}
-	b = binary.AppendUvarint(b, d.number)
-	return binary.AppendUvarint(b, d.trusted)
+	for _, v := range [...]uint64{d.number, d.trusted, d.listed, d.wide} {
+		b = binary.AppendUvarint(b, v)
+	}
+	return b
 }
 
 func decodeDoubt(b []byte) (doubt, error) {
@@ -33,11 +37,16 @@ func decodeDoubt(b []byte) (doubt, error) {
 	if len(b) == 0 {
 		return doubt{}, nil
 	}
-	if v := d.byte(); v != doubtVersion {
+	v := d.byte()
+	if v < 1 || v > doubtVersion {
 		return doubt{}, fmt.Errorf("%w: state of the stream has version %d, not %d", ErrCorrupt, v, doubtVersion)
 	}
-	out := doubt{d.uvarint(), d.uvarint()}
-	if d.bad || len(d.b) > 0 || out.trusted > out.number {
+	out := doubt{number: d.uvarint(), trusted: d.uvarint()}
+	out.listed, out.wide = out.trusted, out.number
+	if v > 1 {
+		out.listed, out.wide = d.uvarint(), d.uvarint()
+	}
+	if d.bad || len(d.b) > 0 || max(out.trusted, out.listed, out.wide) > out.number {
 		return doubt{}, fmt.Errorf("%w: state of the stream does not decode", ErrCorrupt)
 	}
 	return out, nil
@@ -62,9 +71,14 @@ func (s *Store) recoverDoubt(r *journal.StreamReplay) error {
 func (s *Store) settleDoubt() error {
 	corrupt := s.o.Recovered != nil && s.o.Recovered.Corrupt
 	if !corrupt && !s.o.Suspect && !s.damaged {
+		s.countDoubts()
 		return nil
 	}
 	s.doubt.number++
+	if corrupt || s.damaged {
+		s.doubt.wide = s.doubt.number
+	}
+	s.countDoubts()
 	recs := []journal.Record{{Stream: s.o.Stream, Kind: journal.KindState, Payload: s.doubt.encode()}}
 	if corrupt {
 		// What was read is made durable, then the stream begins anew behind it.
@@ -77,8 +91,19 @@ func (s *Store) settleDoubt() error {
 		}
 		recs = append(recs, journal.Record{Stream: s.o.Stream, Kind: journal.KindStart, Pos: s.pos})
 	}
-	s.o.Logger.Warn("logs/store: copies or seals may be lost", "shard", s.o.Shard, "corrupt", corrupt, "doubt", s.doubt.number)
+	s.o.Logger.Warn("logs/store: copies or seals may be lost: other shards are asked", "shard", s.o.Shard, "corrupt", corrupt, "doubt", s.doubt.number)
 	return s.appendAndWait(recs)
+}
+
+func (s *Store) countDoubts() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.openDoubts = 0
+	for _, l := range s.logs {
+		if s.doubtOpen(l) {
+			s.openDoubts++
+		}
+	}
 }
 
 func (s *Store) appendAndWait(recs []journal.Record) error {
@@ -97,57 +122,123 @@ func (s *Store) Suspect() bool {
 	return s.doubt.number > s.doubt.trusted
 }
 
-// Trust ends the doubt: whoever calls it knows that the shard holds again, or
-// never lost, all that it acknowledged. It waits for the disk.
+// Trust ends every doubt at once: whoever calls it knows that the shard holds
+// again, or never lost, all that it acknowledged. It waits for the disk.
 func (s *Store) Trust() error {
+	return s.settleFor(func(d *doubt) { d.trusted, d.listed = d.number, d.number })
+}
+
+// Listed says that every log of which a copy may be lost here is fenced: what
+// doubt is left is that of the logs. It waits for the disk.
+func (s *Store) Listed() error {
+	return s.settleFor(func(d *doubt) {
+		d.listed = d.number
+		if s.openDoubts == 0 {
+			d.trusted = d.number
+		}
+	})
+}
+
+// settleFor changes what is left of doubt, durably.
+func (s *Store) settleFor(change func(*doubt)) error {
 	s.order.Lock()
 	defer s.order.Unlock()
 	s.mu.Lock()
 	d := s.doubt
+	change(&d)
+	same := d == s.doubt
 	s.mu.Unlock()
-	d.trusted = d.number
+	if same {
+		return nil
+	}
 	if err := s.appendAndWait([]journal.Record{{Stream: s.o.Stream, Kind: journal.KindState, Payload: d.encode()}}); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	s.doubt = d
 	s.mu.Unlock()
+	if d.trusted == d.number {
+		s.o.Logger.Info("logs/store: nothing that was acknowledged is in doubt any more", "shard", s.o.Shard, "doubt", d.number)
+	}
 	return nil
 }
 
 // needsFence says whether a log must not take stores yet. mu is held.
 func (s *Store) needsFence(l *logState) bool {
-	return s.doubt.number > s.doubt.trusted && l.fenced < s.doubt.number && !l.id.IsMetadata()
+	return s.unlisted(l) && !l.id.IsMetadata()
 }
 
-// doubted is up to where LSNs of a log may have been lost here. mu is held.
-func (s *Store) doubted(l *logState) logs.LSN {
+// unlisted says whether nothing is known yet of what a log may have lost. mu is held.
+func (s *Store) unlisted(l *logState) bool {
+	return s.doubt.number > max(s.doubt.trusted, s.doubt.listed) && l.fenced < s.doubt.number
+}
+
+// doubted is where LSNs of a log may have been lost here. mu is held.
+func (s *Store) doubted(l *logState) stretch {
 	switch {
-	case s.needsFence(l):
-		return logs.LSNMax
-	case l.fenced > s.doubt.trusted:
-		return l.doubtTo
+	case s.unlisted(l):
+		return stretch{logs.LSNOldest, logs.LSNMax}
+	case s.doubtOpen(l):
+		return l.inDoubt()
 	}
-	return 0
+	return stretch{from: 1}
+}
+
+// inDoubt is what the log's own marks say.
+func (m *logMarks) inDoubt() stretch { return stretch{max(m.doubtFrom, m.sure+1, 1), m.doubtTo} }
+
+// doubtOpen says whether a log that was fenced has a stretch in doubt. mu is held.
+func (s *Store) doubtOpen(l *logState) bool {
+	return l.fenced > s.doubt.trusted && !l.id.IsMetadata() && !l.inDoubt().empty()
+}
+
+// noteDoubt counts a log whose doubt began or ended. mu is held.
+func (s *Store) noteDoubt(l *logState, before bool) {
+	switch after := s.doubtOpen(l); {
+	case after && !before:
+		s.openDoubts++
+	case before && !after:
+		s.openDoubts--
+	}
+}
+
+func (d stretch) empty() bool { return d.from > d.to }
+
+// meets says whether LSNs in [from, to] are among those of the stretch.
+func (d stretch) meets(from, to logs.LSN) bool {
+	return max(d.from, from) <= min(d.to, to)
+}
+
+// meetsEpochs is meets for whole epochs.
+func (d stretch) meetsEpochs(from, to logs.Epoch) bool {
+	return from <= to && d.meets(logs.MakeLSN(from, 0), logs.MakeLSN(to, logs.ESNMax))
+}
+
+// askOthers has others asked about a log whose answer was in doubt; seal is up to
+// where it is sealed here. mu is held.
+func (s *Store) askOthers(l *logState, seal logs.Epoch) {
+	if s.o.Compare != nil && !s.unknown(l.id) {
+		id := l.id.DataLog()
+		s.run(func() { s.o.Compare(id, seal) })
+	}
 }
 
 // askFence learns which epoch is the next one. Seals that may be lost are below
 // the epoch that reigns, so that one minus one is as good as any of them. mu is
 // held.
 func (s *Store) askFence(l *logState) {
-	if l.fencing || s.o.NextEpoch == nil {
+	if l.fencing || s.o.NextEpoch == nil || s.unknown(l.id) {
 		return
 	}
 	l.fencing = true
-	number, id := s.doubt.number, l.id
+	id := l.id
 	asked := s.run(func() {
 		s.o.NextEpoch(id, func(next logs.Epoch, err error) {
-			if err == nil {
-				m := mark{kind: markFence, log: id, number: uint64(next), by: number}
-				s.write(&batch{s: s, marks: []mark{m}, done: func(err error) { s.fenced(id, err) }})
+			if err != nil {
+				s.fenced(id, err)
 				return
 			}
-			s.fenced(id, err)
+			s.Fence(id, next, func(_, _ logs.LSN, _ logs.Epoch, err error) { s.fenced(id, err) })
 		})
 	})
 	l.fencing = asked
@@ -155,20 +246,37 @@ func (s *Store) askFence(l *logState) {
 
 func (s *Store) fenced(id logs.LogID, err error) {
 	s.mu.Lock()
-	s.log(id).fencing = false
+	if l := s.logs[id]; l != nil {
+		l.fencing = false
+	}
 	s.mu.Unlock()
 	if err != nil && !errors.Is(err, journal.ErrClosed) {
 		s.o.Logger.Warn("logs/store: fence a log that is in doubt", "log", id, "error", err)
 	}
 }
 
-// admitFence is the fence made durable. mu is held.
-func (l *logState) admitFence(next logs.Epoch, number uint64) {
+// admitFence is the fence made durable: from is the first LSN that may be lost.
+// mu is held.
+func (l *logState) admitFence(next logs.Epoch, number uint64, from logs.LSN) {
 	if next >= 2 {
 		l.hard.raise(seal{epoch: next - 2})
 	}
-	l.fenced = max(l.fenced, number)
+	to := logs.LSN(0)
 	if next > 0 {
-		l.doubtTo = max(l.doubtTo, logs.MakeLSN(next, 0)-1)
+		to = logs.MakeLSN(next, 0) - 1
+	}
+	if before := l.inDoubt(); !before.empty() { // of an earlier doubt, that nobody has ended
+		from, to = min(from, before.from), max(to, before.to)
+	}
+	l.fenced = max(l.fenced, number)
+	l.doubtFrom, l.doubtTo, l.sure = from, to, 0
+}
+
+// admitSure is an end of doubt made durable. mu is held.
+func (l *logState) admitSure(upTo logs.LSN, number uint64) {
+	if l.id.IsMetadata() {
+		l.fenced = max(l.fenced, number)
+	} else if number == l.fenced {
+		l.sure = max(l.sure, upTo)
 	}
 }

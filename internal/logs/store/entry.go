@@ -18,6 +18,9 @@ const (
 
 const entryVersion = 1
 
+// entryHead is what a journal entry of copies begins with: version, partition.
+const entryHead = 9
+
 // copyHead is what stands before each copy: log, LSN, precedence.
 const copyHead = 24
 
@@ -115,9 +118,10 @@ const (
 	markClean   markKind = 3 // body: wire.EpochRecovery
 	markPurged  markKind = 4 // number: epoch up to which all is clean here; body as markClean, or empty
 	markDelete  markKind = 5 // copies from number to by are gone
-	markFence   markKind = 6 // number: what epochs are in doubt up to
+	markFence   markKind = 6 // number: the epoch store's next epoch; by: the doubt; body: the first LSN that may be lost
 	markRelease markKind = 7 // number: LSN
 	markBase    markKind = 8 // number: epoch; by: payloads before it
+	markSure    markKind = 9 // number: LSN up to which a doubt is over; by: that doubt
 )
 
 // mark is one change of what a shard holds to be true of a log.
@@ -154,7 +158,7 @@ func decodeMarks(b []byte) ([]mark, error) {
 	var out []mark
 	for len(d.b) > 0 && !d.bad {
 		m := mark{kind: markKind(d.byte()), log: logs.LogID(d.fixed64()), number: d.uvarint(), by: d.uvarint(), body: d.bytes()}
-		if m.kind < markSeal || m.kind > markBase {
+		if m.kind < markSeal || m.kind > markSure {
 			d.bad = true
 		}
 		out = append(out, m)

@@ -21,6 +21,9 @@ func (s *Store) Find(req *wire.FindRequest, reply func(*wire.FindResponse)) {
 	case !logs.LogID(req.Log).Valid():
 		reply(&wire.FindResponse{Status: statusInvalid})
 		return
+	case s.isUnknown(logs.LogID(req.Log)):
+		reply(&wire.FindResponse{Status: statusUnknown})
+		return
 	}
 	if !s.run(func() { reply(s.find(req)) }) {
 		reply(&wire.FindResponse{Status: statusShutdown})
@@ -30,7 +33,7 @@ func (s *Store) Find(req *wire.FindRequest, reply func(*wire.FindResponse)) {
 func (s *Store) find(req *wire.FindRequest) *wire.FindResponse {
 	id := logs.LogID(req.Log)
 	s.mu.Lock()
-	l := s.log(id)
+	l := s.peek(id)
 	trim, end := l.trim, l.released
 	s.mu.Unlock()
 	var low, high logs.LSN
@@ -154,11 +157,14 @@ func (s *Store) DataSize(req *wire.DataSizeRequest, reply func(*wire.DataSizeRes
 	case !logs.LogID(req.Log).Valid() || req.FromMs > req.ToMs:
 		reply(&wire.DataSizeResponse{Status: statusInvalid})
 		return
+	case s.isUnknown(logs.LogID(req.Log)):
+		reply(&wire.DataSizeResponse{Status: statusUnknown})
+		return
 	}
 	ok := s.run(func() {
 		id := logs.LogID(req.Log)
 		s.mu.Lock()
-		trim := s.log(id).trim
+		trim := s.peek(id).trim
 		s.mu.Unlock()
 		sum := 0.0
 		err := s.spans(id, func(x extent) {

@@ -47,9 +47,11 @@ type logMarks struct {
 	soft      seal       // implied by a store of a later epoch
 	lce       logs.Epoch // every epoch up to it is clean here
 	last      logs.LSN   // the highest that was ever here
-	doubtTo   logs.LSN   // LSNs up to it may have been lost by this shard
-	fenced    uint64     // the doubt (its number) for which doubtTo and hard stand
-	removedMs int64      // since when the log is not configured, 0: it is
+	doubtFrom logs.LSN   // LSNs in [doubtFrom, doubtTo] may have been lost by this shard
+	doubtTo   logs.LSN
+	sure      logs.LSN // those up to it were not, or are back
+	fenced    uint64   // the doubt (its number) for which doubtTo and hard stand
+	removedMs int64    // since when the log is not configured, 0: it is
 	bases     []epochBase
 	decided   []logs.Epoch // clean, above lce: an epoch between is not
 }
@@ -79,13 +81,14 @@ type logState struct {
 	waiting []*readStream // those that wait for something to deliver
 }
 
-const marksVersion = 1
+// marksVersion 1 had neither doubtFrom nor sure.
+const marksVersion = 2
 
 func (m *logMarks) encode(dst []byte) []byte {
 	dst = append(dst, marksVersion)
 	for _, v := range [...]uint64{uint64(m.released), uint64(m.trim), uint64(m.trimMs), uint64(m.hard.epoch), uint64(m.hard.by),
 		uint64(m.soft.epoch), uint64(m.soft.by), uint64(m.lce), uint64(m.last), uint64(m.doubtTo), m.fenced, uint64(m.removedMs),
-		uint64(len(m.decided)), uint64(len(m.bases))} {
+		uint64(m.doubtFrom), uint64(m.sure), uint64(len(m.decided)), uint64(len(m.bases))} {
 		dst = binary.AppendUvarint(dst, v)
 	}
 	for _, e := range m.decided {
@@ -100,7 +103,8 @@ func (m *logMarks) encode(dst []byte) []byte {
 
 func decodeLogMarks(b []byte) (m logMarks, err error) {
 	d := decoder{b: b}
-	if v := d.byte(); v != marksVersion {
+	v := d.byte()
+	if v < 1 || v > marksVersion {
 		return m, fmt.Errorf("%w: marks of a log have version %d, not %d", ErrCorrupt, v, marksVersion)
 	}
 	m.released, m.trim, m.trimMs = logs.LSN(d.uvarint()), logs.LSN(d.uvarint()), int64(d.uvarint())
@@ -108,6 +112,9 @@ func decodeLogMarks(b []byte) (m logMarks, err error) {
 	m.soft = seal{logs.Epoch(d.uint32()), catalog.NodeID(d.uvarint())}
 	m.lce, m.last, m.doubtTo = logs.Epoch(d.uint32()), logs.LSN(d.uvarint()), logs.LSN(d.uvarint())
 	m.fenced, m.removedMs = d.uvarint(), int64(d.uvarint())
+	if v > 1 {
+		m.doubtFrom, m.sure = logs.LSN(d.uvarint()), logs.LSN(d.uvarint())
+	}
 	decided := d.count(1)
 	bases := d.uvarint()
 	if decided > 0 {

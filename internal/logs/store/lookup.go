@@ -24,6 +24,9 @@ func (s *Store) ProducerLookup(req *wire.ProducerLookupRequest, reply func(*wire
 	case !logs.LogID(req.Log).Valid() || req.Producer == 0:
 		reply(&wire.ProducerLookupResponse{Status: statusInvalid})
 		return
+	case s.isUnknown(logs.LogID(req.Log)):
+		reply(&wire.ProducerLookupResponse{Status: statusUnknown})
+		return
 	}
 	if !s.run(func() { reply(s.producerLookup(req)) }) {
 		reply(&wire.ProducerLookupResponse{Status: statusShutdown})
@@ -33,11 +36,14 @@ func (s *Store) ProducerLookup(req *wire.ProducerLookupRequest, reply func(*wire
 func (s *Store) producerLookup(req *wire.ProducerLookupRequest) *wire.ProducerLookupResponse {
 	id := logs.LogID(req.Log)
 	s.mu.Lock()
-	l := s.log(id)
+	l := s.peek(id)
 	trim, clean := l.trim, l.lce
-	doubted := s.doubted(l)
-	s.mu.Unlock()
 	from, to := max(logs.LSN(req.After), trim)+1, logs.LSN(req.To)
+	doubted := s.doubted(l).meets(from, to)
+	if doubted {
+		s.askOthers(l, l.hard.epoch)
+	}
+	s.mu.Unlock()
 	var out []*wire.ProducerEntry
 	var err error
 	if req.Limit > 0 {
@@ -50,7 +56,7 @@ func (s *Store) producerLookup(req *wire.ProducerLookupRequest) *wire.ProducerLo
 		return &wire.ProducerLookupResponse{Status: statusFailed}
 	}
 	a := &wire.ProducerLookupResponse{Entries: out, TrimPoint: uint64(trim), LastCleanEpoch: uint32(clean)}
-	if from <= doubted {
+	if doubted {
 		a.Status = statusPartial
 	}
 	return a
@@ -198,6 +204,9 @@ func (s *Store) ReadMetadata(req *wire.ReadMetadataRequest, reply func(*wire.Rea
 
 func (s *Store) readMetadata(id logs.LogID) *wire.ReadMetadataResponse {
 	out := &wire.ReadMetadataResponse{}
+	if s.isUnknown(id) {
+		out.Status = statusUnknown
+	}
 	v, err := s.view(id, 0, logs.LSNMax)
 	if err != nil {
 		return &wire.ReadMetadataResponse{Status: statusFailed}
@@ -224,8 +233,9 @@ func (s *Store) readMetadata(id logs.LogID) *wire.ReadMetadataResponse {
 		return int(int64(a.EffectiveSince) - int64(b.EffectiveSince))
 	})
 	s.mu.Lock()
-	if s.doubt.number > s.doubt.trusted {
+	if l := s.peek(id); s.unlisted(l) {
 		out.Status = statusPartial
+		s.askOthers(l, 0)
 	}
 	s.mu.Unlock()
 	return out

@@ -66,6 +66,11 @@ type Options struct {
 	// what recovery has decided on the epochs between must be learnt from others
 	// first (SetLastClean). It must not block and may be called again.
 	Purge func(log logs.LogID, lce logs.Epoch, release logs.LSN)
+	// Compare is called when the answer to a question about a log was in doubt: other
+	// shards are to be asked what they have of it (Fence, Repair, Sure). sealed is up
+	// to which epoch it is sealed here. It must not block and may be called again.
+	// [the doubt stays]
+	Compare func(log logs.LogID, sealed logs.Epoch)
 	// NextEpoch asks the epoch store which epoch of a log is the next to be given
 	// out. A shard in doubt needs it before it takes stores. It must not block.
 	// [the shard stays fenced]

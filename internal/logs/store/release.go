@@ -26,10 +26,18 @@ func (s *Store) handleRelease(r *wire.Release, with *batch, wake []*readStream) 
 	if id == 0 || id.IsMetadata() || s.closed {
 		return wake
 	}
+	if s.unknown(id) {
+		return wake // it is told again, by when the catalog knows the log
+	}
 	l := s.log(id)
 	epoch := logs.Epoch(r.Epoch)
 	if r.CountKnown && epoch >= logs.EpochMin && l.setBase(epoch, r.CountBase) {
 		s.toJournal(l, with, mark{kind: markBase, log: id, number: uint64(epoch), by: r.CountBase})
+	}
+	if s.needsFence(l) { // what is known of it must stay until it is clear what is lost
+		l.pending = max(l.pending, released)
+		s.askFence(l)
+		return wake
 	}
 	if epoch > l.lce && r.LastKnownGood > 0 {
 		t := l.tail(epoch)
@@ -118,7 +126,7 @@ func (s *Store) purgeSealed(id logs.LogID) {
 	l := s.log(id)
 	lce, pending := l.lce, l.pending
 	e := pending.Epoch()
-	empty := l.tailsKnown && s.doubted(l) <= logs.MakeLSN(lce+1, 0)
+	empty := l.tailsKnown && !s.doubted(l).meetsEpochs(lce+1, e-1)
 	for _, t := range l.tails {
 		empty = empty && (t.epoch >= e || t.max == 0)
 	}
@@ -159,7 +167,14 @@ func (s *Store) admitMark(m *mark) {
 		l.forget(logs.LSN(m.number), logs.LSN(m.by))
 		l.tailsKnown, l.tails = false, nil
 	case markFence:
-		l.admitFence(logs.Epoch(m.number), m.by)
+		before := s.doubtOpen(l)
+		from := decoder{b: m.body}
+		l.admitFence(logs.Epoch(m.number), m.by, logs.LSN(from.uvarint()))
+		s.noteDoubt(l, before)
+	case markSure:
+		before := s.doubtOpen(l)
+		l.admitSure(logs.LSN(m.number), m.by)
+		s.noteDoubt(l, before)
 	case markRelease:
 		l.released = max(l.released, logs.LSN(m.number))
 	case markBase:

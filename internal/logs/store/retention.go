@@ -109,7 +109,9 @@ func (s *Store) summarize(p *partition) error {
 }
 
 // Trim makes everything of a log up to an LSN unreadable, durably. Its space
-// comes back with the partitions that it is in.
+// comes back with the partitions that it is in. What is above all that is known
+// here to have been appended is refused, with the highest LSN that is: who knows
+// that the log goes on elsewhere loses nothing by trimming up to that one here.
 func (s *Store) Trim(req *wire.TrimRequest, reply func(*wire.TrimResponse)) {
 	id, lsn := logs.LogID(req.Log), logs.LSN(req.Lsn)
 	switch {
@@ -121,14 +123,24 @@ func (s *Store) Trim(req *wire.TrimRequest, reply func(*wire.TrimResponse)) {
 		return
 	}
 	s.mu.Lock()
-	at, closed := s.log(id).trim, s.closed
+	l := s.peek(id)
+	at, tail := l.trim, max(l.released, l.last)
+	closed, unknown := s.closed, s.unknown(id)
 	s.mu.Unlock()
-	if closed {
+	switch {
+	case closed:
 		reply(&wire.TrimResponse{Status: statusShutdown})
 		return
-	}
-	if lsn <= at {
+	case unknown:
+		reply(&wire.TrimResponse{Status: statusUnknown, Message: "the shard has nothing of the log, nor does the catalog know it"})
+		return
+	case lsn <= at:
 		reply(&wire.TrimResponse{TrimPoint: uint64(at)})
+		return
+	case lsn > tail:
+		reply(&wire.TrimResponse{Status: statusTooLarge, TrimPoint: uint64(at), Tail: uint64(tail), Message: fmt.Sprintf(
+			"trim up to %s was asked for, but shard %s knows the log only up to %s: what is appended in between would be gone unread; trim up to the log's tail at most",
+			lsn, s.o.Shard, tail)})
 		return
 	}
 	begun := s.run(func() {
@@ -138,7 +150,7 @@ func (s *Store) Trim(req *wire.TrimRequest, reply func(*wire.TrimResponse)) {
 		}
 		s.write(&batch{s: s, marks: []mark{m}, done: func(err error) {
 			s.mu.Lock()
-			at := s.log(id).trim
+			at := s.peek(id).trim
 			s.mu.Unlock()
 			reply(&wire.TrimResponse{Status: statusOf(err), TrimPoint: uint64(at)})
 		}})

@@ -45,7 +45,12 @@ func (s *Store) logState(req *wire.LogStateRequest) *wire.LogStateResponse {
 	out := &wire.LogStateResponse{More: len(ids) > limit}
 	for _, id := range ids[:min(limit, len(ids))] {
 		l := s.logs[id]
-		out.States = append(out.States, &wire.LogState{Log: uint64(id), LastReleased: uint64(l.deliverable()), TrimPoint: uint64(l.trim),
+		doubt := s.doubted(l)
+		if doubt.empty() {
+			doubt = stretch{}
+		}
+		out.States = append(out.States, &wire.LogState{DoubtFrom: uint64(doubt.from), DoubtTo: uint64(doubt.to),
+			Log: uint64(id), LastReleased: uint64(l.deliverable()), TrimPoint: uint64(l.trim),
 			Seal: uint32(l.hard.epoch), SoftSeal: uint32(l.soft.epoch), LastCleanEpoch: uint32(l.lce), Last: uint64(l.last),
 			TrimTimestampMs: l.trimMs, LogRemovedMs: uint64(l.removedMs)})
 	}
@@ -80,6 +85,9 @@ func (s *Store) Records(req *wire.RecordsRequest, reply func(*wire.RecordsRespon
 	case !logs.LogID(req.Log).DataLog().Valid() || req.From > req.To:
 		reply(&wire.RecordsResponse{Status: statusInvalid})
 		return
+	case s.isUnknown(logs.LogID(req.Log)):
+		reply(&wire.RecordsResponse{Status: statusUnknown})
+		return
 	}
 	if !s.run(func() { reply(s.records(req)) }) {
 		reply(&wire.RecordsResponse{Status: statusShutdown})
@@ -89,8 +97,9 @@ func (s *Store) Records(req *wire.RecordsRequest, reply func(*wire.RecordsRespon
 func (s *Store) records(req *wire.RecordsRequest) *wire.RecordsResponse {
 	id := logs.LogID(req.Log)
 	s.mu.Lock()
-	l := s.log(id)
-	out := &wire.RecordsResponse{TrimPoint: uint64(l.trim), LastReleased: uint64(l.deliverable())}
+	l := s.peek(id)
+	out := &wire.RecordsResponse{TrimPoint: uint64(l.trim), LastReleased: uint64(l.deliverable()),
+		Doubt: s.doubted(l).meets(logs.LSN(req.From), logs.LSN(req.To))}
 	s.mu.Unlock()
 	v, err := s.view(id, logs.LSN(req.From), logs.LSN(req.To))
 	if err != nil {
@@ -193,10 +202,13 @@ type Metrics struct {
 	Dropped        int64 // stores refused because the queue was full
 	NoSpace        int64 // stores refused for want of space
 	Damaged        int64 // copies found damaged
+	Repaired       int64 // copies that were lost here, taken from other shards
+	LogsInDoubt    int64 // logs of which copies may be lost here
 	Delivered      int64 // records delivered to readers
 	DeliveredBytes int64 // of those records
 	CacheReads     int64 // reads served by the record cache
 	LSMReads       int64 // reads that went to partitions
+	BytesRead      int64 // from files of partitions
 	BytesFlushed   int64 // written to disk by flushes of partitions and marks
 	BytesCompacted int64 // written to disk by rewriting them
 	Partitions     int64 // that there are
@@ -213,9 +225,9 @@ type Metrics struct {
 func (s *Store) Metrics() Metrics {
 	c := &s.count
 	m := Metrics{Stores: c.stores.Load(), StoredBytes: c.storedBytes.Load(), Refused: c.refused.Load(), Dropped: c.dropped.Load(),
-		NoSpace: c.noSpace.Load(), Damaged: c.damaged.Load(), Delivered: c.delivered.Load(), DeliveredBytes: c.deliveredBytes.Load(),
+		NoSpace: c.noSpace.Load(), Damaged: c.damaged.Load(), Repaired: c.repaired.Load(), Delivered: c.delivered.Load(), DeliveredBytes: c.deliveredBytes.Load(),
 		CacheReads: c.cacheReads.Load(), LSMReads: c.lsmReads.Load(), BytesFlushed: c.flushed.Load(), BytesCompacted: c.compacted.Load(),
-		Rotations: c.rotations.Load(), Drops: c.drops.Load()}
+		BytesRead: s.BytesRead(), Rotations: c.rotations.Load(), Drops: c.drops.Load()}
 	add := func(l *lsm) {
 		flushed, compacted := l.writtenBytes()
 		m.BytesFlushed += flushed
@@ -233,6 +245,7 @@ func (s *Store) Metrics() Metrics {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m.Logs, m.ReadStreams, m.QueueBytes, m.RecentBytes = int64(len(s.logs)), int64(len(s.streams)), s.inFlight, s.recent.bytes
+	m.LogsInDoubt = int64(s.openDoubts)
 	m.Suspect = s.doubt.number > s.doubt.trusted
 	return m
 }

@@ -17,6 +17,9 @@ const (
 	statusFailed    = wire.LogStatus_LOG_STATUS_FAILED
 	statusPartial   = wire.LogStatus_LOG_STATUS_PARTIAL
 	statusMisplaced = wire.LogStatus_LOG_STATUS_NOT_STORAGE
+	statusUnknown   = wire.LogStatus_LOG_STATUS_NOT_FOUND
+	statusTooLarge  = wire.LogStatus_LOG_STATUS_TOO_LARGE
+	statusAgain     = wire.LogStatus_LOG_STATUS_AGAIN
 )
 
 // addressed says whether a request is for this shard; 0 is whoever hears it.
@@ -33,6 +36,9 @@ func (s *Store) Seal(req *wire.SealRequest, reply func(*wire.SealResponse)) {
 		return
 	case !id.Valid():
 		reply(&wire.SealResponse{Status: statusInvalid})
+		return
+	case s.isUnknown(id):
+		reply(&wire.SealResponse{Status: statusUnknown})
 		return
 	}
 	last := logs.Epoch(req.LastCleanEpoch)
@@ -104,10 +110,11 @@ func (s *Store) sealAnswer(id logs.LogID, epoch, last logs.Epoch) *wire.SealResp
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l := s.log(id)
+	l := s.peek(id)
 	out.TrimPoint, out.LastReleased, out.LastCleanEpoch = uint64(l.trim), uint64(l.released), uint32(l.lce)
-	if s.doubted(l) >= logs.MakeLSN(last+1, 0) {
+	if s.doubted(l).meetsEpochs(last+1, epoch) {
 		out.Status = statusPartial
+		s.askOthers(l, epoch)
 	}
 	return out
 }
@@ -118,7 +125,7 @@ func (s *Store) tailsAbove(id logs.LogID, last logs.Epoch) ([]epochTail, error) 
 		return nil, err
 	}
 	s.mu.Lock()
-	l := s.log(id)
+	l := s.peek(id)
 	lce := l.lce
 	tails := append([]epochTail(nil), l.tails...)
 	s.mu.Unlock()
@@ -142,7 +149,7 @@ func (s *Store) tailsAbove(id logs.LogID, last logs.Epoch) ([]epochTail, error) 
 // loadTails makes sure that what is here of a log's unclean epochs is known.
 func (s *Store) loadTails(id logs.LogID) error {
 	s.mu.Lock()
-	l := s.log(id)
+	l := s.peek(id)
 	known, lce := l.tailsKnown, l.lce
 	s.mu.Unlock()
 	if known {
@@ -230,20 +237,23 @@ func (s *Store) CheckSeal(req *wire.CheckSealRequest, reply func(*wire.CheckSeal
 		reply(&wire.CheckSealResponse{Status: statusMisplaced})
 		return
 	}
+	if !logs.LogID(req.Log).Valid() {
+		reply(&wire.CheckSealResponse{Status: statusInvalid})
+		return
+	}
 	s.mu.Lock()
-	out := &wire.CheckSealResponse{}
-	if l := s.logs[logs.LogID(req.Log)]; l != nil {
-		by, soft := l.fence(), false
-		if l.soft.epoch > by.epoch {
-			by, soft = l.soft, true
-		}
-		out.SealEpoch, out.SealedBy, out.Soft, out.TrimPoint = uint32(by.epoch), uint64(by.by), soft, uint64(l.trim)
-		if s.needsFence(l) {
-			s.askFence(l)
-			out.Status = statusPartial
-		}
-	} else if s.doubt.number > s.doubt.trusted {
+	l, unknown := s.peek(logs.LogID(req.Log)), s.unknown(logs.LogID(req.Log))
+	by, soft := l.fence(), false
+	if l.soft.epoch > by.epoch {
+		by, soft = l.soft, true
+	}
+	out := &wire.CheckSealResponse{SealEpoch: uint32(by.epoch), SealedBy: uint64(by.by), Soft: soft, TrimPoint: uint64(l.trim)}
+	switch {
+	case s.needsFence(l):
 		out.Status = statusPartial
+		s.askFence(l)
+	case unknown:
+		out.Status = statusUnknown
 	}
 	s.mu.Unlock()
 	reply(out)
@@ -258,6 +268,9 @@ func (s *Store) Clean(req *wire.CleanRequest, reply func(*wire.CleanResponse)) {
 		return
 	case !id.Valid() || req.Epoch == 0 || req.SealEpoch < req.Epoch:
 		reply(&wire.CleanResponse{Status: statusInvalid})
+		return
+	case s.isUnknown(id):
+		reply(&wire.CleanResponse{Status: statusUnknown})
 		return
 	}
 	r := &wire.EpochRecovery{Epoch: req.Epoch, SealEpoch: req.SealEpoch, LastKnownGood: req.LastKnownGood, Last: req.Last,
@@ -274,8 +287,16 @@ func (s *Store) Clean(req *wire.CleanRequest, reply func(*wire.CleanResponse)) {
 	if l.soft.epoch > by.epoch {
 		by = l.soft
 	}
-	closed := s.closed
+	closed, fence := s.closed, s.needsFence(l)
+	if fence { // what may be lost is told by what is clean
+		s.askFence(l)
+	}
 	s.mu.Unlock()
+	if fence && !closed {
+		s.order.Unlock()
+		reply(&wire.CleanResponse{Status: statusAgain})
+		return
+	}
 	if closed || logs.Epoch(req.SealEpoch) < by.epoch {
 		s.order.Unlock()
 		out := &wire.CleanResponse{Status: statusPreempted, SealEpoch: uint32(by.epoch)}
@@ -367,6 +388,10 @@ func (s *Store) EpochRecovery(req *wire.EpochRecoveryRequest, reply func(*wire.E
 		reply(&wire.EpochRecoveryResponse{Status: statusInvalid})
 		return
 	}
+	if s.isUnknown(logs.LogID(req.Log)) {
+		reply(&wire.EpochRecoveryResponse{Status: statusUnknown})
+		return
+	}
 	if !s.run(func() { reply(s.epochRecovery(req)) }) {
 		reply(&wire.EpochRecoveryResponse{Status: statusShutdown})
 	}
@@ -390,14 +415,14 @@ func (s *Store) epochRecovery(req *wire.EpochRecoveryRequest) *wire.EpochRecover
 		have[r.Epoch] = true
 	}
 	s.mu.Lock()
-	l := s.log(id)
+	l := s.peek(id)
 	out.LastCleanEpoch = uint32(l.lce)
 	doubted := s.doubted(l)
 	s.mu.Unlock()
 	first, found := logs.LSN(0), true // the first copy at or behind the epoch in hand
 	for e := uint64(req.From); e <= uint64(req.To) && e-uint64(req.From) < epochsMax; e++ {
 		at := logs.MakeLSN(logs.Epoch(e), 0)
-		if have[uint32(e)] || at <= doubted {
+		if have[uint32(e)] || doubted.meetsEpochs(logs.Epoch(e), logs.Epoch(e)) {
 			continue
 		}
 		if found && first < at {

@@ -38,18 +38,19 @@ type Store struct {
 	order sync.Mutex
 	pos   uint64 // last given; under order
 
-	mu       sync.Mutex
-	logs     map[logs.LogID]*logState
-	open     *partition // where copies go
-	recent   recent     // the record cache
-	inFlight int64      // bytes accepted and not applied yet
-	streams  map[uint64]*readStream
-	streamID uint64
-	wheel    wheel
-	doubt    doubt
-	closed   bool
-	torn     map[logs.LogID][]stretch // found unreadable in this life
-	released map[logs.LogID]*logState // whose release moved and is not in the journal
+	mu         sync.Mutex
+	logs       map[logs.LogID]*logState
+	open       *partition // where copies go
+	recent     recent     // the record cache
+	inFlight   int64      // bytes accepted and not applied yet
+	streams    map[uint64]*readStream
+	streamID   uint64
+	wheel      wheel
+	doubt      doubt
+	openDoubts int // logs of which something is in doubt
+	closed     bool
+	torn       map[logs.LogID][]stretch // found unreadable in this life
+	released   map[logs.LogID]*logState // whose release moved and is not in the journal
 
 	apply applier
 	work  workers
@@ -61,9 +62,9 @@ type Store struct {
 }
 
 type counters struct {
-	stores, storedBytes, refused, dropped, noSpace, damaged atomic.Int64
-	flushed, compacted, delivered, deliveredBytes           atomic.Int64
-	cacheReads, lsmReads, rotations, drops                  atomic.Int64
+	stores, storedBytes, refused, dropped, noSpace, damaged, repaired atomic.Int64
+	flushed, compacted, delivered, deliveredBytes                     atomic.Int64
+	cacheReads, lsmReads, rotations, drops                            atomic.Int64
 }
 
 const (
@@ -207,12 +208,39 @@ func (s *Store) syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
+// unknown says whether nothing is known of a log, neither here nor to the catalog.
+// A request about one is refused and leaves no state: else whoever asks for ids
+// that are not there could fill the memory. mu is held.
+func (s *Store) unknown(id logs.LogID) bool {
+	if s.logs[id] != nil {
+		return false
+	}
+	_, configured := s.o.Attributes(id.DataLog())
+	return !configured
+}
+
+// isUnknown is unknown for those who do not hold mu.
+func (s *Store) isUnknown(id logs.LogID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unknown(id)
+}
+
+// peek gives a log's state to look at. Of a log that is new here it is one that is
+// not kept. mu is held.
+func (s *Store) peek(id logs.LogID) *logState {
+	if l := s.logs[id]; l != nil {
+		return l
+	}
+	return &logState{id: id, tailsKnown: true, coverFrom: logs.LSNOldest}
+}
+
 // log finds a log's state, making it for a log that is new here: of that one
 // everything is known, for there is nothing. mu is held.
 func (s *Store) log(id logs.LogID) *logState {
 	l := s.logs[id]
 	if l == nil {
-		l = &logState{id: id, tailsKnown: true, coverFrom: logs.LSNOldest}
+		l = s.peek(id)
 		s.logs[id] = l
 	}
 	return l

@@ -97,6 +97,8 @@ func (s *Store) readStart(req *wire.ReadStartRequest) *wire.ReadStartResponse {
 	}
 	r := s.streams[req.Stream]
 	switch {
+	case s.unknown(id):
+		return refused(statusUnknown, "the shard has nothing of the log, nor does the catalog know it")
 	case req.Stream != 0 && (r == nil || r.log.id != id):
 		return refused(wire.LogStatus_LOG_STATUS_NO_STREAM, "the stream is not known here")
 	case r == nil && len(s.streams) >= s.o.Streams:
@@ -309,7 +311,7 @@ type delivery struct {
 	next     logs.LSN // covered up to below it
 	limit    logs.LSN
 	trim     logs.LSN
-	doubted  logs.LSN
+	doubted  stretch
 	bytesMax int
 	bytes    int
 	records  int
@@ -388,7 +390,7 @@ func (d *delivery) record(r *wire.LogRecord) {
 	s := d.s
 	out := &wire.Delivery{Record: r}
 	s.mu.Lock()
-	out.CountBase, out.CountKnown = s.log(d.log).base(logs.LSN(r.Lsn).Epoch())
+	out.CountBase, out.CountKnown = s.peek(d.log).base(logs.LSN(r.Lsn).Epoch())
 	s.mu.Unlock()
 	d.out = append(d.out, out)
 	d.bytes += 64 + 9*len(r.Copyset) + len(r.FindKey) + len(r.FilterKey) + len(r.Payload)
@@ -409,10 +411,13 @@ func (d *delivery) until(lsn logs.LSN) {
 // nothing covers a stretch without records: of LSNs that the shard may have
 // lost it does not say that they were not here.
 func (d *delivery) nothing(to logs.LSN) {
-	if d.next <= d.doubted {
-		d.gap(logs.ServerGapUnderReplicated, min(to, d.doubted))
+	if !d.doubted.empty() && d.next < d.doubted.from {
+		d.gap(logs.ServerGapNoRecords, min(to, d.doubted.from-1))
 	}
-	if d.next <= to {
+	if d.next != 0 && d.next <= min(to, d.doubted.to) {
+		d.gap(logs.ServerGapUnderReplicated, min(to, d.doubted.to))
+	}
+	if d.next != 0 && d.next <= to {
 		d.gap(logs.ServerGapNoRecords, to)
 	}
 }

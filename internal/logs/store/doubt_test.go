@@ -1,0 +1,247 @@
+package store
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/braiddb/braid/internal/catalog"
+	"github.com/braiddb/braid/internal/logs"
+	"github.com/braiddb/braid/internal/sim/simfs"
+	"github.com/braiddb/braid/internal/wire"
+)
+
+// stretchOf is what a fence says of a log.
+type fenceAnswer struct {
+	doubt stretch
+	clean logs.Epoch
+	err   error
+}
+
+func (b *lab) fence(id logs.LogID, next logs.Epoch) fenceAnswer {
+	wait := make(chan fenceAnswer, 1)
+	b.s.Fence(id, next, func(from, to logs.LSN, clean logs.Epoch, err error) {
+		wait <- fenceAnswer{stretch{from, to}, clean, err}
+	})
+	return <-wait
+}
+
+// must waits for the outcome of what is done on the shard.
+func (b *lab) must(do func(done func(error))) {
+	b.t.Helper()
+	wait := make(chan error, 1)
+	do(func(err error) { wait <- err })
+	if err := <-wait; err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// inDoubt has a shard with epoch 3 clean and epoch 4 stored up to e4n5, all good
+// up to e4n2, that loses its tail.
+func inDoubt(t *testing.T, seed uint64) *lab {
+	b := newLab(t, seed).open()
+	b.must(func(done func(error)) { b.s.SetLastClean(labLog, &wire.EpochRecovery{Epoch: 3, SealEpoch: 3}, done) })
+	for _, n := range []logs.ESN{1, 2, 3, 5} {
+		r := rec(lsn(4, n), string(rune('a'+n)))
+		r.LastKnownGood = min(uint32(n)-1, 2)
+		b.put(r)
+	}
+	b.stop()
+	if err := b.openSuspect(); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestADoubtEnds goes from a suspect tail to the end of doubt: what may be lost is
+// above what is known to be good, others' copies are taken, and once each epoch
+// was compared the shard answers as ever, over restarts too.
+func TestADoubtEnds(t *testing.T) {
+	b := inDoubt(t, 61)
+	asked := make(chan logs.Epoch, 100)
+	b.opts.Compare = func(id logs.LogID, sealed logs.Epoch) { asked <- sealed }
+	b.crash(simfs.Crash{})
+	b.open()
+	defer func() { b.stop() }()
+	if got := b.s.Unfenced(); !slices.Equal(got, []logs.LogID{labLog}) {
+		t.Fatalf("unfenced: %v", got)
+	}
+	if a := call(b.s.Clean, &wire.CleanRequest{Log: uint64(labLog), Epoch: 4, SealEpoch: 4}); a.Status != statusAgain {
+		t.Errorf("a clean before the fence, which would hide what may be lost: %v", a)
+	}
+	b.release(lsn(4, 5)) // says that all up to it is stored: of this life, not of the one before
+	f := b.fence(labLog, 6)
+	if want := (stretch{lsn(4, 3), lsn(6, 0) - 1}); f.err != nil || f.doubt != want || f.clean != 3 {
+		t.Fatalf("fenced: %+v, want %v", f, want)
+	}
+	if again := b.fence(labLog, 9); again.doubt != f.doubt {
+		t.Errorf("fenced again: %+v", again)
+	}
+	b.expect("released after the fence", text(b.read(&wire.ReadStartRequest{From: uint64(lsn(4, 1)), Until: uint64(lsn(4, 5))})),
+		"e4n1=b e4n2=c e4n3=d under[e4n4 e4n4] e4n5=f")
+
+	seal := func(e uint32) *wire.SealResponse {
+		return call(b.s.Seal, &wire.SealRequest{Log: uint64(labLog), Epoch: e, LastCleanEpoch: 3})
+	}
+	for len(asked) > 0 {
+		<-asked
+	}
+	if a := seal(4); a.Status != statusPartial {
+		t.Errorf("seal of an epoch in doubt: %v", a)
+	}
+	if e := <-asked; e != 4 {
+		t.Errorf("asked to compare up to epoch %d", e)
+	}
+	lost := rec(lsn(4, 4), "lost")
+	older := rec(lsn(4, 5), "older")
+	older.Wave = 0
+	b.must(func(done func(error)) { b.s.Repair(labLog, []*wire.LogRecord{lost, older}, done) })
+	if got := b.s.Metrics().Repaired; got != 1 {
+		t.Errorf("%d copies were taken, one was missing", got)
+	}
+	b.must(func(done func(error)) { b.s.Sure(labLog, lsn(4, logs.ESNMax), done) })
+	if a := seal(4); a.Status != statusOK || a.Epochs[0].MaxSeen != 5 {
+		t.Errorf("seal of an epoch that was compared: %v", a)
+	}
+	if d := call(b.s.Digest, &wire.DigestRequest{Log: uint64(labLog), Epoch: 4, From: 3, To: 9, SealEpoch: 4}); d.Status != statusOK ||
+		len(d.Records) != 3 || string(d.Records[1].Payload) != "lost" || string(d.Records[2].Payload) != "f" {
+		t.Errorf("digest: %v", d)
+	}
+	if a := seal(5); a.Status != statusPartial {
+		t.Errorf("seal of the epoch that reigned: %v", a)
+	}
+	if err := b.s.Listed(); err != nil || !b.s.Suspect() {
+		t.Fatalf("listed with a log in doubt: %v, suspect %v", err, b.s.Suspect())
+	}
+	b.crash(simfs.Crash{})
+	b.open()
+	if a := seal(5); a.Status != statusPartial {
+		t.Errorf("after a crash: %v", a)
+	}
+	if a := call(b.s.CheckSeal, &wire.CheckSealRequest{Log: 99}); a.Status != statusOK {
+		t.Errorf("another log, though all were listed: %v", a)
+	}
+	b.must(func(done func(error)) { b.s.Sure(labLog, lsn(5, logs.ESNMax), done) })
+	b.s.endDoubt()
+	if b.s.Suspect() {
+		t.Error("the doubt of the last log is over, and the shard's is not")
+	}
+	b.crash(simfs.Crash{})
+	b.open()
+	if a := seal(5); b.s.Suspect() || a.Status != statusOK {
+		t.Errorf("after the end: suspect %v, %v", b.s.Suspect(), a)
+	}
+}
+
+// TestASecondDoubtDoesNotEndTheFirst: what was in doubt and not compared is in
+// doubt still after another bad tail.
+func TestASecondDoubtDoesNotEndTheFirst(t *testing.T) {
+	b := inDoubt(t, 62)
+	b.fence(labLog, 6)
+	b.put(rec(lsn(5, 7), "later"))
+	b.stop()
+	if err := b.openSuspect(); err != nil {
+		t.Fatal(err)
+	}
+	defer b.stop()
+	if f := b.fence(labLog, 7); f.doubt != (stretch{lsn(4, 3), lsn(7, 0) - 1}) {
+		t.Errorf("%+v", f)
+	}
+}
+
+// TestMetadataInDoubt: a shard that may have lost a metadata log says so until
+// that was compared, one log at a time.
+func TestMetadataInDoubt(t *testing.T) {
+	b := inDoubt(t, 63)
+	defer func() { b.stop() }()
+	read := func(id logs.LogID) wire.LogStatus {
+		return call(b.s.ReadMetadata, &wire.ReadMetadataRequest{Log: uint64(id)}).Status
+	}
+	if read(labLog) != statusPartial || read(98) != statusPartial {
+		t.Fatal("a lost metadata log passes for one that never was")
+	}
+	meta := rec(logs.MakeLSN(4, 1), "meta")
+	meta.Log = uint64(labLog.MetadataLog())
+	b.must(func(done func(error)) { b.s.Repair(labLog.MetadataLog(), []*wire.LogRecord{meta}, done) })
+	b.must(func(done func(error)) { b.s.Sure(labLog.MetadataLog(), logs.LSNMax, done) })
+	b.stop()
+	b.open()
+	if v, _, _ := b.s.firstCopy(labLog.MetadataLog(), 1, logs.LSNMax); v.lsn != logs.MakeLSN(4, 1) {
+		t.Error("the copy is not here")
+	}
+	if read(98) != statusPartial {
+		t.Error("another log's was not compared")
+	}
+	if err := b.s.Listed(); err != nil || read(98) != statusOK {
+		t.Errorf("listed: %v, %v", err, read(98))
+	}
+}
+
+// TestUnknownLogsLeaveNoState: requests about logs that neither the shard nor the
+// catalog knows are refused, and cost no memory.
+func TestUnknownLogsLeaveNoState(t *testing.T) {
+	b := newLab(t, 64)
+	b.opts.Attributes = func(id logs.LogID) (*catalog.LogAttributes, bool) {
+		return &catalog.LogAttributes{}, id.DataLog() == labLog || id.DataLog() == labLog+1
+	}
+	b.open()
+	defer b.stop()
+	b.put(rec(lsn(1, 1), "a"))
+	before := b.s.Metrics().Logs
+	for id := uint64(1000); id < 1100; id++ {
+		for name, status := range map[string]wire.LogStatus{
+			"Find":           call(b.s.Find, &wire.FindRequest{Log: id}).Status,
+			"DataSize":       call(b.s.DataSize, &wire.DataSizeRequest{Log: id}).Status,
+			"ReadStart":      call(b.s.ReadStart, &wire.ReadStartRequest{Log: id, Until: 9}).Status,
+			"Trim":           call(b.s.Trim, &wire.TrimRequest{Log: id, Lsn: 9}).Status,
+			"Seal":           call(b.s.Seal, &wire.SealRequest{Log: id, Epoch: 9}).Status,
+			"CheckSeal":      call(b.s.CheckSeal, &wire.CheckSealRequest{Log: id}).Status,
+			"Digest":         call(b.s.Digest, &wire.DigestRequest{Log: id, Epoch: 1, To: 9}).Status,
+			"Clean":          call(b.s.Clean, &wire.CleanRequest{Log: id, Epoch: 1, SealEpoch: 1}).Status,
+			"EpochRecovery":  call(b.s.EpochRecovery, &wire.EpochRecoveryRequest{Log: id, From: 1, To: 9}).Status,
+			"ProducerLookup": call(b.s.ProducerLookup, &wire.ProducerLookupRequest{Log: id, Producer: 1, To: 9}).Status,
+			"ReadMetadata":   call(b.s.ReadMetadata, &wire.ReadMetadataRequest{Log: id}).Status,
+			"Records":        call(b.s.Records, &wire.RecordsRequest{Log: id, To: 9}).Status,
+		} {
+			if status != statusUnknown {
+				t.Fatalf("%s of log %d: %s", name, id, status)
+			}
+		}
+		b.s.HandleBatch(&wire.LogBatch{FromNode: 2, Releases: []*wire.Release{{Log: id, Released: 9, Epoch: 1}}}, nil)
+	}
+	other := uint64(labLog) + 1 // of which there is nothing yet: looking leaves nothing either
+	for name, status := range map[string]wire.LogStatus{
+		"Find":         call(b.s.Find, &wire.FindRequest{Log: other}).Status,
+		"DataSize":     call(b.s.DataSize, &wire.DataSizeRequest{Log: other}).Status,
+		"ReadMetadata": call(b.s.ReadMetadata, &wire.ReadMetadataRequest{Log: other}).Status,
+		"Records":      call(b.s.Records, &wire.RecordsRequest{Log: other, To: 9}).Status,
+	} {
+		if status != statusOK {
+			t.Errorf("%s of a log without records: %s", name, status)
+		}
+	}
+	if after := b.s.Metrics().Logs; after != before {
+		t.Errorf("%d logs are known, %d were", after, before)
+	}
+}
+
+// TestATrimPastTheTailIsRefused: what it would hide was not appended yet.
+func TestATrimPastTheTailIsRefused(t *testing.T) {
+	b := newLab(t, 65).open()
+	defer b.stop()
+	b.put(rec(lsn(1, 1), "a"), rec(lsn(1, 2), "b"))
+	b.release(lsn(1, 2))
+	trim := func(at logs.LSN) *wire.TrimResponse {
+		return call(b.s.Trim, &wire.TrimRequest{Log: uint64(labLog), Lsn: uint64(at)})
+	}
+	a := trim(lsn(9, 9))
+	if a.Status != statusTooLarge || a.Tail != uint64(lsn(1, 2)) || a.TrimPoint != 0 {
+		t.Fatalf("past the tail: %v", a)
+	}
+	b.expect("what it says", a.Message, "trim up to e9n9 was asked for, but shard N1:S0 knows the log only up to e1n2: what is appended in between would be gone unread; trim up to the log's tail at most")
+	if a := trim(lsn(1, 2)); a.Status != statusOK || a.TrimPoint != uint64(lsn(1, 2)) {
+		t.Errorf("up to the tail: %v", a)
+	}
+	b.put(rec(lsn(1, 3), "c"))
+	b.release(lsn(1, 3))
+	b.expect("later records", text(b.read(span(3))), "trim[e1n1 e1n2] e1n3=c")
+}

@@ -1,0 +1,234 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/braiddb/braid/internal/journal"
+	"github.com/braiddb/braid/internal/logs"
+	"github.com/braiddb/braid/internal/wire"
+)
+
+// The end of doubt, as whoever asks the other shards (Options.Compare) has it
+// done: Fence tells what may be lost of a log, Repair takes what others have of
+// it, Sure says that they were asked, Listed that no other log is concerned.
+
+// Doubts lists the logs of which something may be lost, as far as they are known
+// here; ascending.
+func (s *Store) Doubts() []logs.LogID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []logs.LogID
+	for id, l := range s.logs {
+		if s.unlisted(l) || s.doubtOpen(l) {
+			out = append(out, id.DataLog())
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// Unfenced lists the data logs known here that nobody has looked at for the doubt
+// that stands.
+func (s *Store) Unfenced() []logs.LogID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []logs.LogID
+	for id, l := range s.logs {
+		if s.needsFence(l) {
+			out = append(out, id)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Fence closes a log for the epochs of which seals may be lost, all before the
+// one that reigns, if it has not been for the doubt that stands; next is the
+// epoch store's next one, 0 where it does not know the log. done hears, when that
+// is durable, which LSNs [from, to] are in doubt, none if from is above to, and up
+// to which epoch the log is clean here.
+func (s *Store) Fence(id logs.LogID, next logs.Epoch, done func(from, to logs.LSN, clean logs.Epoch, err error)) {
+	told := func(err error) {
+		s.mu.Lock()
+		l := s.peek(id)
+		d, clean := s.doubted(l), l.lce
+		s.mu.Unlock()
+		done(d.from, d.to, clean, err)
+	}
+	begun := s.run(func() {
+		s.mu.Lock()
+		number := s.doubt.number
+		needed := s.needsFence(s.peek(id))
+		s.mu.Unlock()
+		if !needed {
+			told(nil)
+			return
+		}
+		from, err := s.losable(id)
+		if err != nil {
+			told(fmt.Errorf("logs/store: fence log %d: %w", id, err))
+			return
+		}
+		m := mark{kind: markFence, log: id, number: uint64(next), by: number, body: binary.AppendUvarint(nil, uint64(from))}
+		s.write(&batch{s: s, marks: []mark{m}, done: func(err error) {
+			if err == nil {
+				s.resumeReleases(id)
+			}
+			told(err)
+		}})
+	})
+	if !begun {
+		told(journal.ErrClosed)
+	}
+}
+
+// losable is the first LSN of a log of which a copy may be lost. If only the
+// journal's tail may be gone then what was known to be fully stored, by what is
+// left, was stored here before that, and so was what recovery decided of epochs
+// that are clean. Nothing changes that while the log waits for its fence.
+func (s *Store) losable(id logs.LogID) (logs.LSN, error) {
+	if err := s.loadTails(id); err != nil {
+		return 0, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.peek(id)
+	if s.doubt.wide > s.doubt.trusted {
+		return max(l.trim+1, logs.LSNOldest), nil
+	}
+	from := logs.MakeLSN(l.lce+1, 0)
+	for _, t := range l.tails {
+		if t.epoch == l.lce+1 {
+			from = logs.MakeLSN(t.epoch, t.good) + 1
+		}
+	}
+	return max(from, l.trim+1, logs.LSNOldest), nil
+}
+
+// resumeReleases does with a release what was put off until the log was fenced.
+func (s *Store) resumeReleases(id logs.LogID) {
+	s.mu.Lock()
+	l := s.peek(id)
+	released := l.pending
+	var wake []*readStream
+	if released > l.released && s.mayRelease(l, released) {
+		l.pending = 0
+		s.released[id] = l
+		wake = s.releaseTo(l, released, nil)
+	}
+	s.mu.Unlock()
+	s.serveLater(wake)
+}
+
+// Repair stores those of some copies that are not here: other shards have them,
+// and that they name this one as a holder. Seals do not stand against it, for
+// nothing is promised by it that was not before. done hears when they are durable.
+func (s *Store) Repair(id logs.LogID, records []*wire.LogRecord, done func(error)) {
+	if !s.run(func() { s.repair(id, records, done) }) {
+		done(journal.ErrClosed)
+	}
+}
+
+func (s *Store) repair(id logs.LogID, records []*wire.LogRecord, done func(error)) {
+	var missing []*wire.Store
+	for _, r := range records {
+		st := &wire.Store{Record: r}
+		if status := s.check(st); logs.LogID(r.Log) != id || status != statusOK {
+			done(fmt.Errorf("logs/store: repair %s of log %d: %w", logs.LSN(r.Lsn), id, &logs.StatusError{Status: status, Message: "a copy that others have cannot be taken"}))
+			return
+		}
+		has, err := s.holds(r)
+		if err != nil {
+			done(fmt.Errorf("logs/store: repair log %d: %w", id, err))
+			return
+		}
+		if !has {
+			missing = append(missing, st)
+		}
+	}
+	if len(missing) == 0 {
+		done(nil)
+		return
+	}
+	in := &incoming{s: s, stores: missing, out: &batch{s: s}}
+	b := in.out
+	b.encode(missing, entryHead)
+	s.order.Lock()
+	defer s.order.Unlock()
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		done(journal.ErrClosed)
+		return
+	}
+	in.place()
+	s.inFlight += b.bytes
+	s.mu.Unlock()
+	n := int64(len(missing))
+	b.done = func(err error) {
+		if err == nil {
+			s.count.repaired.Add(n)
+		}
+		done(err)
+	}
+	s.writeOrdered(b)
+}
+
+// holds says whether a copy is here, whole, or one that wins over it, or is
+// trimmed.
+func (s *Store) holds(r *wire.LogRecord) (bool, error) {
+	id, lsn := logs.LogID(r.Log), logs.LSN(r.Lsn)
+	s.mu.Lock()
+	trim := s.peek(id).trim
+	s.mu.Unlock()
+	if lsn <= trim {
+		return true, nil
+	}
+	v, err := s.view(id, lsn, lsn)
+	if err != nil {
+		return false, err
+	}
+	defer v.close()
+	if !v.next() {
+		return false, v.err
+	}
+	if _, err := v.content(); err != nil {
+		if errors.Is(err, errHollow) || errors.Is(err, ErrCorrupt) {
+			return false, nil
+		}
+		return false, err
+	}
+	return v.versions[0].precedence >= logs.Precedence(r), nil
+}
+
+// Sure says that the other shards were asked what they have of a log up to an
+// LSN, and that it is here; of a metadata log that is all of it. done hears when
+// that is durable.
+func (s *Store) Sure(id logs.LogID, upTo logs.LSN, done func(error)) {
+	s.mu.Lock()
+	number := s.doubt.number
+	s.mu.Unlock()
+	m := mark{kind: markSure, log: id, number: uint64(upTo), by: number}
+	s.write(&batch{s: s, marks: []mark{m}, done: func(err error) {
+		if err == nil {
+			s.run(s.endDoubt)
+		}
+		done(err)
+	}})
+}
+
+// endDoubt ends the shard's doubt if that of its last log is over.
+func (s *Store) endDoubt() {
+	s.mu.Lock()
+	over := s.doubt.listed == s.doubt.number && s.doubt.trusted < s.doubt.number && s.openDoubts == 0
+	s.mu.Unlock()
+	if !over {
+		return
+	}
+	if err := s.Listed(); err != nil && !errors.Is(err, journal.ErrClosed) {
+		s.o.Logger.Warn("logs/store: end the doubt of a shard", "shard", s.o.Shard, "error", err)
+	}
+}
