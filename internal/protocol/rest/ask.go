@@ -34,6 +34,87 @@ func (s *Server) tail(w http.ResponseWriter, r *request) error {
 	return nil
 }
 
+// head says where a log begins.
+//
+//	GET /v1/head/{log}
+func (s *Server) head(w http.ResponseWriter, r *request) error {
+	l, _, err := s.logNamed(r.Context(), r.name, false)
+	if err != nil {
+		return err
+	}
+	h, err := l.HeadAttributes(r.Context())
+	if err != nil {
+		return err // of a part of the shards as well: one of the others may be trimmed further
+	}
+	body := struct {
+		Log       client.LogID `json:"log"`
+		TrimPoint string       `json:"trim_point"` // nothing at or below it can be read; e0n0: nothing was trimmed
+		Number    client.LSN   `json:"number"`
+		Timestamp string       `json:"timestamp,omitempty"` // of the last record that was trimmed, about
+	}{Log: l.ID(), TrimPoint: lsnText(h.TrimPoint), Number: h.TrimPoint}
+	if h.TrimPoint != 0 && !h.Timestamp.IsZero() {
+		body.Timestamp = timeText(h.Timestamp)
+	}
+	s.answer(w, http.StatusOK, body)
+	return nil
+}
+
+// empty says whether a log has no record that can be read.
+//
+//	GET /v1/empty/{log}
+func (s *Server) empty(w http.ResponseWriter, r *request) error {
+	l, _, err := s.logNamed(r.Context(), r.name, false)
+	if err != nil {
+		return err
+	}
+	empty, err := l.IsEmpty(r.Context())
+	if err != nil {
+		return err
+	}
+	s.answer(w, http.StatusOK, struct {
+		Log   client.LogID `json:"log"`
+		Empty bool         `json:"empty"`
+	}{l.ID(), empty})
+	return nil
+}
+
+// size estimates how much was appended in a stretch of time.
+//
+//	GET /v1/size/{log}?from=TIME&to=TIME
+func (s *Server) size(w http.ResponseWriter, r *request) error {
+	var from, to time.Time
+	for name, t := range map[string]*time.Time{"from": &from, "to": &to} {
+		text, given := r.query[name]
+		if !given {
+			continue
+		}
+		at, err := parseTime(text)
+		if err != nil {
+			return invalid("%s=%s: %v", name, text, err)
+		}
+		*t = at
+	}
+	if !from.IsZero() && !to.IsZero() && to.Before(from) {
+		return invalid("from=%s to=%s: it ends before it begins", timeText(from), timeText(to))
+	}
+	l, _, err := s.logNamed(r.Context(), r.name, false)
+	if err != nil {
+		return err
+	}
+	body := struct {
+		Log   client.LogID `json:"log"`
+		Bytes uint64       `json:"bytes"` // of one copy, with headers, about
+		// Partial: not all nodes were heard, so there is more.
+		Partial bool `json:"partial,omitempty"`
+	}{Log: l.ID()}
+	body.Bytes, err = l.DataSize(r.Context(), from, to)
+	if body.Partial = errors.Is(err, client.ErrPartial); err != nil && !body.Partial {
+		return err
+	}
+	s.answer(w, http.StatusOK, body)
+	return nil
+}
+
 // find says where a time, or a find key, lies.
 //
 //	GET /v1/find/{log}?time=TIME&approximate=true

@@ -37,6 +37,9 @@ type Log interface {
 	FindKey(ctx context.Context, key []byte, approximate bool) (low, high client.LSN, err error)
 	Tail(ctx context.Context) (client.LSN, error)
 	TailAttributes(ctx context.Context) (client.TailAttributes, error)
+	HeadAttributes(ctx context.Context) (client.HeadAttributes, error)
+	IsEmpty(ctx context.Context) (bool, error)
+	DataSize(ctx context.Context, from, to time.Time) (uint64, error)
 	Trim(ctx context.Context, lsn client.LSN) error
 }
 

@@ -158,7 +158,9 @@ func (f *fakeNode) answer(m rpc.Method, req rpc.Message) (rpc.Message, error) {
 		f.trimmed[client.LogID(r.Log)] = max(f.trimmed[client.LogID(r.Log)], r.Lsn)
 		return &wire.TrimResponse{TrimPoint: r.Lsn}, nil
 	case *wire.LogStateRequest:
-		return &wire.LogStateResponse{States: []*wire.LogState{{Log: r.Logs[0], TrimPoint: f.trimmed[client.LogID(r.Logs[0])]}}}, nil
+		return f.logState(client.LogID(r.Logs[0])), nil
+	case *wire.DataSizeRequest:
+		return f.dataSize(r), nil
 	}
 	f.t.Errorf("method %v", m)
 	return nil, rpc.ErrNoMethod
@@ -230,6 +232,26 @@ func (f *fakeNode) state(r *wire.SequencerStateRequest) *wire.SequencerStateResp
 	if n := len(f.records[log]); n > 0 {
 		resp.Tail.TimestampMs = f.records[log][n-1].TimestampMs
 		resp.Tail.Count = f.records[log][n-1].CountBefore + uint64(f.records[log][n-1].Count)
+	}
+	return resp
+}
+
+func (f *fakeNode) logState(log client.LogID) *wire.LogStateResponse {
+	st := &wire.LogState{Log: uint64(log), TrimPoint: f.trimmed[log]}
+	for _, rec := range f.records[log] {
+		if rec.Lsn <= st.TrimPoint {
+			st.TrimTimestampMs = rec.TimestampMs
+		}
+	}
+	return &wire.LogStateResponse{States: []*wire.LogState{st}}
+}
+
+func (f *fakeNode) dataSize(r *wire.DataSizeRequest) *wire.DataSizeResponse {
+	resp := new(wire.DataSizeResponse)
+	for _, rec := range f.records[client.LogID(r.Log)] {
+		if rec.TimestampMs >= r.FromMs && rec.TimestampMs <= r.ToMs && rec.Lsn > f.trimmed[client.LogID(r.Log)] {
+			resp.Bytes += 2 * uint64(len(rec.Payload)) // the default: two copies
+		}
 	}
 	return resp
 }

@@ -243,6 +243,33 @@ func line(t testing.TB, r *bufio.Reader) (e entryIn) {
 	return e
 }
 
+func TestALogSaysWhereItBeginsAndHowMuchItHolds(t *testing.T) {
+	l := newLab(t, Options{})
+	l.must(201, "PUT", "/v1/logs/a", "")
+	same(t, l.must(200, "GET", "/v1/head/a", ""), `{"log":1,"trim_point":"e0n0","number":0}`)
+	same(t, l.must(200, "GET", "/v1/empty/a", ""), `{"log":1,"empty":true}`)
+	same(t, l.must(200, "GET", "/v1/size/a", ""), `{"log":1,"bytes":0}`)
+	for _, payload := range []string{"one", "three", "five"} {
+		l.must(200, "POST", "/v1/records/a", payload)
+	}
+	same(t, l.must(200, "GET", "/v1/empty/a", ""), `{"log":1,"empty":false}`)
+	same(t, l.must(200, "GET", "/v1/size/a", ""), `{"log":1,"bytes":12}`)
+	same(t, l.must(200, "GET", "/v1/size/a?from=2026-01-31T12:00:01Z&to=2026-01-31T12:00:01Z", ""), `{"log":1,"bytes":5}`)
+	l.must(200, "DELETE", "/v1/records/a?until=e1n2", "")
+	same(t, l.must(200, "GET", "/v1/head/a", ""), `{"log":1,"trim_point":"e1n2","number":4294967298,"timestamp":"2026-01-31T12:00:01.000Z"}`)
+	same(t, l.must(200, "GET", "/v1/empty/a", ""), `{"log":1,"empty":false}`)
+	l.must(200, "DELETE", "/v1/records/a?until=e1n3", "")
+	same(t, l.must(200, "GET", "/v1/empty/a", ""), `{"log":1,"empty":true}`)
+	for path, says := range map[string]string{
+		"head/nowhere": "404", "empty/nowhere": "404", "size/nowhere": "404", "head/a?x=1": "400", "size/a?from=soon": "400",
+		"size/a?from=2026-01-31T12:00:01Z&to=2025-01-31T12:00:01Z": "400", "empty": "404",
+	} {
+		if a := l.do("GET", "/v1/"+path, ""); fmt.Sprint(a.code) != says {
+			t.Errorf("%s: %d %s, want %s", path, a.code, a.body, says)
+		}
+	}
+}
+
 func TestALogIsFollowed(t *testing.T) {
 	l := filled(t, 2, Options{Readers: 1})
 	ctx, cancel := context.WithCancel(context.Background())
