@@ -29,7 +29,7 @@ const (
 	FaultReset     = "reset"     // node and peer: what is on its way is lost
 	FaultFlap      = "flap"      // node and peer: cut and mended X times
 	FaultJump      = "jump"      // node's wall clock, by X microseconds, back after For
-	FaultDrift     = "drift"     // node's clocks run X ppm fast, for For
+	FaultDrift     = "drift"     // node's monotonic clock runs X ppm fast, for For
 	FaultSlowDisk  = "slowDisk"  // node: syncs take long
 	FaultSyncError = "syncError" // node: the next sync fails; it must end
 	FaultDiskFull  = "diskFull"  // node, for For
@@ -288,7 +288,7 @@ func WorldKinds() Kinds {
 		{FaultCut, 5, link(8*time.Second, 50)},
 		{FaultCutOneWay, 4, link(6*time.Second, 40)},
 		{FaultHalves, 2, func(s Swarm, f *Fault, nodes int) {
-			f.Node, f.X, f.For = 0, 2*s.Int64N(1<<nodes), s.Dur(200*time.Millisecond, 8*time.Second)
+			f.Node, f.X, f.For = 0, 2*(1+s.Int64N(1<<nodes-2)), s.Dur(200*time.Millisecond, 8*time.Second)
 		}},
 		{FaultRing, 1, func(s Swarm, f *Fault, _ int) { f.Node, f.For = 0, s.Dur(200*time.Millisecond, 8*time.Second) }},
 		{FaultClog, 3, link(4*time.Second, 30)},

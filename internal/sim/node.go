@@ -19,13 +19,13 @@ type Node struct {
 	life   int
 	late   []func() // what waits for a paused node to go on
 
-	// Clocks. Both run at rate; the wall clock can be set.
+	// Clocks. The monotonic one runs at rate; the wall clock is kept near the
+	// truth from outside, as time services do, but for faults that set it.
 	rate   float64
 	base   time.Duration // of the monotonic clock
 	offset time.Duration // of the wall clock
 	rateAt time.Duration // virtual time at which rate was last changed
 	mono   time.Duration // monotonic then
-	wall   time.Duration // wall then
 }
 
 func newNode(w *World, id int) *Node {
@@ -63,16 +63,15 @@ func (n *Node) Mono() time.Duration {
 
 // Wall is the node's wall clock in microseconds since the Unix epoch.
 func (n *Node) Wall() int64 {
-	return epochMicros + (n.offset + n.wall + time.Duration(float64(n.w.now-n.rateAt)*n.rate)).Microseconds()
+	return epochMicros + (n.w.now + n.offset).Microseconds()
 }
 
 // WallTime is Wall as a time.
 func (n *Node) WallTime() time.Time { return time.UnixMicro(n.Wall()) }
 
-// setRate changes how fast both clocks run.
+// setRate changes how fast the monotonic clock runs.
 func (n *Node) setRate(rate float64) {
-	passed := time.Duration(float64(n.w.now-n.rateAt) * n.rate)
-	n.mono, n.wall = n.mono+passed, n.wall+passed
+	n.mono += time.Duration(float64(n.w.now-n.rateAt) * n.rate)
 	n.rateAt, n.rate = n.w.now, rate
 }
 

@@ -60,7 +60,7 @@ type DiskOptions struct {
 type ClockOptions struct {
 	Skew     Duration // between any two wall clocks, at most
 	Apart    bool     // they are as far apart as they may be
-	DriftPPM int      // both clocks of a node, at most
+	DriftPPM int      // of a node's monotonic clock, at most
 }
 
 // SchedOptions say how long a woken task waits for a processor.
@@ -131,7 +131,7 @@ func (s Swarm) Base(wing string, seed uint64, nodes int) *Options {
 	o.Disk = DiskOptions{SyncMin: s.Dur(50*time.Microsecond, time.Millisecond), StallOneIn: s.Rare(100, 1000),
 		Stall: s.Dur(100*time.Millisecond, 3*time.Second), Slow: s.Dur(20*time.Millisecond, 600*time.Millisecond)}
 	o.Disk.SyncMax = o.Disk.SyncMin + s.Dur(0, 8*time.Millisecond)
-	o.Clock = ClockOptions{Skew: s.Dur(0, 480*time.Millisecond), Apart: s.Coin(40), DriftPPM: s.Rare(50, 7000)}
+	o.Clock = ClockOptions{Skew: s.Dur(0, 440*time.Millisecond), Apart: s.Coin(40), DriftPPM: s.Rare(50, 7000)}
 	o.Sched = SchedOptions{Wake: s.Dur(0, 2*time.Millisecond), LagOneIn: s.Rare(100, 2000), Lag: s.Dur(5*time.Millisecond, 300*time.Millisecond)}
 	return o
 }

@@ -24,6 +24,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/braiddb/braid/internal/sim"
@@ -131,8 +132,9 @@ type tally struct {
 	OpsLeast  int
 	FewFaults uint64 // seeds with fewer than three
 	Virtual   sim.Duration
-	Real      sim.Duration // of all processors together
-	PerMinute float64      // seeds, by all processors
+	Real      sim.Duration // of all runners together
+	CPU       sim.Duration // of the process, shared among wings by Real
+	PerMinute float64      // seeds a minute, had the process its processors for itself
 	Reached   map[string]uint64
 	Unreached []string
 	Failures  []*failure
@@ -278,14 +280,30 @@ func (r *runner) progress(ctx context.Context) {
 	}
 }
 
+// line says how far a wing is. Other work on the machine makes runs slow to
+// watch; what they cost is counted in processor time.
 func (t *tally) line(r *runner) string {
-	perRun := time.Duration(0)
-	if t.Seeds > 0 {
-		perRun = time.Duration(t.Real) / time.Duration(t.Seeds)
-		t.PerMinute = float64(t.Seeds) / (time.Duration(t.Real).Minutes() / float64(r.s.parallel))
+	all := sim.Duration(0)
+	for _, o := range r.tallies {
+		all += o.Real
 	}
-	return fmt.Sprintf("%s: %d seeds, %.0f a minute, %s each, %d operations, %d faults, %.1f virtual hours, %d failed",
-		t.Wing, t.Seeds, t.PerMinute, perRun.Round(time.Millisecond), t.Ops, t.Faults, time.Duration(t.Virtual).Hours(), len(t.Failures))
+	per := time.Duration(0)
+	if t.Seeds > 0 && all > 0 {
+		t.CPU = sim.Duration(float64(processorTime()) * float64(t.Real) / float64(all))
+		per = time.Duration(t.CPU) / time.Duration(t.Seeds)
+		t.PerMinute = float64(r.s.parallel) * float64(time.Minute) / float64(per)
+	}
+	return fmt.Sprintf("%s: %d seeds, %s of a processor each (%.0f a minute on %d), %d operations, %d faults, %.1f virtual hours, %d failed",
+		t.Wing, t.Seeds, per.Round(time.Millisecond), t.PerMinute, r.s.parallel, t.Ops, t.Faults, time.Duration(t.Virtual).Hours(), len(t.Failures))
+}
+
+// processorTime is what this process has used.
+func processorTime() time.Duration {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // finish says what was found and what was never reached.

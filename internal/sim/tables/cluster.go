@@ -27,6 +27,7 @@ type cluster struct {
 	healed   time.Duration
 	stage    int // of converging
 	finals   int // final reads still under way
+	repeats  int // second reads still to come
 }
 
 const firstGroup = 100
@@ -203,6 +204,9 @@ func (c *cluster) stageOver() error {
 				return errors.New("clients still wait for answers")
 			}
 		}
+		if c.repeats > 0 {
+			return errors.New("repeated reads are still to come")
+		}
 	case stageEqual:
 		for _, v := range c.views {
 			if err := v.equal(); err != nil {
@@ -247,8 +251,8 @@ func (v *view) describe() string {
 			continue
 		}
 		s := h.group.Status()
-		out += fmt.Sprintf("\n  node %d replica %d: %s term %d leader %d commit %d applied %d lease %s suspect %v corrupt %v conf %v leading: %v",
-			m.n.ID, h.replica, s.Role, s.Term, s.Leader, s.Commit, h.applied, s.LeaseRemaining, s.Suspect, s.Corrupt, s.Conf, h.group.Leading())
+		out += fmt.Sprintf("\n  node %d replica %d: %s term %d leader %d commit %d applied %d lease %s quiet %v suspect %v corrupt %v leading: %v progress %+v",
+			m.n.ID, h.replica, s.Role, s.Term, s.Leader, s.Commit, h.applied, s.LeaseRemaining, s.Quiesced, s.Suspect, s.Corrupt, h.group.Leading(), s.Progress)
 	}
 	return out
 }

@@ -51,7 +51,7 @@ func (t *thread) work() {
 	}
 	think := c.ms("thinkMs")
 	if c.w.Calm() {
-		think = min(think, 100*time.Millisecond)
+		think = min(think, 30*time.Millisecond)
 	}
 	c.w.After(c.w.Between(0, 2*think), "think", func() {
 		if c.stage >= stageStop {
@@ -354,16 +354,17 @@ func (t *thread) repeat(v *view) {
 	}
 	first, second := &check.Op{}, &check.Op{}
 	t.cl.read(v, first, 0, ops, func(r *wire.ReadResponse) {
+		t.rest()
 		if first.Outcome != check.OK {
-			t.rest()
 			return
 		}
+		c.repeats++
 		c.w.After(c.w.Between(0, 5*time.Second), "repeat", func() {
 			t.cl.read(v, second, r.ReadTime, ops, func(again *wire.ReadResponse) {
+				c.repeats--
 				if second.Outcome == check.OK && !sameResults(r.Results, again.Results) {
 					c.w.Fail("group %d: two reads at %s differ: %v at %s, %v at %s", v.id, timestamp(r.ReadTime), r.Results, first.Return, again.Results, second.Return)
 				}
-				t.rest()
 			})
 		})
 	})

@@ -67,8 +67,8 @@ func draw(seed uint64) *sim.Options {
 		k["replicas"] = 5
 	}
 	k["clients"] = int64(s.Int(3, 7))
-	k["threads"] = int64(s.Int(1, 2)) // per client: requests under way at once
-	k["thinkMs"] = int64(s.Int(150, 320)) * k["clients"] * k["threads"] / 5
+	k["threads"] = int64(s.Int(1, 2))                                 // per client: requests under way at once
+	k["thinkMs"] = int64(s.Int(44, 66)) * k["clients"] * k["threads"] // each client thinks so long at most twice over
 	k["patienceMs"] = int64(s.Int(2000, 25000))
 	k["tryMs"] = int64(s.Int(150, 1500))
 	k["keys"] = int64(s.Int(1, 5)) // per tablet and workload

@@ -1,0 +1,43 @@
+package tables
+
+import (
+	"bytes"
+	"testing"
+	"time"
+
+	"github.com/braiddb/braid/internal/sim"
+)
+
+// TestSeeds runs some seeds, each twice with equal traces, the second time with
+// the readable trace on. A campaign (go run ./internal/sim/run) runs thousands.
+func TestSeeds(t *testing.T) {
+	seeds := uint64(12)
+	if testing.Short() {
+		seeds = 4
+	}
+	wing := Wing()
+	for seed := uint64(1); seed <= seeds; seed++ {
+		a := wing.Run(wing.Draw(seed), nil)
+		if a.Error != "" {
+			t.Fatalf("seed %d: %s\nreplay: go run ./internal/sim/run -wing tables -seed %d", seed, a.Error, seed)
+		}
+		var trace bytes.Buffer
+		if b := wing.Run(wing.Draw(seed), &trace); b.Hash != a.Hash || b.Ops != a.Ops {
+			t.Fatalf("seed %d: hashes %s and %s", seed, a.Hash, b.Hash)
+		}
+		if a.Faults < 3 || a.Ops < 500 || a.Virtual < sim.Duration(60*time.Second) {
+			t.Errorf("seed %d: %d faults, %d operations, %s virtual", seed, a.Faults, a.Ops, time.Duration(a.Virtual))
+		}
+	}
+}
+
+func BenchmarkSeed(b *testing.B) {
+	wing := Wing()
+	seed := uint64(0)
+	for b.Loop() {
+		seed++
+		if r := wing.Run(wing.Draw(seed), nil); r.Error != "" {
+			b.Fatalf("seed %d: %s", seed, r.Error)
+		}
+	}
+}
