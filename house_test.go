@@ -55,6 +55,7 @@ var may = map[string]string{
 	"internal/sim/tables":      "*",
 	"internal/sim/run":         "*",
 	"internal/sim/fuzz":        "",
+	"internal/sim/power":       "",
 	"internal/proof":           "*",
 	"cmd/braid":                "internal/node internal/admin internal/bench client internal/catalog",
 	"internal/bench":           "client internal/catalog",

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// roomLimit is how long the tests of a room may take before they count as stuck.
+const roomLimit = 4 * time.Minute
+
+// testRooms runs the tests of the rooms that own what a bug changes. They exist
+// without the simulation, so they are a column of their own: what only they find
+// tells nothing of the simulation, and what they do not find is a hole in them.
+func (h *bench) testRooms(bugs []*bug) error {
+	record, err := readRecord(h.s.out)
+	if err != nil {
+		return err
+	}
+	green := map[string]bool{}
+	for _, b := range bugs {
+		e := record.entry(b)
+		e.Rooms = nil
+		for _, room := range b.rooms {
+			if ok, known := green[room]; !known {
+				if ok, err = h.isGreen(room); err != nil {
+					return err
+				}
+				green[room] = ok
+			}
+			if !green[room] {
+				fmt.Printf("%-4s %s is red without a bug: not counted\n", b.id, room)
+				continue
+			}
+			f, err := h.testRoom(b, room)
+			if err != nil {
+				return err
+			}
+			e.Rooms = append(e.Rooms, f)
+			fmt.Printf("%-4s %-16s %-5s %5.0f s  %s %s\n", b.id, room, found(f.Found), f.Seconds, f.Test, f.Message)
+		}
+		if err := record.write(h.s.out); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func found(yes bool) string {
+	if yes {
+		return "found"
+	}
+	return "MISSED"
+}
+
+// isGreen runs a room's tests without a bug (P3), twice if need be: a machine with
+// much else to do makes some tests late.
+func (h *bench) isGreen(room string) (bool, error) {
+	for range 2 {
+		f, err := h.testRoom(nil, room)
+		if err != nil || !f.Found {
+			return err == nil, err
+		}
+		fmt.Printf("%s without a bug: %s: %s\n", room, f.Test, f.Message)
+	}
+	return false, nil
+}
+
+// testRoom runs a room's tests with a bug, or without one.
+func (h *bench) testRoom(b *bug, room string) (finding, error) {
+	overlay, err := h.overlay(b)
+	if err != nil {
+		return finding{}, err
+	}
+	o, err := h.command(roomLimit+2*time.Minute, "go", "test", overlay, "-vet=off", "-count=1", "-failfast", "-p=1",
+		"-timeout="+roomLimit.String(), "./internal/"+room)
+	if err != nil {
+		return finding{}, err
+	}
+	f := finding{Commit: h.commit, Finder: room, Found: o.failed || o.late, Seconds: o.seconds}
+	if !f.Found {
+		return f, nil
+	}
+	if strings.Contains(o.text, "[build failed]") || strings.Contains(o.text, "[setup failed]") {
+		return f, fmt.Errorf("%s: the tests do not build:\n%s", room, o.text) // P2
+	}
+	f.Test, f.Message = firstFailure(o.text)
+	return f, nil
+}
+
+var (
+	failLine   = regexp.MustCompile(`(?m)^\s*--- FAIL: (\S+)`)
+	runLine    = regexp.MustCompile(`(?m)^\s*(Test\w+)(?:/\S*)? \(\d`)
+	panicLine  = regexp.MustCompile(`(?m)^(?:panic|fatal error): (.*)$`)
+	saidLine   = regexp.MustCompile(`(?m)^\s+\w+_test\.go:\d+: (.*)$`)
+	framesTest = regexp.MustCompile(`(?m)\.(Test\w+)\(`)
+)
+
+// firstFailure is which test failed first and what it said.
+func firstFailure(text string) (test, message string) {
+	said := text
+	for _, at := range failLine.FindAllStringSubmatchIndex(text, -1) {
+		if name := text[at[2]:at[3]]; test == "" || !strings.Contains(name, "/") && strings.Contains(test, "/") {
+			test, said = name, text[at[1]:]
+		}
+	}
+	if m := panicLine.FindStringSubmatch(text); m != nil {
+		for _, names := range []*regexp.Regexp{framesTest, runLine} {
+			if n := names.FindStringSubmatch(text); test == "" && n != nil {
+				test = n[1]
+			}
+		}
+		return test, shorten("panic: " + m[1])
+	}
+	if m := saidLine.FindStringSubmatch(said); m != nil {
+		message = m[1]
+	}
+	return test, shorten(message)
+}
+
+// shorten keeps a message to one line that fits a table.
+func shorten(s string) string {
+	const most = 200
+	s = strings.Join(strings.Fields(s), " ")
+	if r := []rune(s); len(r) > most {
+		return string(r[:most]) + " …"
+	}
+	return s
+}
+
+// foundByRoom says which tests found a bug.
+func (e *entry) foundByRoom() (tests []string) {
+	for _, f := range e.Rooms {
+		if name := f.Finder + " " + f.Test; f.Found && !slices.Contains(tests, name) {
+			tests = append(tests, name)
+		}
+	}
+	return tests
+}
