@@ -24,9 +24,9 @@ type nodeFlags struct {
 	RedisMaxClients int           `help:"Connections to the Redis port at most." default:"10000"`
 	RedisTablets    int           `help:"Tablets of the Redis table of a new cluster." default:"3"`
 	Park            time.Duration `help:"How long a request waits for a leader before TRYAGAIN." default:"4s"`
-	Lease           time.Duration `help:"How long a promise between two nodes holds; the same on all nodes." default:"2s"`
+	Lease           time.Duration `help:"How long a promise between two nodes holds; the same on all nodes." default:"1s"`
 	Beat            time.Duration `help:"How often promises are renewed." default:"200ms"`
-	ElectionDelay   time.Duration `help:"The most a voter waits before it stands, once a leader's promise lapsed." default:"300ms"`
+	ElectionDelay   time.Duration `help:"The most a voter waits before it stands, once a leader's promise lapsed." default:"150ms"`
 	MaxSkew         time.Duration `help:"How far a peer's clock may be ahead." default:"500ms"`
 	DeadAfter       time.Duration `help:"Silence after which a node's replicas are made anew elsewhere." default:"15m"`
 	JournalSize     bytesFlag     `help:"Bound of the journal on disk." default:"512MiB" placeholder:"BYTES"`

@@ -270,11 +270,11 @@ type Deps struct {
 // Config are a host's settings. Zero values take the defaults in brackets.
 type Config struct {
 	Beat  time.Duration // [200ms] between beats to each peer node
-	Lease time.Duration // [2s] promised per beat
+	Lease time.Duration // [1s] promised per beat
 	// PromisedBefore [Lease] is the longest lease that an earlier life of this
 	// node may have promised: a voter that restarted waits that long (M6).
 	PromisedBefore time.Duration
-	ElectionDelay  time.Duration // [300ms] longest seeded delay before campaigning
+	ElectionDelay  time.Duration // [150ms] longest seeded delay before campaigning
 	MaxSkew        time.Duration // [500ms] must equal the clock's
 	StallMax       time.Duration // [1s] a journal append older than this moves leaders away
 	SuspectGrace   time.Duration // [10s] wait for every peer's word on a suspect tail

@@ -370,6 +370,7 @@ func (c *core) wake(g *group) {
 	alone := g.alone()
 	if !alone && !g.h.isBlank {
 		g.votesFrom = c.now + c.cfg.PromisedBefore + c.cfg.MaxSkew
+		c.pairs.votesFrom.Store(int64(g.votesFrom)) // time only grows
 	}
 	// What it acknowledged or gave out before is not remembered either. Its own
 	// clock bounds it: a bound ahead of it by more than the skew was refused.

@@ -68,9 +68,9 @@ func (c Config) withDefaults() Config {
 		}
 	}
 	def(&c.Beat, 200*time.Millisecond)
-	def(&c.Lease, 2*time.Second)
+	def(&c.Lease, time.Second)
 	def(&c.PromisedBefore, c.Lease)
-	def(&c.ElectionDelay, 300*time.Millisecond)
+	def(&c.ElectionDelay, 150*time.Millisecond)
 	def(&c.MaxSkew, 500*time.Millisecond)
 	def(&c.StallMax, time.Second)
 	def(&c.SuspectGrace, 10*time.Second)
@@ -180,6 +180,11 @@ func (h *Host) Metrics() *Metrics { return &h.metrics }
 // ClockOutlier says that this node's clock disagrees with a majority of its
 // peers, so that it refuses to serve.
 func (h *Host) ClockOutlier() bool { return h.pairs.outlier.Load() }
+
+// VotesFrom is when the last of the replicas that were recovered here votes again
+// (M6), on Deps.Mono's clock. Until then this node is no help to a group that loses
+// another of its nodes.
+func (h *Host) VotesFrom() time.Duration { return time.Duration(h.pairs.votesFrom.Load()) }
 
 // Create takes up a replica. A replica whose journal is damaged is created too:
 // it says so in its Status, and nothing else.

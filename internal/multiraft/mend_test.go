@@ -310,6 +310,8 @@ func TestRestartWaitsOutTheLongestPromise(t *testing.T) {
 	h.turn(time.Hour)
 	if want := time.Hour + 10*time.Second + h.cfg.MaxSkew; g.g.votesFrom != want {
 		t.Fatalf("votes from %s, want %s", g.g.votesFrom, want)
+	} else if h.VotesFrom() != want {
+		t.Fatalf("the host says that it votes from %s, want %s", h.VotesFrom(), want)
 	}
 	if h.pairs.lease != 2*time.Second {
 		t.Fatalf("promises %s", h.pairs.lease)

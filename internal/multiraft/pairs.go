@@ -37,6 +37,8 @@ type pairs struct {
 	wake    func()      // a peer was added that has promised nothing yet: beat now; may be nil
 	outlier atomic.Bool // a majority of peers and this node's clock disagree
 
+	votesFrom atomic.Int64 // when all replicas of this node vote again (M6)
+
 	mu struct {
 		sync.Mutex
 		byNode map[catalog.NodeID]*pair

@@ -106,7 +106,7 @@ func (n *talker) boot(suspect bool) {
 	n.inc++
 	n.alive, n.unsaved, n.tasks, n.alarm = true, nil, nil, 0
 	n.clock = hlc.New(func() int64 { return simEpoch + (n.x.now + n.offset).Microseconds() }, simConfig.MaxSkew)
-	cfg := Config{Suspect: suspect}.withDefaults()
+	cfg := Config{Suspect: suspect, Lease: 2 * time.Second, ElectionDelay: 300 * time.Millisecond}.withDefaults()
 	d := &Deps{Node: n.id, Incarnation: n.inc, Clock: n.clock, Logger: slog.New(slog.DiscardHandler)}
 	m := &Metrics{}
 	n.pairs = newPairs(d, &cfg, m)

@@ -63,11 +63,11 @@ type Config struct {
 	// Park bounds how long a request waits for a leader before TRYAGAIN [4s].
 	Park time.Duration
 
-	// Lease is how long a promise between two nodes holds [2s]; the same on all nodes.
+	// Lease is how long a promise between two nodes holds [1s]; the same on all nodes.
 	Lease time.Duration
 	// Beat is how often promises are renewed [200ms].
 	Beat time.Duration
-	// ElectionDelay is the most that a voter waits, after a leader's promise has lapsed, before it stands [300ms].
+	// ElectionDelay is the most that a voter waits, after a leader's promise has lapsed, before it stands [150ms].
 	ElectionDelay time.Duration
 	// MaxSkew is how far a peer's clock may be ahead before its times are refused [500ms].
 	MaxSkew time.Duration
@@ -119,9 +119,9 @@ func (c Config) withDefaults() Config {
 		c.JournalBytes = 512 << 20
 	}
 	def(&c.Park, 4*time.Second)
-	def(&c.Lease, 2*time.Second)
+	def(&c.Lease, time.Second)
 	def(&c.Beat, 200*time.Millisecond)
-	def(&c.ElectionDelay, 300*time.Millisecond)
+	def(&c.ElectionDelay, 150*time.Millisecond)
 	def(&c.MaxSkew, 500*time.Millisecond)
 	def(&c.DeadAfter, 15*time.Minute)
 	return c

@@ -13,7 +13,8 @@ import (
 	"github.com/braiddb/braid/internal/protocol/redis"
 )
 
-// Ready says why the node does not serve, or nil.
+// Ready says why the node does not serve, or not fully, or nil: who restarts nodes
+// in turn goes on to the next when it is nil.
 func (n *Node) Ready() error {
 	switch {
 	case n.dead.Load():
@@ -25,6 +26,9 @@ func (n *Node) Ready() error {
 	}
 	if n.host.ClockOutlier() {
 		return errors.New("this node's clock disagrees with a majority of its peers: check time synchronisation")
+	}
+	if wait := n.host.VotesFrom() - n.deps.Mono(); wait > 0 {
+		return fmt.Errorf("this node may have promised its votes before it was started: it votes again in %s", wait.Round(time.Millisecond))
 	}
 	heard := n.heardMaster.Load()
 	if heard == 0 || n.deps.Mono()-time.Duration(heard) > silentAfter {

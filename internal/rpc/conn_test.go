@@ -235,6 +235,27 @@ func TestAnUnreachablePeerFailsFastUntilItIsBack(t *testing.T) {
 	})
 }
 
+// A peer that nobody spoke to while it came back is reached by the first call: why
+// it was not reachable long ago says nothing.
+func TestTheFirstCallFindsAPeerThatIsBack(t *testing.T) {
+	inBubble(t, ServerOptions{}, PoolOptions{}, echoTable, func(r *rig) {
+		r.stop()
+		for range 2 {
+			if _, err := r.write(r.t.Context(), 1); !errors.Is(err, ErrUnreachable) {
+				r.t.Fatalf("error %v", err)
+			}
+		}
+		if r.net.dials != 1 {
+			r.t.Errorf("%d dials: the second call should be refused within the pause", r.net.dials)
+		}
+		<-time.After(time.Second)
+		r.start(ServerOptions{Role: RoleNode, Cluster: testCluster}, echoTable)
+		if n, err := r.write(r.t.Context(), 5); err != nil || n != 5 {
+			r.t.Errorf("the first call to a peer that is back: %d, %v", n, err)
+		}
+	})
+}
+
 func TestAPeerThatDoesNotAcceptCostsTheDialTimeoutOnce(t *testing.T) {
 	inBubble(t, ServerOptions{}, PoolOptions{}, echoTable, func(r *rig) {
 		if _, err := r.net.Listen("black hole"); err != nil {

@@ -14,13 +14,21 @@ import (
 // waitingMax bounds how many messages wait for a connection that is being made.
 const waitingMax = 1024
 
+// hungDial is how long a dial may take to fail and still be repeated with
+// messages waiting for it.
+const hungDial = 100 * time.Millisecond
+
 // lane is one connection to one peer through its whole life:
 //
 //	idle ──first message──▶ dialling ──hello accepted──▶ up ──broken──▶ idle
 //	                           │ failed                   (conn != nil)
 //	                           ▼
-//	                        failing: refuses at once; dials again, in the
-//	                        background, when a message comes after the pause
+//	                        failing: refuses at once; dials again when a message
+//	                        comes after the pause. That one waits for the dial if
+//	                        the last one failed at once, as it does where nobody
+//	                        listens: so what comes after the peer is back is never
+//	                        refused for what was true long before. Where dials
+//	                        hang, nobody waits for them.
 type lane struct {
 	pool *Pool
 	addr string
@@ -32,6 +40,7 @@ type lane struct {
 		closed   error
 		dialling bool
 		failures int       // of dials, in a row
+		hung     bool      // the last of them took long to fail
 		redial   time.Time // not before
 		cause    error     // why the last dial failed
 		waiting  []*pending
@@ -128,7 +137,7 @@ func (l *lane) waitLocked(p *pending) error {
 		}
 		l.mu.dialling = true
 	}
-	if l.mu.failures > 0 {
+	if l.mu.failures > 0 && l.mu.hung {
 		return &unreachable{l.addr, l.mu.cause}
 	}
 	if len(l.mu.waiting) >= waitingMax {
@@ -164,6 +173,8 @@ func (l *lane) unwait(p *pending) bool {
 // dial makes a connection and serves it until it breaks. It is the lane's
 // goroutine, and the connection's reading one.
 func (l *lane) dial() {
+	clock := l.pool.opts.Clock
+	begun := clock.Now()
 	c, err := l.connect()
 	l.mu.Lock()
 	l.mu.dialling = false
@@ -174,7 +185,9 @@ func (l *lane) dial() {
 	if err != nil {
 		l.mu.failures++
 		l.mu.cause = err
-		l.mu.redial = l.pool.opts.Clock.Now().Add(l.pool.redialPause(l.mu.failures))
+		now := clock.Now()
+		l.mu.hung = now.Sub(begun) > hungDial
+		l.mu.redial = now.Add(l.pool.redialPause(l.mu.failures))
 		waiting := l.mu.waiting
 		l.mu.waiting = nil
 		l.mu.Unlock()

@@ -11,8 +11,9 @@ type Config struct {
 	Recoveries int
 	// Purges is how many logs are purged at a time. Default 4.
 	Purges int
-	// Retry is the time from a failure to the next try, and until a silent node is
-	// done without where that is possible. Default 1 s.
+	// Retry is the longest time from a failure to the next try, a sixteenth of it the
+	// first, and how long a silent node is waited for where it can be done without.
+	// Default 1 s.
 	Retry time.Duration
 	// Grace is how long the digest waits for the rest once it has an f-majority.
 	// Default 100 ms.

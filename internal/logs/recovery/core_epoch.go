@@ -61,6 +61,7 @@ type member struct {
 	digested bool
 	partial  bool // it cannot read all that it has: what it did not show proves nothing
 	retryAt  time.Duration
+	misses   int // of digests
 
 	in       bool // of the mutation set
 	dropped  bool // it was, and failed
@@ -267,7 +268,7 @@ func (x *epochRecovery) onDigest(i int, ev *event) {
 		x.l.preempted(ev.digest.SealEpoch, 0)
 		return
 	case ev.err != nil || ev.digest.Status != statusOK && ev.digest.Status != statusPartial:
-		m.retryAt = x.l.now + x.l.cfg.Retry
+		m.retryAt = x.l.again(&m.misses)
 		return
 	}
 	m.partial = m.partial || ev.digest.Status == statusPartial
@@ -290,6 +291,16 @@ func (x *epochRecovery) onDigest(i int, ev *event) {
 	}
 }
 
+// deserted: all whose digest is missing are believed dead, and not worth a wait.
+func (x *epochRecovery) deserted() bool {
+	for i := range x.members {
+		if !x.digested(i) && x.l.view.Alive(x.nodeset[i].Shard) {
+			return false
+		}
+	}
+	return true
+}
+
 // ready says whether the digest is good enough to decide by.
 func (x *epochRecovery) ready() bool {
 	x.authority = x.judge(x.digested)
@@ -302,7 +313,7 @@ func (x *epochRecovery) ready() bool {
 		if x.graceAt == 0 {
 			x.graceAt = x.l.now + x.l.cfg.Grace
 		}
-		return can && x.l.due(x.graceAt) && !x.hidden()
+		return can && (x.deserted() || x.l.due(x.graceAt)) && !x.hidden()
 	}
 	// Nobody else will come. If they were too few for a copyset even if all of them
 	// took copies, as many as there are have to do.

@@ -35,6 +35,15 @@ func (w *world) due(at time.Duration) bool {
 	return false
 }
 
+// again is when something that has failed so often in a row, this time included,
+// is tried anew: soon at first, since most of what fails is under way to be well
+// again, as a node is that was just started; later with each time.
+func (w *world) again(failures *int) time.Duration {
+	d := w.cfg.Retry >> 4 << min(*failures, 4)
+	*failures++
+	return w.now + d
+}
+
 func (w *world) call(c call) { w.fx.calls = append(w.fx.calls, c) }
 
 // source is a shard that is asked until it has answered.
@@ -42,6 +51,7 @@ type source struct {
 	id       logs.ShardID
 	asked    bool // a call is out
 	retryAt  time.Duration
+	failures int
 	answered bool
 	seal     *wire.SealResponse
 }
@@ -147,7 +157,7 @@ func (h *history) answer(w *world, ev *event) {
 	r := &h.readers[at]
 	r.asked = false
 	if ev.err != nil || ev.metadata.Status != statusOK {
-		r.retryAt = w.now + w.cfg.Retry
+		r.retryAt = w.again(&r.failures)
 		return
 	}
 	r.answered = true

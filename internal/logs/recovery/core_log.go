@@ -185,7 +185,7 @@ func (l *logRecovery) onSeal(ev *event) {
 	case ev.seal.Status == statusPartial:
 		s.seal = ev.seal // it is in doubt, which ends: what it knows to be good is good, but it is asked again
 	}
-	s.retryAt = l.now + l.cfg.Retry
+	s.retryAt = l.again(&s.failures)
 }
 
 // ---- the epoch store

@@ -198,7 +198,7 @@ func (p *purge) onDecisions(ev *event) {
 	q := &p.peers[at]
 	q.asked = false
 	if ev.err != nil || ev.decisions.Status != statusOK {
-		q.retryAt = p.now + p.cfg.Retry
+		q.retryAt = p.again(&q.failures)
 		return
 	}
 	q.answered, q.answer = true, ev.decisions

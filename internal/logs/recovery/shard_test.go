@@ -14,9 +14,10 @@ import (
 // fakeShard is what a storage shard promises, and nothing else: seals and marks
 // that stand, copies by precedence.
 type fakeShard struct {
-	id   logs.ShardID
-	up   bool
-	gone bool // with all it had
+	id        logs.ShardID
+	up        bool
+	unnoticed bool // down, and believed alive
+	gone      bool // with all it had
 
 	hard, soft logs.Epoch
 	copies     map[logs.LSN][]*wire.LogRecord // versions, any order
@@ -248,7 +249,10 @@ func (v *fakeView) find(id logs.ShardID) *fakeShard {
 	return nil
 }
 
-func (v *fakeView) Alive(id logs.ShardID) bool    { f := v.find(id); return f != nil && f.up }
+func (v *fakeView) Alive(id logs.ShardID) bool {
+	f := v.find(id)
+	return f != nil && (f.up || f.unnoticed)
+}
 func (v *fakeView) Writable(id logs.ShardID) bool { return !v.readOnly[id] }
 
 func (v *fakeView) Authority(id logs.ShardID) placement.ShardState {

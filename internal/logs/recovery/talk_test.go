@@ -242,9 +242,11 @@ func (x *talk) change(d *datadriven.TestData) {
 	for _, f := range x.places(d, "on") {
 		switch d.Cmd {
 		case "down":
-			f.up = false
+			f.up, f.unnoticed = false, false
+		case "cut":
+			f.up, f.unnoticed = false, true
 		case "up":
-			f.up = true
+			f.up, f.unnoticed = true, false
 		case "lose":
 			f.up, f.gone = false, true
 		case "readonly":
