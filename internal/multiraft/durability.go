@@ -34,6 +34,7 @@ type part struct {
 func (c *core) store(g *group, m *pb.Message) {
 	if g.restoring != nil {
 		g.held = append(g.held, m) // what follows a snapshot waits for it
+		pointHeld.Reach()
 		return
 	}
 	if s := m.GetSnapshot(); !raft.IsEmptySnap(s) {
@@ -87,6 +88,7 @@ func (c *core) storeEntries(g *group, ents []*pb.Entry) uint64 {
 	if g.log.append(ents) {
 		c.write(journal.Record{Stream: stream, Kind: journal.KindTruncate, Pos: first})
 		c.overwritten(g, first)
+		pointTruncated.Reach()
 	}
 	c.bytes += g.log.bytes - before
 	turn := uint64(0)
@@ -192,6 +194,7 @@ func (c *core) cutLog(g *group, force bool) {
 		to = min(to, g.needed())
 	}
 	if force && to > g.log.base {
+		pointCutShort.Reach()
 		// Keep the newer half: forcing entry by entry would copy the rest each time.
 		c.metrics.LogsCutShort.Add(1)
 	}

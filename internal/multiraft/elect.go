@@ -141,6 +141,11 @@ func (c *core) mayVote(g *group, from catalog.NodeID, env *wire.Envelope, m *pb.
 	}
 	if c.now < g.votesFrom || g.owing() && !g.owes.heldBy(m.GetLogTerm(), m.GetIndex()) {
 		c.metrics.VotesWithheld.Add(1)
+		if c.now < g.votesFrom {
+			pointVoteForgot.Reach()
+		} else {
+			pointVoteOwing.Reach()
+		}
 		return false
 	}
 	if m.GetType() == pb.MsgPreVote && g.votedAt != 0 && c.now-g.votedAt < c.cfg.ElectionDelay {
@@ -149,6 +154,7 @@ func (c *core) mayVote(g *group, from catalog.NodeID, env *wire.Envelope, m *pb.
 	}
 	if c.boundUntil(g, from) != 0 || c.leaderAlive(g, from) {
 		c.metrics.VotesWithheld.Add(1)
+		pointVotePromised.Reach()
 		c.doubtLeader(g)
 		return false
 	}
@@ -201,6 +207,7 @@ func (c *core) mayTakeOver(g *group, env *wire.Envelope, m *pb.Message) bool {
 	}
 	c.heardRevocation(g, m.GetTerm(), hlc.Timestamp(env.HybridTimeLease))
 	g.revoked.term, g.revoked.floor = m.GetTerm(), hlc.Timestamp(env.HybridTimeLease)
+	pointRevoked.Reach()
 	return true
 }
 
@@ -210,6 +217,7 @@ func (c *core) heardFarewell(g *group, env *wire.Envelope, m *pb.Message) {
 		return
 	}
 	if p := &g.pledge; p.node != 0 && p.term == m.GetTerm() && p.replica == catalog.ReplicaID(m.GetFrom()) {
+		pointDoubtAnswered.Reach()
 		if env.HybridTimeLease != 0 {
 			c.heardRevocation(g, m.GetTerm(), hlc.Timestamp(env.HybridTimeLease))
 		} else { // nobody there remembers: carry what was acknowledged
@@ -488,6 +496,7 @@ func (c *core) lostLeadership(g *group, top hlc.Timestamp) {
 		p.deadline = c.now + c.cfg.Lease
 	}
 	if len(g.pending) > 0 && !g.isOrphan {
+		pointOrphaned.Reach()
 		g.isOrphan = true
 		c.orphans = append(c.orphans, g)
 	}

@@ -73,6 +73,7 @@ func (g *gate) passLocked(now time.Duration) error {
 	case !s.leading:
 		return &NotLeaderError{Node: s.hint}
 	case g.pairs.outlier.Load():
+		pointOutlier.Reach()
 		return ErrClockOutlier
 	case s.revoked || !s.own || now < s.earliest:
 		return ErrNotReady
@@ -84,6 +85,7 @@ func (g *gate) passLocked(now time.Duration) error {
 	// monotonic clock stood still, its wall clock tells that the lease is over.
 	if wall := hlc.FromMicros(g.clock.Physical()); wall > s.timesUntil {
 		if g.refreshLocked(); wall > s.timesUntil {
+			pointFence.Reach()
 			return ErrNotReady
 		}
 	}
@@ -145,6 +147,9 @@ func (g *gate) readTime(now time.Duration) (hlc.Timestamp, error) {
 	}
 	if t > s.timesUntil {
 		g.refreshLocked()
+		if t > s.timesUntil {
+			pointTimesBounded.Reach()
+		}
 		t = min(t, s.timesUntil)
 	}
 	t = max(t, s.safe)

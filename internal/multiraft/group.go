@@ -241,6 +241,7 @@ func (g *group) join(ents []*pb.Entry, a *AppliedState, boot []byte) error {
 	case len(ents) == 0 && a.Index > start,
 		len(ents) > 0 && a.Index > ents[len(ents)-1].GetIndex(),
 		len(ents) > 0 && a.Index >= ents[0].GetIndex() && ents[a.Index-ents[0].GetIndex()].GetTerm() != a.Term:
+		pointAheadOfJournal.Reach()
 		return g.startAt(a, conf)
 	case len(ents) > 0 && ents[0].GetIndex() == a.Index+1:
 		start, startTerm = a.Index, a.Term

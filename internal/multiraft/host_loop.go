@@ -409,6 +409,7 @@ func (a *appends) again() {
 		j.handed, j.durable = false, false
 	}
 	a.mu.Unlock()
+	pointRewritten.Reach()
 	voided := make(map[journal.StreamID]bool)
 	for j := a.nextJob(); j != nil; j = a.nextJob() {
 		recs := voiding(j.recs, voided)

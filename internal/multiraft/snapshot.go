@@ -82,6 +82,7 @@ func (c *core) pinned(g *group) uint64 {
 	for _, t := range g.streams {
 		if g.log.bytes > pinnedLogs*c.cfg.LogBytesMax && !t.givenUp {
 			t.givenUp = true
+			pointGivenUp.Reach()
 			c.fx.giveUps = append(c.fx.giveUps, t)
 		}
 		if !t.givenUp {

@@ -127,6 +127,9 @@ func (c *core) settleTail(g *group) {
 	}
 	if lost {
 		c.metrics.TailsLost.Add(1)
+		pointTailLost.Reach()
+	} else {
+		pointTailSound.Reach()
 	}
 	// A vote may be among what was lost: in no term that exists may it vote anew.
 	if all {

@@ -48,6 +48,7 @@ func (c *core) successor(g *group, want catalog.ReplicaID) catalog.ReplicaID {
 // its gate, the leader must not stay.
 func (c *core) abdicate(g *group) {
 	c.metrics.Abdications.Add(1)
+	pointAbdicated.Reach()
 	c.raiseTerm(g, g.term+1)
 }
 

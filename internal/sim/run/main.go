@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"github.com/braiddb/braid/internal/sim"
+	"github.com/braiddb/braid/internal/sim/sometimes"
 )
 
 type settings struct {
@@ -118,7 +119,8 @@ func replay(s *settings, seed uint64, file string) int {
 
 // report is what a campaign found, as JSON.
 type report struct {
-	Wings []*tally
+	Wings  []*tally
+	Points []sometimes.Reached // branches of production code, of all wings
 }
 
 type tally struct {
@@ -176,6 +178,7 @@ func campaign(s *settings) int {
 	if len(r.wings) == 0 {
 		wingNamed(s.wing)
 	}
+	sometimes.Count()
 	var group sync.WaitGroup
 	for range s.parallel {
 		group.Go(func() { r.work(ctx) })
@@ -329,8 +332,14 @@ func (r *runner) finish() int {
 			code = 1
 		}
 	}
+	points := sometimes.All()
+	for _, p := range points {
+		if p.Times == 0 {
+			fmt.Println("never reached:", p.Name)
+		}
+	}
 	if r.s.json != "" {
-		raw, err := json.MarshalIndent(report{Wings: r.tallies}, "", " ")
+		raw, err := json.MarshalIndent(report{Wings: r.tallies, Points: points}, "", " ")
 		if err == nil {
 			err = os.WriteFile(r.s.json, append(raw, '\n'), 0o644)
 		}

@@ -137,6 +137,7 @@ func requestBytes(req *wire.WriteRequest) int64 {
 func (t *Tablet) recall(k requestKey, found remembered) *wire.WriteResponse {
 	data := found.outcome
 	if data == nil {
+		pointFromDisk.Reach()
 		var e *wire.Error
 		if data, e = t.outcomeOnDisk(k, found.index); e != nil {
 			return &wire.WriteResponse{Error: e}

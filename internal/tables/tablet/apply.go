@@ -135,9 +135,11 @@ func (t *Tablet) judge(p *payload, e *multiraft.Entry) verdict {
 func (t *Tablet) count(v verdict) {
 	if v == verdictVoid {
 		t.metrics.Void.Add(1)
+		pointVoid.Reach()
 		return
 	}
 	t.metrics.Duplicates.Add(1)
+	pointDuplicate.Reach()
 }
 
 // applyPayload adds what one write does.

@@ -91,6 +91,7 @@ func (t *Tablet) openView(req *wire.ReadRequest) (*docdb.View, *wire.Error) {
 		if req.ReadTime != 0 || !errors.Is(err, docdb.ErrSnapshotTooOld) {
 			break
 		}
+		pointOvertaken.Reach()
 	}
 	return nil, readError(err)
 }

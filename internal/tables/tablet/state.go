@@ -159,6 +159,7 @@ func (t *Tablet) putGarbage(b *docdb.ApplyBatch) error {
 	if !ok {
 		return nil
 	}
+	pointGarbage.Reach()
 	var err error
 	for _, f := range g.floors {
 		t.apply.buf = f.append(t.apply.buf[:0])

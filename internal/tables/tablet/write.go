@@ -86,9 +86,11 @@ func (t *Tablet) resume(ready []*lockRequest) {
 		ready = ready[1:]
 		w.locked = true
 		if e := t.checkAgain(w); e != nil {
+			pointUnled.Reach()
 			ready = t.refuse(w, e, ready)
 			continue
 		}
+		pointGranted.Reach()
 		ready = t.carryOut(w, ready)
 	}
 }
@@ -177,6 +179,7 @@ func (t *Tablet) enrol(w *write) bool {
 		return true
 	case standingRunning:
 		t.metrics.Attached.Add(1)
+		pointAttached.Reach()
 		t.leave(w)
 		t.locks.extend(&found.running.locks, w.deadline)
 		return false
@@ -186,9 +189,11 @@ func (t *Tablet) enrol(w *write) bool {
 	switch known {
 	case standingRemembered:
 		t.metrics.Remembered.Add(1)
+		pointRemembered.Reach()
 		w.done(t.recall(w.key, found))
 	case standingExpired:
 		t.metrics.Expired.Add(1)
+		pointExpired.Reach()
 		w.done(failure(wire.Code_CODE_REQUEST_EXPIRED, "older than what the tablet remembers of this client: refused, not carried out"))
 	case standingRefused:
 		t.metrics.Refused.Add(1)
@@ -239,6 +244,7 @@ func (t *Tablet) lock(w *write) bool {
 		return true
 	}
 	t.metrics.Parked.Add(1)
+	pointParked.Reach()
 	t.setAlarm(w.deadline)
 	if t.closed.Load() { // Close may have drained the table just before
 		if ready, waiting := t.locks.cancel(&w.locks, nil); waiting {
@@ -530,6 +536,7 @@ func (t *Tablet) ring() {
 	t.setAlarm(earliest)
 	for _, r := range expired {
 		t.metrics.TimedOut.Add(1)
+		pointTimedOut.Reach()
 		ready = t.refuse(r.write, &wire.Error{Code: wire.Code_CODE_TIMEOUT, Message: "deadline passed while waiting for a lock: no effect"}, ready)
 	}
 	t.resume(ready)
