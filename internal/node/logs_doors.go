@@ -122,7 +122,7 @@ func (n *Node) logDoor(m rpc.Method) (logMethod, bool) {
 // handleLogBatch takes what another node has to say about logs: copies and
 // releases for the store here, answers for the sequencer here.
 func (n *Node) handleLogBatch(b *wire.LogBatch) {
-	if len(b.Stored) > 0 {
+	if len(b.Stored)+len(b.Released) > 0 {
 		n.logs.takeStored(b)
 	}
 	if len(b.Stores) == 0 && len(b.Releases) == 0 {

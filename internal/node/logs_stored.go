@@ -76,11 +76,11 @@ func (w *logWing) takeStored(b *wire.LogBatch) {
 			theirs++
 		}
 	}
-	if w.sequencer == nil || theirs == len(b.Stored) {
+	if w.sequencer == nil || theirs == len(b.Stored) && len(b.Released) == 0 {
 		return
 	}
 	if theirs > 0 {
-		rest := &wire.LogBatch{FromNode: b.FromNode, ToNode: b.ToNode, Incarnation: b.Incarnation, HybridTime: b.HybridTime}
+		rest := &wire.LogBatch{FromNode: b.FromNode, ToNode: b.ToNode, Incarnation: b.Incarnation, HybridTime: b.HybridTime, Released: b.Released}
 		for _, s := range b.Stored {
 			if s.Cookie&recoveryCookie == 0 {
 				rest.Stored = append(rest.Stored, s)

@@ -131,6 +131,7 @@ type Config struct {
 	IsolatedFor       time.Duration // until an isolated node's sequencers are dropped: default 1200 s
 
 	ReleaseQuiet    time.Duration // all are told once a log was quiet so long: default 50 ms
+	ReleaseRepeat   time.Duration // to who does not confirm it; doubling up to ReleaseLaggards. Default 1 s
 	ReleaseLaggards time.Duration // default 20 s
 	ReleaseAll      time.Duration // default 300 s
 
@@ -170,6 +171,7 @@ func (c Config) withDefaults() Config {
 	dur(&c.NodesetDelayMax, 60*time.Second)
 	dur(&c.IsolatedFor, 1200*time.Second)
 	dur(&c.ReleaseQuiet, 50*time.Millisecond)
+	dur(&c.ReleaseRepeat, time.Second)
 	dur(&c.ReleaseLaggards, 20*time.Second)
 	dur(&c.ReleaseAll, 300*time.Second)
 	count := func(n *int, v int) {

@@ -50,6 +50,7 @@ type core struct {
 	closed     bool
 	configAge  uint64 // grows when what a nodeset is chosen from changes
 	sweep      sweep
+	round      round
 	isolated   timer
 	fx         effects
 	routeSlot  map[catalog.NodeID]int // of fx.batches
@@ -196,11 +197,15 @@ func newCore(cfg *Config, d *Deps, m *Metrics, sh *share, rng *rand.Rand) *core 
 	c.avoidRefusing = func(s logs.ShardID) bool { return !c.usable(s, true) }
 	c.isolated.kind = timerIsolated
 	c.sweep.timer.kind = timerSweep
+	c.round.timer.kind = timerRound
 	c.cluster = c.view()
 	c.known = make(map[catalog.NodeID]logs.ClusterNode)
 	c.rememberNodes()
 	return c
 }
+
+// burst is how many of a kind a turn may have before the memory for it is let go.
+const burst = 1024
 
 // step takes what happened and gives what is to be done. The effects are valid
 // until the next step.
@@ -228,6 +233,7 @@ func (c *core) take(e *event) {
 		c.append(e.append)
 	case evStored:
 		c.stored(e.batch)
+		c.confirmed(e.batch)
 	case evRead, evSwapped, evRecovered:
 		c.outcome(e)
 	case evAnswered:
@@ -286,6 +292,8 @@ func (c *core) ring(t *timer) {
 		t.h.ring()
 	case timerSweep:
 		c.goOn()
+	case timerRound:
+		c.tellSlice()
 	case timerIsolated:
 		c.letGo()
 	default:
@@ -335,7 +343,12 @@ func (c *core) refuse(p *pending, st wire.LogStatus, message string) {
 
 func (c *core) notice(n Notice) { c.fx.notices = append(c.fx.notices, n) }
 
+// reset empties the effects. What a burst made large is not kept.
 func (f *effects) reset() {
+	if cap(f.answers) > burst || cap(f.batches) > burst || cap(f.reads) > burst || cap(f.swaps) > burst || cap(f.calls) > burst || cap(f.notices) > burst {
+		*f = effects{}
+		return
+	}
 	clear(f.batches)
 	clear(f.answers)
 	clear(f.states)

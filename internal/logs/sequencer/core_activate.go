@@ -503,7 +503,6 @@ func (a *activation) crown() {
 	s.flushGathered()
 	s.drainBuffer()
 	s.answerStates()
-	s.arm(timerAll, c.cfg.ReleaseAll/2+time.Duration(c.rng.Int64N(int64(c.cfg.ReleaseAll/2)+1)))
 }
 
 // sealedAlready: a node has seen this epoch or a later one. If the store has

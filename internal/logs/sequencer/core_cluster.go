@@ -163,12 +163,13 @@ func (s *sequencer) sweep() {
 		behind := false
 		for i, sh := range r.audience.shards {
 			if c.sweep.reborn[sh.Node()] {
-				r.told[i].lsn = 0
+				r.tellings()[i] = told{}
 				behind = true
 			}
 		}
 		if behind && s.released != 0 {
-			s.tellAgain(timerLaggards)
+			r.repeats = 0
+			s.tellAgain()
 		}
 	}
 	if c.sweep.config {
@@ -310,7 +311,7 @@ func (c *core) close() {
 		return
 	}
 	for _, s := range c.order {
-		s.tellAgain(timerQuiet)
+		s.tellAgain()
 	}
 	c.closed = true
 	for _, s := range c.order {

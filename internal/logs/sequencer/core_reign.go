@@ -41,8 +41,10 @@ type reign struct {
 	reapedMs int64            // of the last reaped
 	reapedN  uint64           // payloads up to the last reaped
 	sticky   *sticky
-	told     []told // by place in the audience
+	told     []told // by place in the audience; see tellings
 	audience *audience
+	looked   logs.LSN // what was released when tellAgain last looked
+	repeats  uint8    // how often it told again what is released now
 }
 
 // sticky is the copyset of a block of records.
@@ -129,7 +131,7 @@ func (r *reign) reap(a *appender) {
 	r.reapedMs, r.reapedN = rec.TimestampMs, rec.CountBefore+uint64(rec.Count)
 	for _, sh := range rec.Copyset {
 		if i, ok := r.audience.index(logs.ShardID(sh)); ok {
-			r.told[i].due = true
+			r.tellings()[i].due = true
 		}
 	}
 }

@@ -72,6 +72,7 @@ func (c *core) sequencerOf(log logs.LogID, attrs *catalog.LogAttributes) *sequen
 		c.logs[log] = s
 		c.order = append(c.order, s)
 		c.m.Sequencers.Add(1)
+		c.goRound()
 	}
 	s.attrs = attrs
 	return s
@@ -108,8 +109,8 @@ func (s *sequencer) ring(kind timerKind) {
 		s.lookAtBuffer()
 	case timerAnswer:
 		s.answerOverdue()
-	case timerQuiet, timerLaggards, timerAll:
-		s.tellAgain(kind)
+	case timerQuiet, timerLaggards:
+		s.tellAgain()
 	case timerGather:
 		s.flushGathered()
 	case timerIdle:

@@ -29,7 +29,7 @@ const (
 	timerBuffer                    // look at the appends that wait
 	timerQuiet                     // tell all what is released
 	timerLaggards                  // tell those who are behind
-	timerAll                       // tell all again
+	timerRound                     // tell all again, of a slice of the logs
 	timerGather                    // a batch is due
 	timerIdle                      // forget producers, let go of memory
 	timerNodeset                   // is the nodeset still the one that would be chosen

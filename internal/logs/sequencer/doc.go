@@ -56,8 +56,8 @@
 // the load just then. All silent shards of a wave are graylisted, not one of
 // them, and the graylist yields only when no copyset is left without it. Appends
 // that find no copyset wait, without an LSN, and are told what is missing.
-// CANCELLED does not exist: see Q6. Releases are sent when a log falls quiet, so
-// that periodic ones only mend what was lost. Of the two limits on the memory of
+// CANCELLED does not exist: see Q6. Releases are confirmed once a log is quiet, and
+// told again soon to whoever has not; periodic ones only mend what was forgotten. Of the two limits on the memory of
 // appends the hard one (Config.AppenderBytes) refuses everything; the soft one, five
 // sixths of it, refuses what would only wait, and closes batches at once: appends to
 // a log that cannot be written now do not take what the others need. Records in

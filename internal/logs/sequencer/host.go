@@ -95,20 +95,31 @@ func (h *Host) State(req *wire.SequencerStateRequest, reply func(*wire.Sequencer
 	h.loopOf(logs.LogID(req.Log)).post(event{kind: evState, state: &stateRequest{req: req, reply: reply}})
 }
 
-// HandleStored takes a storage node's answers.
+// HandleStored takes a storage node's answers, to stores and to releases.
 func (h *Host) HandleStored(b *wire.LogBatch) {
 	if len(h.loops) == 1 {
 		h.loops[0].post(event{kind: evStored, batch: b})
 		return
 	}
-	parts := make([][]*wire.Stored, len(h.loops))
-	for _, st := range b.Stored {
-		i := h.loopOf(logs.LogID(st.Log)).index
-		parts[i] = append(parts[i], st)
+	parts := make([]*wire.LogBatch, len(h.loops))
+	part := func(log uint64) *wire.LogBatch {
+		i := h.loopOf(logs.LogID(log)).index
+		if parts[i] == nil {
+			parts[i] = &wire.LogBatch{FromNode: b.FromNode, Incarnation: b.Incarnation}
+		}
+		return parts[i]
 	}
-	for i, part := range parts {
-		if len(part) > 0 {
-			h.loops[i].post(event{kind: evStored, batch: &wire.LogBatch{FromNode: b.FromNode, Incarnation: b.Incarnation, Stored: part}})
+	for _, st := range b.Stored {
+		p := part(st.Log)
+		p.Stored = append(p.Stored, st)
+	}
+	for _, r := range b.Released {
+		p := part(r.Log)
+		p.Released = append(p.Released, r)
+	}
+	for i, p := range parts {
+		if p != nil {
+			h.loops[i].post(event{kind: evStored, batch: p})
 		}
 	}
 }

@@ -124,7 +124,9 @@ func (l *loop) turn() bool {
 	l.busy.Store(int64(l.core.inFlight))
 	l.carryOut(fx)
 	clear(events)
-	l.spare = events[:0]
+	if l.spare = events[:0]; cap(events) > burst {
+		l.spare = nil
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.mu.running = false

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"os/exec"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -50,11 +52,19 @@ func (x *instant) CompareAndSet(log logs.LogID, expect uint64, next *wire.EpochR
 func (x *instant) SendStores(node catalog.NodeID, b *wire.LogBatch) {
 	x.batches.Add(1)
 	x.releases.Add(int64(len(b.Releases)))
-	if len(b.Stores) == 0 || x.silent.Load() {
+	if x.silent.Load() {
 		return
 	}
 	x.stores.Add(int64(len(b.Stores)))
 	answer := &wire.LogBatch{FromNode: uint64(node), Stored: make([]*wire.Stored, len(b.Stores))}
+	for _, r := range b.Releases {
+		if r.Confirm {
+			answer.Released = append(answer.Released, &wire.Released{Log: r.Log, Released: r.Released})
+		}
+	}
+	if len(b.Stores)+len(answer.Released) == 0 {
+		return
+	}
 	all := make([]wire.Stored, len(b.Stores))
 	for i, st := range b.Stores {
 		all[i].Log, all[i].Lsn, all[i].Wave, all[i].Cookie = st.Record.Log, st.Record.Lsn, st.Record.Wave, st.Cookie
@@ -187,9 +197,22 @@ func TestCloseAnswersEverything(t *testing.T) {
 	}
 }
 
+// aloneEnv is set where the test binary runs one test that measures memory: other
+// tests leave some behind, and let go of it when they please.
+const aloneEnv = "BRAID_SEQUENCER_ALONE"
+
 // TestIdleSequencersAreSmall makes 30,000 logs, appends to each, and measures
-// what they keep.
+// what they keep, in a process of its own.
 func TestIdleSequencersAreSmall(t *testing.T) {
+	if os.Getenv(aloneEnv) == "" {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestIdleSequencersAreSmall$", "-test.v")
+		cmd.Env = append(os.Environ(), aloneEnv+"=1")
+		out, err := cmd.CombinedOutput()
+		if t.Logf("%s", out); err != nil {
+			t.Error(err)
+		}
+		return
+	}
 	const many = 30_000
 	x := newInstant(t, Config{Loops: 1, SessionIdleFor: time.Millisecond, ReleaseQuiet: time.Millisecond}, 5)
 	heap := func() uint64 {
@@ -215,7 +238,7 @@ func TestIdleSequencersAreSmall(t *testing.T) {
 		got := make(chan int, 1)
 		x.h.loops[0].post(event{kind: evCall, call: func(c *core) {
 			for _, s := range c.order {
-				if s.sessions == nil && s.cur.recovered && s.cur.metadata == nil {
+				if s.sessions == nil && s.cur.recovered && s.cur.metadata == nil && s.cur.told == nil {
 					n++
 				}
 			}
@@ -229,8 +252,8 @@ func TestIdleSequencersAreSmall(t *testing.T) {
 	x.mu.Unlock()
 	per := (int64(heap()) - int64(before)) / many
 	t.Logf("%d bytes for an idle sequencer", per)
-	if per > 1024 {
-		t.Errorf("%d bytes for an idle sequencer, allowed are 1024", per)
+	if per > 900 {
+		t.Errorf("%d bytes for an idle sequencer: 1024 are allowed, and it was 780", per)
 	}
 	runtime.KeepAlive(x)
 }

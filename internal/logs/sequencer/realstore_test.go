@@ -157,6 +157,12 @@ func (n *reigning) Clean(s logs.ShardID, q *wire.CleanRequest, done func(*wire.C
 func (n *reigning) EpochRecovery(s logs.ShardID, q *wire.EpochRecoveryRequest, done func(*wire.EpochRecoveryResponse, error)) {
 	n.stores[s.Node()].EpochRecovery(q, told(done))
 }
+func (n *reigning) LogState(s logs.ShardID, q *wire.LogStateRequest, done func(*wire.LogStateResponse, error)) {
+	n.stores[s.Node()].LogState(q, told(done))
+}
+func (n *reigning) Records(s logs.ShardID, q *wire.RecordsRequest, done func(*wire.RecordsResponse, error)) {
+	n.stores[s.Node()].Records(q, told(done))
+}
 
 // append appends, once more where it is told of an epoch, and waits for the answer.
 func (n *reigning) append(producer, seq uint64, flags uint32) *wire.AppendResponse {

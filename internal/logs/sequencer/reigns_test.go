@@ -206,3 +206,62 @@ func TestAProducersFirstAppendsMayBecomeHoles(t *testing.T) {
 	}
 	w.whole(t)
 }
+
+// TestALostReleaseIsToldAgain: a release that is lost is told again soon, ever more
+// rarely, until the shard confirms it; then nothing is kept of who was told what.
+func TestALostReleaseIsToldAgain(t *testing.T) {
+	w := newWorld(t, 1, 3, Config{})
+	n := w.home(5)
+	lost := w.other(n)
+	lost.deaf = true
+	lsn := w.appendOK(t, n, request(5, "x"))
+	before := n.metrics.Releases.Load()
+	w.run(60 * time.Second)
+	if told := n.metrics.Releases.Load() - before; told < 6 || told > 9 {
+		t.Errorf("the shard that does not hear was told %d times in a minute", told)
+	}
+	lost.deaf = false
+	w.run(w.cfg.ReleaseLaggards)
+	if r := lost.log(5).released; r != lsn {
+		t.Errorf("the shard holds %s for released", r)
+	}
+	if told := n.core.logs[5].cur.told; told != nil {
+		t.Errorf("all have confirmed, and this is kept: %v", told)
+	}
+	before = n.metrics.Releases.Load()
+	w.run(100 * time.Second)
+	if told := n.metrics.Releases.Load() - before; told > 3 { // once in five minutes, all
+		t.Errorf("%d releases of an idle log that everybody knows of", told)
+	}
+
+	lost.deaf = true // a short loss is mended in the second after it
+	lsn = w.appendOK(t, n, request(5, "y"))
+	w.run(100 * time.Millisecond)
+	lost.deaf = false
+	w.run(2 * time.Second)
+	if r := lost.log(5).released; r != lsn {
+		t.Errorf("two seconds later the shard holds %s for released", r)
+	}
+	w.whole(t)
+}
+
+// TestAConfirmationOfAFormerLifeIsNotBelieved: what a node served before it was
+// started anew it may not serve now.
+func TestAConfirmationOfAFormerLifeIsNotBelieved(t *testing.T) {
+	w := newWorld(t, 1, 3, Config{})
+	n := w.home(5)
+	m := w.other(n)
+	m.deaf = true
+	lsn := w.appendOK(t, n, request(5, "x"))
+	was := m.inc
+	m.crash()
+	m.boot()
+	w.noticed()
+	w.run(50 * time.Millisecond)
+	n.step(event{kind: evStored, batch: &wire.LogBatch{FromNode: uint64(m.id), Incarnation: was, Released: []*wire.Released{{Log: 5, Released: uint64(lsn)}}}})
+	m.deaf = false
+	w.run(30 * time.Second)
+	if r := m.log(5).released; r != lsn {
+		t.Errorf("the shard holds %s for released", r)
+	}
+}

@@ -241,7 +241,7 @@ func (x *talk) print(fx *effects) {
 			x.say("%s", x.storeText(b.node, st))
 		}
 		for _, r := range b.parcel.batch.Releases {
-			x.say("-> N%d RELEASE %s, LNG %d of epoch %d", b.node, logs.LSN(r.Released), r.LastKnownGood, r.Epoch)
+			x.say("-> N%d RELEASE %s, LNG %d of epoch %d%s", b.node, logs.LSN(r.Released), r.LastKnownGood, r.Epoch, map[bool]string{true: ", to be confirmed"}[r.Confirm])
 		}
 	}
 	for _, a := range fx.answers {

@@ -75,6 +75,7 @@ type node struct {
 	inc     uint64
 	alive   bool
 	cut     bool // nothing it sends or is sent arrives
+	deaf    bool // to releases
 	core    *core
 	metrics *Metrics
 	share   *share
@@ -108,13 +109,13 @@ func newWorld(t testing.TB, seed uint64, nodes int, cfg Config) *world {
 	w.delay = func() time.Duration { return time.Millisecond }
 	w.lose = func() bool { return false }
 	for i := range nodes {
-		n := &node{w: w, id: catalog.NodeID(i + 1), disk: make(map[logs.LogID]*shardLog)}
+		n := &node{w: w, id: catalog.NodeID(i + 1), inc: 1, disk: make(map[logs.LogID]*shardLog)}
 		w.nodes[n.id] = n
 		w.order = append(w.order, n.id)
 		n.alive = true
 	}
 	for _, id := range w.order {
-		w.nodes[id].boot()
+		w.nodes[id].begin()
 	}
 	return w
 }
@@ -133,6 +134,10 @@ func (w *world) look(self catalog.NodeID) *logs.Cluster {
 
 func (n *node) boot() {
 	n.inc++
+	n.begin()
+}
+
+func (n *node) begin() {
 	n.alive, n.alarm = true, 0
 	n.view = n.w.look(n.id)
 	n.metrics, n.share = &Metrics{}, &share{}
@@ -366,19 +371,25 @@ func winner(versions []*wire.LogRecord) *wire.LogRecord {
 
 // take is a storage node's side of a batch, or a sequencer's of the answers.
 func (n *node) take(from catalog.NodeID, b *wire.LogBatch) {
-	answer := &wire.LogBatch{FromNode: uint64(n.id), ToNode: b.FromNode}
+	answer := &wire.LogBatch{FromNode: uint64(n.id), ToNode: b.FromNode, Incarnation: n.inc}
 	for _, st := range b.Stores {
 		answer.Stored = append(answer.Stored, n.keep(from, st))
 	}
 	for _, r := range b.Releases {
 		l := n.log(logs.LogID(r.Log))
+		if n.deaf {
+			continue
+		}
 		l.released = max(l.released, logs.LSN(r.Released))
 		l.lng[logs.Epoch(r.Epoch)] = max(l.lng[logs.Epoch(r.Epoch)], logs.ESN(r.LastKnownGood))
+		if r.Confirm {
+			answer.Released = append(answer.Released, &wire.Released{Log: r.Log, Released: uint64(l.released)})
+		}
 	}
-	if len(b.Stored) > 0 {
+	if len(b.Stored)+len(b.Released) > 0 {
 		n.step(event{kind: evStored, batch: b})
 	}
-	if len(answer.Stored) > 0 {
+	if len(answer.Stored)+len(answer.Released) > 0 {
 		n.w.send(n.id, from, func(to *node) { to.take(n.id, answer) })
 	}
 }

@@ -7,17 +7,23 @@ import (
 
 // handleReleases moves what readers may see. Where stores go to the journal
 // anyway the releases go with them; alone they are written later.
-func (s *Store) handleReleases(rs []*wire.Release, with *batch) {
+// Those that ask for it are answered with what is released now, which may be less:
+// of epochs that are not clean here nothing is.
+func (s *Store) handleReleases(rs []*wire.Release, with *batch) (confirmed []*wire.Released) {
 	if len(rs) == 0 {
-		return
+		return nil
 	}
 	var wake []*readStream
 	s.mu.Lock()
 	for _, r := range rs {
 		wake = s.handleRelease(r, with, wake)
+		if l := s.logs[logs.LogID(r.Log)]; r.Confirm && l != nil && !s.closed {
+			confirmed = append(confirmed, &wire.Released{Log: r.Log, Released: uint64(l.released)})
+		}
 	}
 	s.mu.Unlock()
 	s.serveLater(wake)
+	return confirmed
 }
 
 // handleRelease is one release. mu is held.

@@ -47,3 +47,27 @@ func (b *lab) wantReleased(released logs.LSN, base uint64) {
 		b.t.Errorf("the next life knows the bases %v", l.bases)
 	}
 }
+
+// TestReleasesAreConfirmed: whoever asks is told what readers are served up to, which
+// is not what was said where earlier epochs have yet to be made clean.
+func TestReleasesAreConfirmed(t *testing.T) {
+	b := newLab(t, 44)
+	b.opts.Purge = func(logs.LogID, logs.Epoch, logs.LSN) {}
+	b.open()
+	defer b.stop()
+	b.put(rec(lsn(1, 1), "a"), rec(lsn(2, 1), "b"))
+	confirm := func(at logs.LSN, ask bool) []*wire.Released {
+		var got []*wire.Released
+		b.s.HandleBatch(&wire.LogBatch{FromNode: 2, Releases: []*wire.Release{{Log: uint64(labLog), Released: uint64(at), Epoch: uint32(at.Epoch()), Confirm: ask}}},
+			func(a *wire.LogBatch) { got = append(got, a.Released...) })
+		return got
+	}
+	if got := confirm(lsn(1, 1), false); got != nil {
+		t.Errorf("nobody asked for %v", got)
+	}
+	for _, at := range []logs.LSN{lsn(1, 1), lsn(2, 1)} {
+		if got := confirm(at, true); len(got) != 1 || logs.LSN(got[0].Released) != lsn(1, 1) || got[0].Log != uint64(labLog) {
+			t.Errorf("release %s: %v", at, got)
+		}
+	}
+}

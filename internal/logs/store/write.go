@@ -16,19 +16,28 @@ const (
 // HandleBatch takes what a sequencer or a recovery sends: it moves releases and
 // stores copies. The batch is borrowed until it returns, which it does without
 // waiting. reply gets the outcomes of the stores, in one or two answers: those
-// that are refused at once, and those that are durable.
+// that are refused at once, and those that are durable; and what is released now,
+// where a release asks for it.
 //
 //	receive ─▶ fence ─▶ journal ─▶ (durable) admit ─▶ answer
 //	                                           └────▶ apply to the partition
 func (s *Store) HandleBatch(b *wire.LogBatch, reply func(*wire.LogBatch)) {
 	if len(b.Stores) == 0 {
-		s.handleReleases(b.Releases, nil)
+		s.confirm(b, s.handleReleases(b.Releases, nil), reply)
 		return
 	}
 	in := s.receive(b, reply)
-	s.handleReleases(b.Releases, in.out)
+	confirmed := s.handleReleases(b.Releases, in.out)
 	s.accept(in)
 	in.answerRefused()
+	s.confirm(b, confirmed, reply)
+}
+
+// confirm answers the releases that ask for it.
+func (s *Store) confirm(b *wire.LogBatch, confirmed []*wire.Released, reply func(*wire.LogBatch)) {
+	if len(confirmed) > 0 {
+		reply(&wire.LogBatch{FromNode: uint64(s.o.Shard.Node()), ToNode: b.FromNode, Released: confirmed})
+	}
 }
 
 // incoming is a batch of stores on its way.
