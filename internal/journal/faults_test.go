@@ -201,6 +201,40 @@ func syncError1(t *testing.T, kind simfs.OpKind, fault error) {
 	}
 }
 
+// TestAGroupWhoseSyncFailedIsWrittenAgainAtOpen (J4): the page cache still has all of
+// it and calls it clean, so that the next life reads it. It builds on it only once the
+// group is on the disk, which another sync would not bring about.
+func TestAGroupWhoseSyncFailedIsWrittenAgainAtOpen(t *testing.T) {
+	fs := simfs.New(simfs.Options{Seed: 5})
+	j, _ := openSim(t, fs, &manualClock{}, 1, Options{SegmentBytes: 256 << 10})
+	j.awaitSpare(t)
+	appendWait(t, j, entry(1, 1, "x"))
+	fs.SetFault(func(op simfs.Op) (f simfs.Fault) {
+		if op.Kind == simfs.OpSync && strings.HasSuffix(op.Path, ".journal") {
+			f.Err = simfs.ErrIO
+		}
+		return f
+	})
+	if err := appendErr(j, entry(1, 2, strings.Repeat("y", 16<<10))); !errors.Is(err, ErrFailed) {
+		t.Fatalf("a group whose sync failed: %v", err)
+	}
+	fs = fs.Kill()
+	_ = j.Close() // of a process that is no more
+	fs.SetFault(nil)
+	j, r := openSim(t, fs, &manualClock{}, 2, Options{SegmentBytes: 256 << 10})
+	if n := len(r.Streams[1].Records); n != 2 || len(r.Corrupt) != 0 {
+		t.Fatalf("%d entries after the kill, damage %v", n, r.Corrupt)
+	}
+	appendWait(t, j, entry(1, 3, "z"))
+	fs = fs.Crash(simfs.Crash{})
+	_ = j.Close()
+	j, r = openSim(t, fs, &manualClock{}, 3, Options{SegmentBytes: 256 << 10})
+	defer j.Close()
+	if n := len(r.Streams[1].Records); n != 3 || len(r.Corrupt) != 0 {
+		t.Errorf("%d entries of 3 after the power failed, damage %v", n, r.Corrupt)
+	}
+}
+
 func TestAFullDiskRefusesEntriesAndRecovers(t *testing.T) {
 	fs := simfs.New(simfs.Options{Capacity: 10 << 20})
 	clock := &manualClock{}

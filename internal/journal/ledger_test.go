@@ -72,7 +72,23 @@ func TestATruncationLowersTheMark(t *testing.T) {
 	l.put(Record{Stream: 1, Kind: KindTruncate, Pos: 1}, entry(1, 1, "new"))
 	l.begin(&segment{gen: 2, size: 1 << 20})
 	l.put(entry(2, 1, strings.Repeat("z", 100)))
-	if l.releasable() {
+	if len(l.leaving) > 0 || l.releasable() {
 		t.Error("the new entry at position 1 was given up")
+	}
+}
+
+// TestADropLowersTheMark: a stream that begins anew under the same id has its
+// positions from the first on, and needs them.
+func TestADropLowersTheMark(t *testing.T) {
+	l := newLedger(testIdentity(1))
+	l.begin(&segment{gen: 1, size: 1 << 20})
+	l.put(entry(1, 1, "x"), entry(1, 2, "y"))
+	l.lowWater(1, 2)
+	l.put(Record{Stream: 1, Kind: KindDrop})
+	l.put(entry(1, 1, "another's"))
+	l.begin(&segment{gen: 2, size: 1 << 20})
+	l.put(entry(2, 1, strings.Repeat("z", 100)))
+	if len(l.leaving) > 0 || l.releasable() {
+		t.Error("the new stream's entry was given up")
 	}
 }
