@@ -67,6 +67,8 @@ type clientConn struct {
 	slots     []*pending
 	free      []uint32
 	sequence  uint64
+	began     time.Time
+	stamped   time.Time // when the last stamp was added
 	sweepAt   time.Time // when the sweep for passed deadlines is due; zero if none is
 	stopTick  func() bool
 	stopSweep func() bool
@@ -81,6 +83,7 @@ func newClientConn(l *lane, conn net.Conn, ours, theirs *hello) *clientConn {
 	c.sameHome = ours.role == RoleClient || ours.cluster != ""
 	o := &l.pool.opts
 	c.out.init(conn, o.Clock, o.Metrics, o.QueueBytes)
+	c.began = o.Clock.Now()
 	c.stopTick = o.Clock.AfterFunc(o.SilenceMax/ticksMax, c.tick)
 	if !l.pool.spawn(c.out.write) {
 		c.out.fail(ErrClosed)
@@ -132,6 +135,7 @@ func (c *clientConn) add(u urgency, p *pending) (id uint64, err error, ok bool) 
 		c.out.metrics.Overloaded.Add(1)
 		return 0, ErrOverloaded, true
 	}
+	c.stampLocked()
 	c.sequence++
 	p.id = c.sequence<<slotBits | uint64(slot)
 	p.offset = c.out.mu.added
@@ -291,7 +295,7 @@ func (c *clientConn) frame(h header, payload []byte) error {
 		return &FrameError{"an answer of another method"}
 	}
 	if h.kind == kindError {
-		p.done(peerError(h.code))
+		p.done(peerError(h))
 		return nil
 	}
 	c.out.metrics.Decodes.Add(1)
@@ -303,8 +307,8 @@ func (c *clientConn) frame(h header, payload []byte) error {
 	return nil
 }
 
-func peerError(code uint8) error {
-	switch code {
+func peerError(h header) error {
+	switch h.code {
 	case errorNoMethod:
 		return ErrNoMethod
 	case errorBadRequest:
@@ -313,8 +317,12 @@ func peerError(code uint8) error {
 		return &HandshakeError{Refusal: RefusalCluster}
 	case errorTooLarge:
 		return ErrResponseTooLarge
+	case errorExpired:
+		return ErrExpired
+	case errorBusy:
+		return &BusyError{time.Duration(h.timeout) * time.Millisecond}
 	}
-	return fmt.Errorf("%w: peer answered error %d", ErrLost, code)
+	return fmt.Errorf("%w: peer answered error %d", ErrLost, h.code)
 }
 
 // abort ends what is left when the connection is gone: what was never given to

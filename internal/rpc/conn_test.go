@@ -73,7 +73,7 @@ func TestHandshakeRefusals(t *testing.T) {
 
 func TestOtherVersionsAreRefused(t *testing.T) {
 	inBubble(t, ServerOptions{}, PoolOptions{}, echoTable, func(r *rig) {
-		for _, v := range [][2]uint16{{2, 9}, {0, 0}} {
+		for _, v := range [][2]uint16{{versionMax + 1, 9}, {0, 0}} {
 			conn, err := r.net.Dial(r.t.Context(), "s")
 			if err != nil {
 				r.t.Fatal(err)

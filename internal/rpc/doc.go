@@ -8,7 +8,7 @@
 //	                         read ◀══ one write ══ outbox ◀── Request.Reply, any goroutine
 //
 // A Pool has one Client per address, a Client one connection per Lane, so that
-// a beat never waits behind a snapshot. A Server serves one listener and one
+// a beat never waits behind a snapshot, nor a seal behind the work of users. A Server serves one listener and one
 // Role: what its table of handlers does not hold can not be reached through it.
 // docs/formats/rpc.md has the bytes.
 //
@@ -23,10 +23,10 @@
 //
 // Invariants:
 //
-//	R1. ErrUnreachable and ErrOverloaded are returned only for messages of which
-//	    no byte was given to the kernel. A call that ends with ErrLost, ErrDeadline
-//	    or its context's error may have been carried out; one that ends with
-//	    ErrResponseTooLarge was.
+//	R1. ErrUnreachable, ErrOverloaded and ErrExpired are returned only for messages
+//	    of which no byte was given to the kernel, or which the peer says it refused.
+//	    A call that ends with ErrLost, ErrDeadline or its context's error may have
+//	    been carried out; one that ends with ErrResponseTooLarge was.
 //	R2. Frames of one connection are written in the order in which they were
 //	    added, and handlers run in the order in which frames arrive.
 //	R3. Nothing is allocated for bytes that are not there: lengths are bounded,

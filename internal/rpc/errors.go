@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // What a call can end with, besides its context's error and the answer itself.
@@ -20,6 +21,9 @@ var (
 	// ErrOverloaded says that a bounded queue towards the peer is full: nothing
 	// of this message was sent.
 	ErrOverloaded = errors.New("rpc: send queue full, nothing was sent")
+	// ErrExpired says that the peer took the request up after its deadline and
+	// dropped it: it surely had no effect.
+	ErrExpired = errors.New("rpc: the deadline had passed when the peer took the request up: no effect")
 	// ErrClosed says that the pool or the server was closed here.
 	ErrClosed = errors.New("rpc: closed")
 	// ErrTooLarge says that a message exceeds MaxMessage; nothing was sent.
@@ -32,6 +36,26 @@ var (
 	// ErrBadRequest says that the peer could not decode the request.
 	ErrBadRequest = errors.New("rpc: request could not be decoded by the peer")
 )
+
+// BusyError says that the peer refused a request unread because too much waits
+// there: it surely had no effect. It is an ErrOverloaded.
+type BusyError struct{ RetryAfter time.Duration }
+
+func (e *BusyError) Error() string {
+	return fmt.Sprintf("rpc: the peer has too much to do, it says to ask again after %v", e.RetryAfter)
+}
+
+// Is makes it an ErrOverloaded.
+func (e *BusyError) Is(target error) bool { return target == ErrOverloaded }
+
+// RetryAfter is when a peer that was busy said to ask again; 0 if err is of
+// another kind.
+func RetryAfter(err error) time.Duration {
+	if b := (*BusyError)(nil); errors.As(err, &b) {
+		return b.RetryAfter
+	}
+	return 0
+}
 
 // FrameError says that the bytes of a connection are not frames: a checksum
 // that does not match, a length or a kind out of bounds. The connection ends.

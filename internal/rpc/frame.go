@@ -25,8 +25,9 @@ const (
 	kindCancel   kind = 5 // nobody waits for the answer to id
 	kindPing     kind = 6 // answered by kindPong
 	kindPong     kind = 7
+	kindStamp    kind = 8 // id says when the frames behind it were added, by the sender's clock (lag.go)
 
-	kindMax = kindPong
+	kindMax = kindStamp
 )
 
 // Codes of a kindError frame.
@@ -35,6 +36,8 @@ const (
 	errorBadRequest uint8 = 2
 	errorCluster    uint8 = 3 // the method needs a connection between nodes of one known cluster
 	errorTooLarge   uint8 = 4 // the response exceeds MaxMessage
+	errorExpired    uint8 = 5 // the deadline had passed when the request was taken up
+	errorBusy       uint8 = 6 // too much waits; timeout says when to ask again
 )
 
 // header of a frame.
@@ -54,7 +57,7 @@ type header struct {
 	code    uint8
 	method  Method
 	id      uint64
-	timeout uint32 // milliseconds left to the caller, 0 for no deadline
+	timeout uint32 // milliseconds left to the caller, 0 for no deadline; with errorBusy, until it may ask again
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

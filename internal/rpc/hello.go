@@ -11,7 +11,10 @@ import (
 // The protocol versions that this program speaks.
 const (
 	versionMin = 1
-	versionMax = 1
+	versionMax = 2
+
+	// versionStamps is the first in which the dialling end sends stamps.
+	versionStamps = 2
 )
 
 const (

@@ -65,11 +65,14 @@ type Lane uint8
 const (
 	LaneBeat   Lane = 0 // promises between nodes: the failure detector
 	LaneRaft   Lane = 1 // replication
-	LaneClient Lane = 2 // requests of clients and to the master
+	LaneClient Lane = 2 // requests of users
 	LaneBulk   Lane = 3 // snapshots, readers of logs
-	LaneLog    Lane = 4 // copies of log records and what fences them
+	LaneLog    Lane = 4 // copies of log records
+	// LaneControl is for what the cluster lives by: reports to the master, where
+	// things are, who is alive, and what fences logs. No request of a user is in it.
+	LaneControl Lane = 5
 
-	lanes = 5
+	lanes = 6
 )
 
 func (l Lane) String() string {
@@ -84,6 +87,8 @@ func (l Lane) String() string {
 		return "bulk"
 	case LaneLog:
 		return "log"
+	case LaneControl:
+		return "control"
 	}
 	return fmt.Sprintf("lane %d", uint8(l))
 }
@@ -113,6 +118,9 @@ type methodInfo struct {
 	oneWay bool // sent, never answered
 	node   bool // served by the listener for nodes
 	client bool // served by the listener for clients
+	// user: work of a user, refused early where too much waits (lag.go). All else
+	// is what the cluster lives by, and is always taken.
+	user bool
 	// open: served before it is known that both belong to one cluster, for
 	// those are how a node finds and joins its cluster.
 	open bool
@@ -125,39 +133,39 @@ var methods = [...]methodInfo{
 		req: func() Message { return new(wire.RaftBatch) }},
 	MethodBeat: {name: "Beat", lane: LaneBeat, oneWay: true, node: true,
 		req: func() Message { return new(wire.Beat) }},
-	MethodTailQuery: {name: "TailQuery", lane: LaneClient, node: true,
+	MethodTailQuery: {name: "TailQuery", lane: LaneControl, node: true,
 		req: func() Message { return new(wire.TailQuery) }, resp: func() Message { return new(wire.TailAnswer) }},
 	MethodSnapshotChunk: {name: "SnapshotChunk", lane: LaneBulk, node: true,
 		req: func() Message { return new(wire.SnapshotChunk) }, resp: func() Message { return new(wire.SnapshotAck) }},
-	MethodHello: {name: "Hello", lane: LaneClient, node: true, client: true, open: true,
+	MethodHello: {name: "Hello", lane: LaneControl, node: true, client: true, open: true,
 		req: func() Message { return new(wire.HelloRequest) }, resp: func() Message { return new(wire.HelloResponse) }},
-	MethodJoin: {name: "Join", lane: LaneClient, node: true, open: true,
+	MethodJoin: {name: "Join", lane: LaneControl, node: true, open: true,
 		req: func() Message { return new(wire.JoinRequest) }, resp: func() Message { return new(wire.JoinResponse) }},
-	MethodBootstrap: {name: "Bootstrap", lane: LaneClient, oneWay: true, node: true, open: true,
+	MethodBootstrap: {name: "Bootstrap", lane: LaneControl, oneWay: true, node: true, open: true,
 		req: func() Message { return new(wire.BootstrapMessage) }},
-	MethodHeartbeat: {name: "Heartbeat", lane: LaneClient, node: true,
+	MethodHeartbeat: {name: "Heartbeat", lane: LaneControl, node: true,
 		req: func() Message { return new(wire.HeartbeatRequest) }, resp: func() Message { return new(wire.HeartbeatResponse) }},
-	MethodLocations: {name: "Locations", lane: LaneClient, node: true, client: true,
+	MethodLocations: {name: "Locations", lane: LaneControl, node: true, client: true,
 		req: func() Message { return new(wire.LocationsRequest) }, resp: func() Message { return new(wire.LocationsResponse) }},
-	MethodCatalog: {name: "Catalog", lane: LaneClient, node: true, client: true,
+	MethodCatalog: {name: "Catalog", lane: LaneControl, node: true, client: true,
 		req: func() Message { return new(wire.CatalogRequest) }, resp: func() Message { return new(wire.CatalogResponse) }},
-	MethodWrite: {name: "Write", lane: LaneClient, node: true, client: true,
+	MethodWrite: {name: "Write", lane: LaneClient, user: true, node: true, client: true,
 		req: func() Message { return new(wire.WriteRequest) }, resp: func() Message { return new(wire.WriteResponse) }},
-	MethodRead: {name: "Read", lane: LaneClient, node: true, client: true,
+	MethodRead: {name: "Read", lane: LaneClient, user: true, node: true, client: true,
 		req: func() Message { return new(wire.ReadRequest) }, resp: func() Message { return new(wire.ReadResponse) }},
 	MethodLogBatch: {name: "LogBatch", lane: LaneLog, oneWay: true, node: true,
 		req: func() Message { return new(wire.LogBatch) }},
-	MethodAppend: {name: "Append", lane: LaneClient, node: true, client: true,
+	MethodAppend: {name: "Append", lane: LaneClient, user: true, node: true, client: true,
 		req: func() Message { return new(wire.AppendRequest) }, resp: func() Message { return new(wire.AppendResponse) }},
 	MethodSequencerState: {name: "SequencerState", lane: LaneClient, node: true, client: true,
 		req: func() Message { return new(wire.SequencerStateRequest) }, resp: func() Message { return new(wire.SequencerStateResponse) }},
-	MethodSeal: {name: "Seal", lane: LaneLog, node: true,
+	MethodSeal: {name: "Seal", lane: LaneControl, node: true,
 		req: func() Message { return new(wire.SealRequest) }, resp: func() Message { return new(wire.SealResponse) }},
 	MethodDigest: {name: "Digest", lane: LaneBulk, node: true,
 		req: func() Message { return new(wire.DigestRequest) }, resp: func() Message { return new(wire.DigestResponse) }},
-	MethodClean: {name: "Clean", lane: LaneLog, node: true,
+	MethodClean: {name: "Clean", lane: LaneControl, node: true,
 		req: func() Message { return new(wire.CleanRequest) }, resp: func() Message { return new(wire.CleanResponse) }},
-	MethodCheckSeal: {name: "CheckSeal", lane: LaneLog, node: true,
+	MethodCheckSeal: {name: "CheckSeal", lane: LaneControl, node: true,
 		req: func() Message { return new(wire.CheckSealRequest) }, resp: func() Message { return new(wire.CheckSealResponse) }},
 	MethodEpochRecovery: {name: "EpochRecovery", lane: LaneBulk, node: true,
 		req: func() Message { return new(wire.EpochRecoveryRequest) }, resp: func() Message { return new(wire.EpochRecoveryResponse) }},
@@ -183,7 +191,7 @@ var methods = [...]methodInfo{
 		req: func() Message { return new(wire.RecordsRequest) }, resp: func() Message { return new(wire.RecordsResponse) }},
 	MethodGossip: {name: "Gossip", lane: LaneBeat, oneWay: true, node: true,
 		req: func() Message { return new(wire.Gossip) }},
-	MethodClusterState: {name: "ClusterState", lane: LaneClient, node: true, client: true,
+	MethodClusterState: {name: "ClusterState", lane: LaneControl, node: true, client: true,
 		req: func() Message { return new(wire.ClusterStateRequest) }, resp: func() Message { return new(wire.ClusterStateResponse) }},
 	MethodQuery: {name: "Query", lane: LaneBulk, node: true, client: true,
 		req: func() Message { return new(wire.QueryRequest) }, resp: func() Message { return new(wire.QueryResponse) }},

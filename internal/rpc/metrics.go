@@ -34,6 +34,14 @@ type Metrics struct {
 	Refusals atomic.Uint64
 	// BadFrames is how many connections ended because of bytes that are not frames.
 	BadFrames atomic.Uint64
+	// Expired is how many requests were dropped because their deadlines had passed when they were taken up.
+	Expired atomic.Uint64
+	// Lagging is how many requests were refused because they had waited too long to be read.
+	Lagging atomic.Uint64
+	// Crowded is how many requests were refused because those under way take as much memory as they may.
+	Crowded atomic.Uint64
+	// RequestBytes is how much the requests under way take now.
+	RequestBytes atomic.Int64
 	// Canceled is how many requests were cancelled by their callers.
 	Canceled atomic.Uint64
 }

@@ -27,6 +27,7 @@ type Request struct {
 
 	conn     *serverConn
 	id       uint64
+	held     int64                    // of the server's RequestBytes, until it is answered
 	cell     *atomic.Pointer[Request] // where a cancel frame finds it; nil if one-way
 	answered atomic.Bool
 	canceled atomic.Bool
@@ -63,6 +64,9 @@ func (r *Request) refuse(code uint8) {
 func (r *Request) take() bool {
 	if r.cell == nil || r.answered.Swap(true) {
 		return false
+	}
+	if r.held > 0 {
+		r.conn.server.opts.Metrics.RequestBytes.Add(-r.held)
 	}
 	r.cell.CompareAndSwap(r, nil)
 	return !r.canceled.Load()

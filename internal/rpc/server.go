@@ -26,6 +26,12 @@ type ServerOptions struct {
 	// QueueBytes bounds what may wait to be written on a connection: beyond it no
 	// further request of that connection is read. Default 16 MiB.
 	QueueBytes int
+	// RequestBytes bounds what the requests under way of all connections take:
+	// beyond it users' requests are refused. One is always taken. Default 64 MiB.
+	RequestBytes int64
+	// LagMax is how long users' requests may wait to be read: beyond it they are
+	// refused. Default 250 ms.
+	LagMax time.Duration
 	// HandshakeTimeout bounds how long a peer may take to introduce itself. Default 5 s.
 	HandshakeTimeout time.Duration
 
@@ -49,6 +55,12 @@ func (o ServerOptions) withDefaults() ServerOptions {
 	}
 	if o.QueueBytes <= 0 {
 		o.QueueBytes = 16 << 20
+	}
+	if o.RequestBytes <= 0 {
+		o.RequestBytes = 64 << 20
+	}
+	if o.LagMax <= 0 {
+		o.LagMax = 250 * time.Millisecond
 	}
 	if o.HandshakeTimeout <= 0 {
 		o.HandshakeTimeout = 5 * time.Second
@@ -246,6 +258,7 @@ type serverConn struct {
 	sameHome bool // both ends are known to belong to one cluster
 	inflight inflight
 	now      time.Time // when the batch that is handled was read
+	lag      lag
 }
 
 func newServerConn(s *Server, c net.Conn, theirs *hello) *serverConn {
@@ -254,6 +267,7 @@ func newServerConn(s *Server, c net.Conn, theirs *hello) *serverConn {
 		Node: theirs.node, Incarnation: theirs.incarnation, Cluster: theirs.cluster,
 	}}
 	sc.out.init(c, s.opts.Clock, s.opts.Metrics, s.opts.QueueBytes)
+	sc.lag.began = s.opts.Clock.Now()
 	// A client need not know the cluster's id.
 	sc.sameHome = theirs.role == RoleClient
 	return sc
@@ -298,6 +312,10 @@ func (c *serverConn) frame(h header, payload []byte) error {
 	case kindPing:
 		c.reply(header{kind: kindPong, id: h.id}, nil)
 		return nil
+	case kindStamp:
+		c.now = c.server.opts.Clock.Now()
+		c.lag.stamp(c.now, time.Duration(h.id))
+		return nil
 	}
 	return &FrameError{fmt.Sprintf("kind %d at a server", h.kind)}
 }
@@ -306,7 +324,7 @@ func (c *serverConn) frame(h header, payload []byte) error {
 func (c *serverConn) request(h header, payload []byte) error {
 	r := &Request{Method: h.method, conn: c, id: h.id}
 	if h.timeout > 0 {
-		r.Deadline = c.now.Add(time.Duration(h.timeout) * time.Millisecond)
+		r.Deadline = c.now.Add(time.Duration(h.timeout)*time.Millisecond - c.lag.is)
 	}
 	if h.kind == kindRequest {
 		r.cell = c.inflight.cell(h.id)
@@ -324,6 +342,9 @@ func (c *serverConn) request(h header, payload []byte) error {
 			r.refuse(errorCluster)
 			return err
 		}
+	}
+	if !c.admit(r, info, len(payload)) {
+		return nil
 	}
 	hd := &c.server.handlers[h.method]
 	r.Msg = hd.newReq()
