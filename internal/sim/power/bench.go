@@ -108,6 +108,10 @@ func (h *bench) overlay(b *bug) (string, error) {
 	return "-overlay=" + at, os.WriteFile(at, list, 0o644)
 }
 
+// patience is how much longer than its own limit a command may take: to build, and to
+// wait for its turn where it runs under another.
+const patience = 20 * time.Minute
+
 // outcome is how a command ended.
 type outcome struct {
 	text    string
@@ -148,7 +152,7 @@ func (h *bench) check(bugs []*bug) error {
 			bad = errors.Join(bad, err)
 			continue
 		}
-		o, err := h.command(10*time.Minute, "go", append([]string{"build", overlay}, b.packages()...)...)
+		o, err := h.command(patience, "go", append([]string{"build", overlay}, b.packages()...)...)
 		switch {
 		case err != nil:
 			return err

@@ -106,7 +106,7 @@ func (h *bench) tierA(b *bug, wing string, limit time.Duration) (finding, error)
 	if err := os.RemoveAll(at); err != nil {
 		return finding{}, err
 	}
-	o, err := h.command(limit+2*time.Minute, program, "-wing", wing, "-for", limit.String(), "-stop", "1", "-shrink", "0", "-twice", "0", "-quiet", "-json", at)
+	o, err := h.command(limit+patience, program, "-wing", wing, "-for", limit.String(), "-stop", "1", "-shrink", "0", "-twice", "0", "-quiet", "-json", at)
 	if err != nil {
 		return finding{}, err
 	}
@@ -180,7 +180,7 @@ func (h *bench) build(b *bug, name string, args ...string) (string, error) {
 	last := len(args) - 1
 	program := filepath.Join(h.dir, what+"-"+strings.ReplaceAll(strings.TrimPrefix(args[last], "./"), "/", "-"))
 	line := append(append([]string(nil), args[:last]...), overlay, "-p=1", "-o", program, args[last])
-	o, err := h.command(10*time.Minute, name, line...)
+	o, err := h.command(patience, name, line...)
 	switch {
 	case err != nil:
 		return "", err
