@@ -524,3 +524,23 @@ func TestRemoveDuringRestore(t *testing.T) {
 		}
 	}
 }
+
+// A replica in doubt asks the voters that can know: those of configurations that
+// were superseded before its journal ended may be gone for good.
+func TestSuspectAsksWhoStillDecides(t *testing.T) {
+	h := handHost(t, Config{Loops: 1, Suspect: true}, Deps{})
+	c := h.loops[0].core
+	g := &group{replica: replicaOn(1), h: &Group{}, conf: confOn(1, 2, 3), commit: 5,
+		pendConf: []confAt{{index: 4, conf: confOn(1, 2, 4)}, {index: 5, conf: confOn(1, 4)}, {index: 6, conf: confOn(1, 4, 5)}}}
+	c.doubtTail(g)
+	if len(g.tail.asked) != 2 || g.tail.asked[0].node != 4 || g.tail.asked[1].node != 5 {
+		t.Fatalf("asks %v, nodes 4 and 5 decide", g.tail.asked)
+	}
+	if g.majorityAnswered() {
+		t.Fatal("it decides without a word from anybody")
+	}
+	g.tail.answers[0] = &wire.TailState{}
+	if !g.majorityAnswered() {
+		t.Fatal("it waits for voters that are gone")
+	}
+}

@@ -40,10 +40,24 @@ type tailEvent struct {
 	reply func(*wire.TailState)
 }
 
+// deciding are the configurations whose voters can know what this replica
+// acknowledged or voted: the newest that is known to be committed, and those
+// after it. Whoever counts on it now, or gets its vote, holds that one in its
+// log. The voters of earlier ones may all be gone, with nobody to answer for them.
+func (g *group) deciding() []voters {
+	out := g.confs()
+	for i := len(g.pendConf); i > 0; i-- {
+		if g.pendConf[i-1].index <= g.commit {
+			return out[i:]
+		}
+	}
+	return out
+}
+
 // doubtTail starts asking.
 func (c *core) doubtTail(g *group) {
 	d := &tailDoubt{since: c.now}
-	for _, conf := range g.confs() {
+	for _, conf := range g.deciding() {
 		for _, v := range conf {
 			if v.replica != g.replica && !slices.Contains(d.asked, v) {
 				d.asked = append(d.asked, v)
@@ -163,7 +177,7 @@ type owed struct {
 }
 
 func (g *group) majorityAnswered() bool {
-	for _, conf := range g.confs() {
+	for _, conf := range g.deciding() {
 		n := 1
 		for _, v := range conf {
 			if i := slices.Index(g.tail.asked, v); i >= 0 && g.tail.answers[i] != nil {
