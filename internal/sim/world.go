@@ -168,6 +168,9 @@ func (w *World) Tracef(format string, args ...any) {
 // Sometimes counts that something worth reaching was reached in this run.
 func (w *World) Sometimes(what string) { w.reached[what]++ }
 
+// Struck counts the faults of a kind that were carried out.
+func (w *World) Struck(kind string) uint64 { return w.reached["fault: "+kind] }
+
 // Fail ends the run: a promise is broken. The first word counts.
 func (w *World) Fail(format string, args ...any) {
 	if w.err == nil {
@@ -224,6 +227,10 @@ func (w *World) runUntil(end time.Duration) {
 	}
 }
 
+// eventsMax is far above what a run takes: cores that answer each other for ever
+// must not hold a campaign up.
+const eventsMax = 20_000_000
+
 // one runs the next event.
 func (w *World) one() {
 	e := w.queue.pop()
@@ -231,7 +238,9 @@ func (w *World) one() {
 		return
 	}
 	w.now = e.at
-	w.events++
+	if w.events++; w.events > eventsMax {
+		w.Fail("the world does not come to rest: %d events", w.events)
+	}
 	w.Note(uint64(e.at))
 	w.Note(uint64(e.node))
 	w.noteString(e.what)
