@@ -32,6 +32,7 @@ type logWing struct {
 	closeEpochs func()
 	store       *store.Store
 	purger      *recovery.Purger
+	comparer    *recovery.Comparer
 	recovery    *recovery.Host
 	mutations   *recoveryStores
 	sequencer   *sequencer.Host
@@ -85,7 +86,7 @@ func (n *Node) openLogStore(replay *journal.Replay) error {
 		Shard: n.shard(), Journal: n.journal, Stream: logStream, Recovered: replay.Streams[logStream], Suspect: replay.Suspect,
 		Incarnation: n.incarnation, Mono: n.deps.Mono, WallMs: n.wallMs, AfterFunc: n.deps.AfterFunc, Logger: n.log, Fatal: n.fatal,
 		CacheBytes: memory / 16, MemTableBytes: min(memory/32, 64<<20), RecordCacheBytes: memory / 16, QueueBytes: max(memory/32, 16<<20),
-		Attributes: n.keptAttributes, Free: n.diskFree, Purge: n.purge, NextEpoch: n.nextEpoch,
+		Attributes: n.keptAttributes, Free: n.diskFree, Purge: n.purge, NextEpoch: n.nextEpoch, Compare: n.compareLog,
 	})
 	if err != nil {
 		return err
@@ -93,6 +94,10 @@ func (n *Node) openLogStore(replay *journal.Replay) error {
 	n.logs.store = s
 	n.logs.purger = recovery.NewPurger(recovery.Config{}, recovery.PurgerDeps{
 		Self: n.id.Node, Shard: n.shard(), Mono: n.deps.Mono, AfterFunc: n.deps.AfterFunc, Logger: n.log, Calls: logCalls{n}, Store: s, View: n.logView,
+	})
+	n.logs.comparer = recovery.NewComparer(recovery.Config{}, recovery.ComparerDeps{
+		Self: n.id.Node, Shard: n.shard(), Mono: n.deps.Mono, AfterFunc: n.deps.AfterFunc, Logger: n.log, Calls: logCalls{n},
+		EpochStore: lateEpochs{n}, Store: s, Purge: n.purge, View: n.logView,
 	})
 	return nil
 }
@@ -129,6 +134,25 @@ func (n *Node) purge(log logs.LogID, lce logs.Epoch, release logs.LSN) {
 		n.logs.purger.Purge(log, lce, release)
 	case n.ctx.Err() == nil:
 		n.deps.AfterFunc(purgeLater, func() { n.purge(log, lce, release) })
+	}
+}
+
+// compareLog is asked for by the store: it may have lost copies of a log, and
+// others are to tell. What comes while the node starts is asked for again.
+func (n *Node) compareLog(log logs.LogID, sealed logs.Epoch) {
+	if n.opened.Load() && n.index.Load().Version() > 0 {
+		n.logs.comparer.Compare(log, sealed)
+	}
+}
+
+// startComparing ends what doubt there is, as soon as it is known who is there.
+func (n *Node) startComparing() {
+	switch {
+	case n.logs.comparer == nil || n.ctx.Err() != nil:
+	case n.index.Load().Version() == 0:
+		n.deps.AfterFunc(purgeLater, n.startComparing)
+	default:
+		n.logs.comparer.Start()
 	}
 }
 
@@ -195,6 +219,7 @@ func (n *Node) startLogs(context.Context) error {
 	if n.logs.sequencer != nil {
 		n.logs.sequencer.Start()
 	}
+	n.startComparing()
 	n.logs.gossip.SetStarting(false)
 	return nil
 }
@@ -207,6 +232,7 @@ func (n *Node) clusterChanged() {
 	}
 	if n.logs.purger != nil {
 		n.logs.purger.ViewChanged()
+		n.logs.comparer.ViewChanged()
 	}
 }
 
@@ -242,6 +268,7 @@ func (n *Node) closeLogs() {
 	}
 	if w.purger != nil {
 		w.purger.Close()
+		w.comparer.Close()
 	}
 	if w.closeEpochs != nil {
 		w.closeEpochs()

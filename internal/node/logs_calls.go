@@ -105,6 +105,16 @@ func (c logCalls) EpochRecovery(shard logs.ShardID, req *wire.EpochRecoveryReque
 	callShard(c.n, shard, rpc.MethodEpochRecovery, logCallTime, req, func(reply func(*wire.EpochRecoveryResponse)) { c.n.logs.store.EpochRecovery(req, reply) }, done)
 }
 
+// Records asks what a shard has of a log, copy by copy.
+func (c logCalls) Records(shard logs.ShardID, req *wire.RecordsRequest, done func(*wire.RecordsResponse, error)) {
+	callShard(c.n, shard, rpc.MethodRecords, logDigestTime, req, func(reply func(*wire.RecordsResponse)) { c.n.logs.store.Records(req, reply) }, done)
+}
+
+// LogState asks what a shard holds to be true of logs.
+func (c logCalls) LogState(shard logs.ShardID, req *wire.LogStateRequest, done func(*wire.LogStateResponse, error)) {
+	callShard(c.n, shard, rpc.MethodLogState, logDigestTime, req, func(reply func(*wire.LogStateResponse)) { c.n.logs.store.LogState(req, reply) }, done)
+}
+
 // Store has a shard keep a copy that recovery decided on.
 func (c logCalls) Store(shard logs.ShardID, s *wire.Store, done func(*wire.Stored, error)) {
 	c.n.logs.mutations.Store(shard, s, done)

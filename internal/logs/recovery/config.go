@@ -11,6 +11,8 @@ type Config struct {
 	Recoveries int
 	// Purges is how many logs are purged at a time. Default 4.
 	Purges int
+	// Comparisons is how many logs of a shard in doubt are compared at a time. Default 16.
+	Comparisons int
 	// Retry is the longest time from a failure to the next try, a sixteenth of it the
 	// first, and how long a silent node is waited for where it can be done without.
 	// Default 1 s.
@@ -32,6 +34,7 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	c.Recoveries = cmp.Or(c.Recoveries, 400)
 	c.Purges = cmp.Or(c.Purges, 4)
+	c.Comparisons = cmp.Or(c.Comparisons, 16)
 	c.Retry = cmp.Or(c.Retry, time.Second)
 	c.Grace = cmp.Or(c.Grace, 100*time.Millisecond)
 	c.StoreRetry = cmp.Or(c.StoreRetry, 500*time.Millisecond)

@@ -59,6 +59,12 @@ const (
 	callDecisions // purge: what did recovery decide?
 	callDelete    // purge: of the own shard
 	callMark      // purge: the epoch is clean here
+	callFence     // comparison: what may the own shard have lost?
+	callPurge     // it is to learn first what was decided
+	callRecords   // what has another shard?
+	callRepair    // the own shard takes what it lacks of that
+	callSure      // and is sure of it
+	callStates    // survey: which logs has another shard?
 )
 
 // call is a question, and what says which one it was.
@@ -79,6 +85,9 @@ type call struct {
 	decisions *wire.EpochRecoveryRequest
 	from, to  logs.LSN            // deletes
 	mark      *wire.EpochRecovery // marks
+	records   *wire.RecordsRequest
+	repair    []*wire.LogRecord
+	states    *wire.LogStateRequest
 }
 
 type eventKind uint8
@@ -105,6 +114,10 @@ type event struct {
 	record   *wire.EpochRecord
 
 	decisions *wire.EpochRecoveryResponse
+	records   *wire.RecordsResponse
+	states    *wire.LogStateResponse
+	from, to  logs.LSN   // fences: what is in doubt
+	cleanTo   logs.Epoch // fences: up to where the own shard is clean
 }
 
 // effects are what is to be done after a step.
@@ -112,7 +125,9 @@ type effects struct {
 	calls  []call
 	wake   time.Duration // when a timer event is wanted, 0: never
 	result *Result       // the recovery is over
-	done   bool          // the purge is over
+	done   bool          // the purge, the comparison or the survey is over
+	fenced bool          // comparisons: the own shard knows what is in doubt
+	logs   []logs.LogID  // surveys: that were found
 }
 
 // rules are those points of the protocol on which agreement hangs. Tests replace

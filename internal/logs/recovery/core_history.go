@@ -156,6 +156,9 @@ func (h *history) answer(w *world, ev *event) {
 	}
 	r := &h.readers[at]
 	r.asked = false
+	if ev.err == nil && ev.metadata.Status == statusPartial {
+		h.learn(ev.metadata.Metadata) // true as far as it goes, but there may be more
+	}
 	if ev.err != nil || ev.metadata.Status != statusOK {
 		r.retryAt = w.again(&r.failures)
 		return

@@ -13,10 +13,12 @@ import (
 )
 
 const (
-	statusOK        = wire.LogStatus_LOG_STATUS_OK
-	statusPartial   = wire.LogStatus_LOG_STATUS_PARTIAL
-	statusPreempted = wire.LogStatus_LOG_STATUS_PREEMPTED
-	statusFailed    = wire.LogStatus_LOG_STATUS_FAILED
+	statusOK         = wire.LogStatus_LOG_STATUS_OK
+	statusPartial    = wire.LogStatus_LOG_STATUS_PARTIAL
+	statusPreempted  = wire.LogStatus_LOG_STATUS_PREEMPTED
+	statusNotFound   = wire.LogStatus_LOG_STATUS_NOT_FOUND
+	statusNotStorage = wire.LogStatus_LOG_STATUS_NOT_STORAGE
+	statusFailed     = wire.LogStatus_LOG_STATUS_FAILED
 )
 
 type logState uint8

@@ -231,14 +231,7 @@ func (p *purge) nobodyKnows() bool {
 		return false
 	}
 	m := p.history.of(p.epoch)
-	var nodeset []placement.LogShard
-	for i, s := range m.Nodeset {
-		shard := placement.LogShard{Shard: logs.ShardID(s)}
-		if i < len(m.Locations) {
-			shard.Location = m.Locations[i]
-		}
-		nodeset = append(nodeset, shard)
-	}
+	nodeset := nodesetOf(m)
 	set := placement.NewShardSet(m.Replication, nodeset)
 	for _, s := range nodeset {
 		state := p.view.Authority(s.Shard)

@@ -152,6 +152,14 @@ func (b *bench) EpochRecovery(s logs.ShardID, r *wire.EpochRecoveryRequest, done
 	b.ask(call{kind: callDecisions, shard: s, decisions: r}, r.Log, func(ev event) { done(ev.decisions, ev.err) })
 }
 
+func (b *bench) Records(s logs.ShardID, r *wire.RecordsRequest, done func(*wire.RecordsResponse, error)) {
+	b.ask(call{kind: callRecords, shard: s, records: r}, uint64(logs.LogID(r.Log).DataLog()), func(ev event) { done(ev.records, ev.err) })
+}
+
+func (b *bench) LogState(s logs.ShardID, r *wire.LogStateRequest, done func(*wire.LogStateResponse, error)) {
+	b.do(callStates, func() { done(b.states(s), nil) })
+}
+
 func (b *bench) ReadMetadata(s logs.ShardID, r *wire.ReadMetadataRequest, done func(*wire.ReadMetadataResponse, error)) {
 	b.ask(call{kind: callMetadata, shard: s}, r.Log, func(ev event) { done(ev.metadata, ev.err) })
 }

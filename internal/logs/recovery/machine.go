@@ -16,6 +16,8 @@ type Calls interface {
 	Store(shard logs.ShardID, s *wire.Store, done func(*wire.Stored, error))
 	Clean(shard logs.ShardID, req *wire.CleanRequest, done func(*wire.CleanResponse, error))
 	EpochRecovery(shard logs.ShardID, req *wire.EpochRecoveryRequest, done func(*wire.EpochRecoveryResponse, error))
+	Records(shard logs.ShardID, req *wire.RecordsRequest, done func(*wire.RecordsResponse, error))
+	LogState(shard logs.ShardID, req *wire.LogStateRequest, done func(*wire.LogStateResponse, error))
 	ReadMetadata(shard logs.ShardID, req *wire.ReadMetadataRequest, done func(*wire.ReadMetadataResponse, error))
 }
 
@@ -32,7 +34,7 @@ type Shard interface {
 	SetLastClean(log logs.LogID, r *wire.EpochRecovery, done func(error))
 }
 
-// core is what a machine runs: a logRecovery or a purge.
+// core is what a machine runs: a logRecovery, a purge, a comparison or a survey.
 type core interface {
 	step(now time.Duration, ev event) effects
 }
@@ -44,8 +46,11 @@ type machine struct {
 	calls Calls
 	store EpochStore // recoveries
 	shard Shard      // purges
+	doubt Doubtful   // comparisons
+	purge func(log logs.LogID, clean logs.Epoch, release logs.LSN)
 	mono  func() time.Duration
 	after func(d time.Duration, f func()) (stop func() bool)
+	told  func(effects) // of every step, if it is there
 	ended func(effects) // once, unless the machine was stopped before
 
 	mu      sync.Mutex
@@ -79,6 +84,9 @@ func (m *machine) post(ev event) {
 		m.mu.Unlock()
 		for _, c := range fx.calls {
 			m.call(c)
+		}
+		if m.told != nil {
+			m.told(fx)
 		}
 		if end {
 			m.ended(fx)
@@ -132,6 +140,7 @@ func (m *machine) wake() {
 func (m *machine) call(c call) {
 	ev := event{kind: evAnswer, of: c}
 	ev.of.seal, ev.of.digest, ev.of.store, ev.of.clean, ev.of.next, ev.of.decisions = nil, nil, nil, nil, nil, nil
+	ev.of.records, ev.of.repair, ev.of.states = nil, nil, nil
 	log := uint64(m.log)
 	switch c.kind {
 	case callMetadata:
@@ -158,6 +167,22 @@ func (m *machine) call(c call) {
 		})
 	case callDelete:
 		m.shard.DeleteCopies(m.log, c.from, c.to, func(err error) { ev.err = err; m.post(ev) })
+	case callRecords:
+		m.calls.Records(c.shard, c.records, func(r *wire.RecordsResponse, err error) { ev.records, ev.err = r, err; m.post(ev) })
+	case callStates:
+		m.calls.LogState(c.shard, c.states, func(r *wire.LogStateResponse, err error) { ev.states, ev.err = r, err; m.post(ev) })
+	case callFence:
+		m.doubt.Fence(m.log, c.epoch, func(from, to logs.LSN, clean logs.Epoch, err error) {
+			ev.from, ev.to, ev.cleanTo, ev.err = from, to, clean, err
+			m.post(ev)
+		})
+	case callPurge:
+		m.purge(m.log, c.epoch, c.to)
+		m.post(ev)
+	case callRepair:
+		m.doubt.Repair(m.log, c.epoch, c.repair, func(err error) { ev.err = err; m.post(ev) })
+	case callSure:
+		m.doubt.Sure(m.log, c.to, func(err error) { ev.err = err; m.post(ev) })
 	case callMark:
 		m.shard.SetLastClean(m.log, c.mark, func(err error) { ev.err = err; m.post(ev) })
 	}

@@ -31,6 +31,12 @@ type fakeShard struct {
 	released   logs.LSN
 	metadata   []*wire.EpochMetadata
 
+	// A tail that was lost; see lose.
+	before                   []*fakeShard // as it was before each of its last changes
+	unfenced                 bool
+	doubtFrom, doubtTo, sure logs.LSN
+	want                     logs.Epoch // a comparison up to it was asked for; 0: none
+
 	anyDigest bool // planted: digests are served whatever seal they carry
 }
 
@@ -55,6 +61,18 @@ func (f *fakeShard) answer(c call) event {
 		ev.clean = f.cleanUp(c.clean)
 	case callDecisions:
 		ev.decisions = f.decisions(c.decisions)
+	case callRecords:
+		ev.records = f.records(c.records)
+	case callFence:
+		ev.from, ev.to, ev.cleanTo = f.fence(c.epoch)
+	case callRepair:
+		if f.clean > c.epoch {
+			ev.err = errDown
+		} else {
+			f.repair(c.repair)
+		}
+	case callSure:
+		f.sure = max(f.sure, c.to)
 	case callDelete:
 		maps.DeleteFunc(f.copies, func(l logs.LSN, _ []*wire.LogRecord) bool { return l >= c.from && l <= c.to })
 	case callMark:
@@ -76,10 +94,11 @@ func (f *fakeShard) seal(r *wire.SealRequest) *wire.SealResponse {
 	if e < f.hard || e < f.soft {
 		return &wire.SealResponse{Status: statusPreempted, SealEpoch: uint32(max(f.hard, f.soft)), SealedBy: 99}
 	}
+	f.keep()
 	f.hard = e
 	out := &wire.SealResponse{SealEpoch: r.Epoch, TrimPoint: uint64(f.trim), LastCleanEpoch: uint32(f.clean)}
-	if f.doubt {
-		out.Status = statusPartial
+	if f.doubt || f.inDoubt(logs.MakeLSN(logs.Epoch(r.LastCleanEpoch)+1, 0), logs.MakeLSN(e, logs.ESNMax)) {
+		out.Status, f.want = statusPartial, max(f.want, e)
 	}
 	for n := logs.Epoch(r.LastCleanEpoch) + 1; n <= e; n++ {
 		t := &wire.EpochTail{Epoch: uint32(n), LastKnownGood: uint32(f.good[n])}
@@ -113,6 +132,10 @@ func (f *fakeShard) digest(r *wire.DigestRequest) *wire.DigestResponse {
 		out.Status = statusPartial
 	}
 	from, to := logs.MakeLSN(logs.Epoch(r.Epoch), logs.ESN(r.From)), logs.MakeLSN(logs.Epoch(r.Epoch), logs.ESN(r.To))
+	if f.inDoubt(from, to) {
+		f.want = max(f.want, f.hard)
+		return &wire.DigestResponse{Status: wire.LogStatus_LOG_STATUS_AGAIN}
+	}
 	for _, lsn := range slices.Sorted(maps.Keys(f.copies)) {
 		if lsn < from || lsn > to || lsn <= f.trim {
 			continue
@@ -165,6 +188,11 @@ func (f *fakeShard) store(s *wire.Store) *wire.Stored {
 		out.Status = statusFailed
 		return out
 	}
+	if f.unfenced {
+		out.Status = wire.LogStatus_LOG_STATUS_DROPPED
+		return out
+	}
+	f.keep()
 	if s.SealEpoch == 0 {
 		f.soft = max(f.soft, lsn.Epoch()-1)
 	}
@@ -184,6 +212,10 @@ func (f *fakeShard) cleanUp(r *wire.CleanRequest) *wire.CleanResponse {
 	if logs.Epoch(r.SealEpoch) < max(f.hard, f.soft) {
 		return &wire.CleanResponse{Status: statusPreempted, SealEpoch: uint32(max(f.hard, f.soft))}
 	}
+	if f.unfenced {
+		return &wire.CleanResponse{Status: wire.LogStatus_LOG_STATUS_AGAIN}
+	}
+	f.keep()
 	e := logs.Epoch(r.Epoch)
 	f.recoveries[e] = &wire.EpochRecovery{Epoch: r.Epoch, SealEpoch: r.SealEpoch, LastKnownGood: r.LastKnownGood, Last: r.Last,
 		Tail: r.Tail, CountBase: r.CountBase, Count: r.Count, Absent: r.Absent}

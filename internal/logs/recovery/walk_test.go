@@ -44,7 +44,7 @@ func TestWalks(t *testing.T) {
 	}
 	t.Logf("%+v", sum)
 	for name, n := range map[string]int{"acknowledged": sum.acked, "holes": sum.holes, "records": sum.records, "decided again": sum.again,
-		"purges": sum.purges, "preempted": sum.preempted, "plans made again": sum.restarts, "crashes": sum.crashes, "released": sum.released, "torn": sum.torn} {
+		"purges": sum.purges, "preempted": sum.preempted, "plans made again": sum.restarts, "crashes": sum.crashes, "released": sum.released, "torn": sum.torn, "spoilt": sum.spoilt, "sure": sum.sure} {
 		if n < *walkSeeds/30 {
 			t.Errorf("%s came up only %d times", name, n)
 		}
@@ -71,12 +71,13 @@ func TestWalksFindBugs(t *testing.T) {
 	}
 }
 
-type walkCounts struct{ acked, holes, records, again, purges, preempted, restarts, crashes, released, steps, torn int }
+type walkCounts struct{ acked, holes, records, again, purges, preempted, restarts, crashes, released, steps, torn, spoilt, sure int }
 
 func (c *walkCounts) add(o walkCounts) {
 	c.acked, c.holes, c.records, c.again = c.acked+o.acked, c.holes+o.holes, c.records+o.records, c.again+o.again
 	c.purges, c.preempted, c.restarts = c.purges+o.purges, c.preempted+o.preempted, c.restarts+o.restarts
 	c.crashes, c.released, c.steps, c.torn = c.crashes+o.crashes, c.released+o.released, c.steps+o.steps, c.torn+o.torn
+	c.spoilt, c.sure = c.spoilt+o.spoilt, c.sure+o.sure
 }
 
 // walk is one random world.
@@ -94,6 +95,7 @@ type walk struct {
 	wires     []func()
 	reigns    []*walkReign
 	purges    map[logs.ShardID]*walkCore
+	compares  map[logs.ShardID]*walkCore
 	acked     map[logs.LSN]string
 	decisions map[logs.Epoch]*walkDecision
 	finals    map[logs.Epoch]bool // whose decision the epoch store knows
@@ -147,7 +149,7 @@ type walkCore struct {
 func newWalk(seed uint64, r rules, anyDigest, noPurge bool) *walk {
 	rng := rand.New(rand.NewPCG(seed, 0xb7a1d))
 	w := &walk{rng: rng, rules: r, noPurge: noPurge, acked: map[logs.LSN]string{}, decisions: map[logs.Epoch]*walkDecision{},
-		finals: map[logs.Epoch]bool{}, purges: map[logs.ShardID]*walkCore{}, trace: func(string, ...any) {}}
+		finals: map[logs.Epoch]bool{}, purges: map[logs.ShardID]*walkCore{}, compares: map[logs.ShardID]*walkCore{}, trace: func(string, ...any) {}}
 	w.cfg = talkConfig
 	if rng.IntN(2) == 0 { // fake shards count records, not bytes
 		w.cfg.DigestBytes, w.cfg.MutationsMax = uint32(1+rng.IntN(2)), 1+rng.IntN(2)
@@ -212,7 +214,7 @@ func (w *walk) run() error {
 			if w.stepOnce(); w.bad != nil {
 				return w.bad
 			}
-			if r.over && len(w.wires) == 0 && len(w.purges) == 0 {
+			if r.over && len(w.wires) == 0 && len(w.purges) == 0 && len(w.compares) == 0 {
 				break
 			}
 		}
@@ -228,7 +230,7 @@ func (w *walk) run() error {
 		if w.stepOnce(); w.bad != nil {
 			return w.bad
 		}
-		if len(w.wires) == 0 && len(w.purges) == 0 {
+		if len(w.wires) == 0 && len(w.purges) == 0 && len(w.compares) == 0 {
 			break
 		}
 	}
@@ -253,11 +255,14 @@ func (w *walk) stepOnce() {
 			w.restart()
 		case 6:
 			w.lose()
+		case 7, 8:
+			w.spoil()
 		}
 		for range 2 {
 			w.appendSome()
 		}
 	}
+	w.compareSome()
 	if len(w.wires) > 0 && w.rng.IntN(8) > 0 {
 		at := w.rng.IntN(len(w.wires))
 		f := w.wires[at]
@@ -275,6 +280,9 @@ func (w *walk) stepOnce() {
 	for _, id := range slices.Sorted(maps.Keys(w.purges)) {
 		w.ring(w.purges[id])
 	}
+	for _, id := range slices.Sorted(maps.Keys(w.compares)) {
+		w.ring(w.compares[id])
+	}
 }
 
 func (w *walk) ring(c *walkCore) {
@@ -290,6 +298,7 @@ func (w *walk) crash() {
 		w.trace("%s crashes", f.id)
 		f.up, f.soft = false, 0
 		delete(w.purges, f.id)
+		delete(w.compares, f.id)
 	}
 }
 
@@ -303,7 +312,7 @@ func (w *walk) restart() {
 
 // lose takes one shard away for good: as many as R = 2 survives.
 func (w *walk) lose() {
-	if w.lost || w.rng.IntN(4) > 0 {
+	if w.lost || w.doubts() || w.rng.IntN(4) > 0 {
 		return
 	}
 	w.lost = true
@@ -315,6 +324,7 @@ func (w *walk) lose() {
 	w.trace("%s is lost", f.id)
 	f.up, f.gone = false, true
 	delete(w.purges, f.id)
+	delete(w.compares, f.id)
 }
 
 // tear makes the newest epoch of a shard unreadable from some LSN on. The shard
@@ -458,23 +468,28 @@ func (w *walk) releaseAll(r *walkReign) {
 
 // release is what a shard does with it: serve, or purge first.
 func (w *walk) release(f *fakeShard, lsn logs.LSN) {
-	if !f.up || lsn <= f.released {
+	if !f.up || f.unfenced || lsn <= f.released {
 		return
 	}
 	if f.clean+1 < lsn.Epoch() && !w.noPurge {
-		if w.purges[f.id] == nil {
-			w.n.purges++
-			w.trace("%s purges up to epoch %d", f.id, lsn.Epoch()-1)
-			c := &walkCore{own: f, core: newPurge(&w.cfg, w.view, f.id.Node(), f.id, talkLog, f.clean, lsn.Epoch()-1)}
-			w.purges[f.id] = c
-			w.feed(c, event{kind: evStart})
-		}
+		w.purge(f, lsn.Epoch()-1)
 		w.send(func() { w.release(f, lsn) }) // it is told again
 		return
 	}
 	w.n.released++
 	f.released = lsn
 	w.checkShard(f)
+}
+
+// purge has a shard learn what it missed.
+func (w *walk) purge(f *fakeShard, upTo logs.Epoch) {
+	if w.purges[f.id] == nil {
+		w.n.purges++
+		w.trace("%s purges up to epoch %d", f.id, upTo)
+		c := &walkCore{own: f, core: newPurge(&w.cfg, w.view, f.id.Node(), f.id, talkLog, f.clean, upTo)}
+		w.purges[f.id] = c
+		w.feed(c, event{kind: evStart})
+	}
 }
 
 // ---- machines
@@ -496,6 +511,9 @@ func (w *walk) feed(c *walkCore, ev event) {
 		c.over = true
 		if w.purges[c.own.id] == c {
 			delete(w.purges, c.own.id)
+		}
+		if w.compares[c.own.id] == c {
+			delete(w.compares, c.own.id)
 		}
 	}
 	if fx.result != nil {
@@ -549,9 +567,17 @@ func (w *walk) call(c *walkCore, k call) {
 			} else {
 				ev.err = errors.New("conflict")
 			}
-		case k.kind == callDelete || k.kind == callMark:
-			if c.over || !c.own.up {
-				return
+		case k.kind == callPurge:
+			if w.compares[c.own.id] == c && !w.noPurge {
+				w.purge(c.own, k.to.Epoch()-1)
+			}
+			ev = event{kind: evAnswer, of: bare(k)}
+		case k.kind == callDelete || k.kind == callMark || k.kind == callFence || k.kind == callRepair || k.kind == callSure:
+			if c.over || !c.own.up || w.purges[c.own.id] != c && w.compares[c.own.id] != c {
+				return // of a life that is over
+			}
+			if k.kind == callSure {
+				w.n.sure++
 			}
 			ev = c.own.answer(k)
 			w.checkShard(c.own)

@@ -26,6 +26,8 @@ type cursor struct {
 	kind       copyKind
 	err        error
 	key        []byte
+	walked     int64 // bytes of the payloads of the copies that it came by
+	fetched    int64 // of them, up to and with the last that was read
 }
 
 // number is that of the cursor's partition.
@@ -49,6 +51,15 @@ func (c *cursor) settle(ok bool) {
 
 // payload finds a copy's payload; it is borrowed until the next call.
 func (c *cursor) payload(b *version) ([]byte, error) {
+	if c.data != nil && b.ahead-c.fetched > blockBytes {
+		// Pebble goes some blocks on before it seeks, and reads each; what others send
+		// to a reader of single copies would be read here as well.
+		err := c.data.Close()
+		if c.data = nil; err != nil {
+			return nil, err
+		}
+	}
+	c.fetched = b.ahead + int64(b.head.payloadBytes)
 	if c.data == nil {
 		it, err := c.lsm.db.NewIter(&pebble.IterOptions{LowerBound: numberKey(nil, spacePayload, uint64(c.log)),
 			UpperBound: logEnd(spacePayload, c.log)})

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"slices"
 	"testing"
 
@@ -94,9 +95,14 @@ func TestADoubtEnds(t *testing.T) {
 	lost := rec(lsn(4, 4), "lost")
 	older := rec(lsn(4, 5), "older")
 	older.Wave = 0
-	b.must(func(done func(error)) { b.s.Repair(labLog, []*wire.LogRecord{lost, older}, done) })
+	b.must(func(done func(error)) { b.s.Repair(labLog, 3, []*wire.LogRecord{lost, older}, done) })
 	if got := b.s.Metrics().Repaired; got != 1 {
 		t.Errorf("%d copies were taken, one was missing", got)
+	}
+	late := make(chan error, 1)
+	b.s.Repair(labLog, 2, []*wire.LogRecord{rec(lsn(3, 9), "undecided")}, func(err error) { late <- err })
+	if err := <-late; !errors.Is(err, ErrCleanMeanwhile) {
+		t.Errorf("a copy of an epoch that is clean meanwhile: %v", err)
 	}
 	b.must(func(done func(error)) { b.s.Sure(labLog, lsn(4, logs.ESNMax), done) })
 	if a := seal(4); a.Status != statusOK || a.Epochs[0].MaxSeen != 5 {
@@ -161,7 +167,7 @@ func TestMetadataInDoubt(t *testing.T) {
 	}
 	meta := rec(logs.MakeLSN(4, 1), "meta")
 	meta.Log = uint64(labLog.MetadataLog())
-	b.must(func(done func(error)) { b.s.Repair(labLog.MetadataLog(), []*wire.LogRecord{meta}, done) })
+	b.must(func(done func(error)) { b.s.Repair(labLog.MetadataLog(), 0, []*wire.LogRecord{meta}, done) })
 	b.must(func(done func(error)) { b.s.Sure(labLog.MetadataLog(), logs.LSNMax, done) })
 	b.stop()
 	b.open()

@@ -20,6 +20,9 @@ type lsm struct {
 	written atomic.Uint64 // position of the newest batch
 }
 
+// blockBytes is the size of a block, in which reads are.
+const blockBytes = 32 << 10
+
 // openLSM opens the Pebble in dir, or makes one there. One that compacts is the
 // marks'; of a partition only deletions ever rewrite anything.
 func (s *Store) openLSM(dir string, compacts bool, memTable int64) (*lsm, error) {
@@ -57,7 +60,7 @@ func (s *Store) openLSM(dir string, compacts bool, memTable int64) (*lsm, error)
 		po.L0CompactionThreshold, po.L0StopWritesThreshold = math.MaxInt32, math.MaxInt32
 	}
 	for i := range po.Levels {
-		po.Levels[i].BlockSize = 32 << 10
+		po.Levels[i].BlockSize = blockBytes
 		po.Levels[i].IndexBlockSize = 64 << 10
 	}
 	db, err := pebble.Open(dir, po)

@@ -123,16 +123,22 @@ func (s *Store) resumeReleases(id logs.LogID) {
 	s.serveLater(wake)
 }
 
+// ErrCleanMeanwhile refuses copies that were chosen before recovery decided on their
+// epoch: choose again.
+var ErrCleanMeanwhile = errors.New("logs/store: an epoch was made clean while copies of it were compared: compare again")
+
 // Repair stores those of some copies that are not here: other shards have them,
 // and that they name this one as a holder. Seals do not stand against it, for
-// nothing is promised by it that was not before. done hears when they are durable.
-func (s *Store) Repair(id logs.LogID, records []*wire.LogRecord, done func(error)) {
-	if !s.run(func() { s.repair(id, records, done) }) {
+// nothing is promised by it that was not before; but whoever chose them knew what
+// recovery decided of epochs up to clean only, and if more are clean by now it fails
+// (ErrCleanMeanwhile). done hears when they are durable.
+func (s *Store) Repair(id logs.LogID, clean logs.Epoch, records []*wire.LogRecord, done func(error)) {
+	if !s.run(func() { s.repair(id, clean, records, done) }) {
 		done(journal.ErrClosed)
 	}
 }
 
-func (s *Store) repair(id logs.LogID, records []*wire.LogRecord, done func(error)) {
+func (s *Store) repair(id logs.LogID, clean logs.Epoch, records []*wire.LogRecord, done func(error)) {
 	var missing []*wire.Store
 	for _, r := range records {
 		st := &wire.Store{Record: r}
@@ -162,6 +168,11 @@ func (s *Store) repair(id logs.LogID, records []*wire.LogRecord, done func(error
 	if s.closed {
 		s.mu.Unlock()
 		done(journal.ErrClosed)
+		return
+	}
+	if s.peek(id).lce > clean && !id.IsMetadata() {
+		s.mu.Unlock()
+		done(ErrCleanMeanwhile)
 		return
 	}
 	in.place()

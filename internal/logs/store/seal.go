@@ -338,6 +338,9 @@ func (s *Store) admitClean(l *logState, m *mark) {
 		l.cleanTo(l.lce + 1)
 	}
 	l.dropDecided()
+	if s.doubtOpen(l) && l.lce >= l.doubtTo.Epoch() { // the epoch that reigned is over
+		s.askOthers(l, l.hard.epoch)
+	}
 	if l.pending > 0 && l.pending.Epoch() <= l.lce+1 {
 		released := l.pending
 		l.pending, l.asked = 0, false

@@ -21,6 +21,7 @@ type version struct {
 	upTo       logs.LSN // with damage: the last LSN of a stretch that cannot be read at all
 	cached     *entry   // in memory
 	from       *cursor  // or in an LSM
+	ahead      int64    // bytes of payloads before its own, of those that the cursor came by
 }
 
 // view walks the copies of a stretch of one log in order of LSN, all versions of
@@ -288,6 +289,8 @@ func (v *view) take(c *cursor) {
 	} else {
 		n.head, n.damage = decodeHeader(v.own(value), v.log, c.lsn, c.precedence)
 	}
+	n.ahead = c.walked
+	c.walked += int64(n.head.payloadBytes)
 	v.versions = append(v.versions, n)
 	c.settle(c.it.Next())
 }

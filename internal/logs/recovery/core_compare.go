@@ -1,0 +1,414 @@
+package recovery
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/braiddb/braid/internal/catalog"
+	"github.com/braiddb/braid/internal/logs"
+	"github.com/braiddb/braid/internal/placement"
+	"github.com/braiddb/braid/internal/wire"
+)
+
+type compareState uint8
+
+const (
+	compareReading   compareState = iota // the epoch store's record
+	compareFencing                       // what is in doubt here
+	comparePurging                       // until epochs that are clean are so here
+	compareHistory                       // who else was of the nodesets
+	compareDecisions                     // what recovery decided of clean epochs
+	compareAsking                        // the others, what they have that names this shard
+	compareSure
+	compareOver
+)
+
+func (s compareState) String() string {
+	return [...]string{"READING", "FENCING", "PURGING", "HISTORY", "DECISIONS", "ASKING", "SURE", "OVER"}[s]
+}
+
+// comparison ends the doubt of a shard that may have lost copies of a log, or of
+// its metadata log, at the end of its journal (D1-D3):
+//
+//	epoch store ─► fence ─► purge ─► who else? ─► seal them, read what they have
+//	                                              that names this shard ─► sure
+//
+// What it lacks it takes from them. It is over when every copyset that this shard
+// may have been of has another member that answered and is not in doubt itself;
+// or when nobody is left who has not answered, for then nobody knows more, and
+// what may be missing was torn before it was acknowledged, or is lost.
+type comparison struct {
+	world
+	log     logs.LogID // a metadata log's too
+	own     logs.ShardID
+	self    catalog.NodeID
+	sealed  logs.Epoch // up to where it is sealed here
+	state   compareState
+	asked   bool
+	askedAt time.Duration // not before
+	fenced  bool
+	weak    bool // it ended because nobody knows more
+
+	record    *wire.EpochRecord
+	from, to  logs.LSN   // in doubt
+	clean     logs.Epoch // here
+	upTo      logs.Epoch // compared are epochs up to it
+	history   history
+	decisions []*wire.EpochRecovery // of epochs in [from, decided)
+	decided   logs.Epoch
+	peers     []comparePeer
+	round     uint32 // answers to questions of an earlier one are void
+}
+
+type comparePeer struct {
+	source
+	sealed   bool       // nothing is added to these epochs there any more
+	fence    logs.Epoch // asked for
+	clean    logs.Epoch // what it has of epochs up to it was decided on
+	at       logs.LSN   // compared below it
+	next     logs.LSN   // then from here, 0: that was all
+	doubtful bool       // it may have lost copies itself
+}
+
+func newComparison(cfg *Config, view View, self catalog.NodeID, own logs.ShardID, log logs.LogID, sealed logs.Epoch) *comparison {
+	return &comparison{world: world{cfg: cfg, view: view}, self: self, own: own, log: log, sealed: sealed}
+}
+
+func (c *comparison) step(now time.Duration, ev event) effects {
+	c.now, c.fx = now, &effects{}
+	if c.state == compareOver {
+		return effects{}
+	}
+	switch ev.kind {
+	case evView:
+		c.view = ev.view
+	case evAnswer:
+		c.answer(&ev)
+	}
+	for before := compareOver; before != c.state; {
+		before = c.state
+		c.advance()
+	}
+	fx := *c.fx
+	c.fx = nil
+	fx.done, fx.fenced = c.state == compareOver, c.fenced
+	return fx
+}
+
+func (c *comparison) advance() {
+	switch c.state {
+	case compareReading:
+		c.once(call{kind: callRead})
+	case compareFencing:
+		c.once(call{kind: callFence, epoch: c.nextEpoch()})
+	case comparePurging:
+		if c.clean >= logs.Epoch(c.record.GetLastCleanEpoch()) {
+			c.enter(compareHistory)
+			return
+		}
+		c.once(call{kind: callPurge, epoch: c.clean, to: logs.MakeLSN(logs.Epoch(c.record.GetLastCleanEpoch())+1, 0)})
+	case compareHistory:
+		if c.history.reaches(&c.world, c.from.Epoch()) {
+			c.addPeers(c.history.shards(c.from.Epoch(), c.upTo))
+			c.enter(compareDecisions)
+		}
+	case compareDecisions:
+		if last := min(c.upTo, c.clean); c.decided <= last {
+			c.once(call{kind: callDecisions, shard: c.own, epoch: c.decided, decisions: &wire.EpochRecoveryRequest{Log: uint64(c.log),
+				From: uint32(c.decided), To: uint32(min(last, c.decided+purgePage-1)), Shard: uint64(c.own)}})
+			return
+		}
+		c.enter(compareAsking)
+	case compareAsking:
+		c.ask()
+		if c.enough() {
+			c.enter(compareSure)
+		}
+	case compareSure:
+		c.once(call{kind: callSure, to: c.to})
+	}
+}
+
+func (c *comparison) enter(s compareState) { c.state, c.asked, c.askedAt = s, false, 0 }
+
+func (c *comparison) once(k call) {
+	if !c.asked && c.due(c.askedAt) {
+		c.asked = true
+		c.call(k)
+	}
+}
+
+func (c *comparison) nextEpoch() logs.Epoch { return logs.Epoch(c.record.GetMetadata().GetEpoch()) }
+
+func (c *comparison) answer(ev *event) {
+	switch ev.of.kind {
+	case callMetadata:
+		c.history.answer(&c.world, ev)
+		return
+	case callSeal, callRecords, callRepair:
+		c.onPeer(ev)
+		return
+	}
+	c.asked = false
+	if ev.err != nil || ev.of.kind == callDecisions && ev.decisions.Status != statusOK {
+		c.askedAt = c.now + c.cfg.Retry
+		return
+	}
+	switch {
+	case ev.of.kind == callRead && c.state == compareReading:
+		c.record = ev.record
+		if c.log.IsMetadata() {
+			c.beginMetadata()
+			return
+		}
+		c.enter(compareFencing)
+	case ev.of.kind == callFence:
+		c.onFence(ev)
+	case ev.of.kind == callPurge && c.state == comparePurging:
+		c.asked, c.askedAt = false, c.now+c.cfg.Retry // it is looked again then
+		c.call(call{kind: callFence, epoch: c.nextEpoch()})
+	case ev.of.kind == callDecisions && c.state == compareDecisions:
+		c.decisions = append(c.decisions, ev.decisions.Epochs...)
+		c.decided = min(c.decided+purgePage, c.clean+1)
+	case ev.of.kind == callSure && c.state == compareSure:
+		c.state = compareOver
+	}
+}
+
+// beginMetadata goes on with a metadata log: all of it is in doubt, all shards that
+// store any may have it, and whatever is found was decided in the epoch store.
+func (c *comparison) beginMetadata() {
+	all := c.view.Shards()
+	if !slices.Contains(all, c.own) { // it is not known yet who there is
+		c.askedAt = c.now + c.cfg.Retry
+		return
+	}
+	c.to = logs.LSNMax
+	for _, s := range all {
+		c.addPeers([]source{{id: s}})
+	}
+	c.enter(compareAsking)
+}
+
+// onFence learns what is in doubt, and what of it can be compared: epochs of
+// which nobody takes copies any more. The one that reigns is not of them (D2).
+func (c *comparison) onFence(ev *event) {
+	c.fenced, c.clean = true, ev.cleanTo
+	if c.state != compareFencing {
+		return
+	}
+	c.from, c.upTo = max(ev.from, logs.MakeLSN(logs.EpochMin, 0)), c.sealed
+	if next := c.nextEpoch(); next >= 2 {
+		c.upTo = max(c.upTo, next-2)
+	}
+	c.to = min(ev.to, logs.MakeLSN(c.upTo, logs.ESNMax))
+	if c.from > c.to {
+		c.state = compareOver
+		return
+	}
+	c.upTo, c.decided = c.to.Epoch(), c.from.Epoch()
+	c.history.learn([]*wire.EpochMetadata{c.record.Metadata})
+	c.enter(comparePurging)
+}
+
+func (c *comparison) addPeers(all []source) {
+	for _, s := range all {
+		if s.id != c.own {
+			c.peers = append(c.peers, comparePeer{source: source{id: s.id}, at: c.from})
+		}
+	}
+}
+
+// ask has every peer sealed and then read, a page at a time.
+func (c *comparison) ask() {
+	for i := range c.peers {
+		p := &c.peers[i]
+		switch {
+		case p.answered || p.asked || c.view.Authority(p.id) != placement.ShardUnheard || !c.due(p.retryAt):
+		case !p.sealed && !c.log.IsMetadata():
+			p.asked, p.fence = true, max(p.fence, c.upTo)
+			c.call(call{kind: callSeal, shard: p.id, plan: c.round, seal: &wire.SealRequest{Log: uint64(c.log), Epoch: uint32(p.fence),
+				LastCleanEpoch: uint32(p.fence), SealedBy: uint64(c.self), Shard: uint64(p.id)}})
+		default:
+			p.asked = true
+			c.call(call{kind: callRecords, shard: p.id, plan: c.round, records: &wire.RecordsRequest{Log: uint64(c.log), From: uint64(p.at), To: uint64(c.to),
+				Shard: uint64(p.id), Payloads: true}})
+		}
+	}
+}
+
+// onPeer takes what a peer said, and what became of what it had.
+func (c *comparison) onPeer(ev *event) {
+	at := slices.IndexFunc(c.peers, func(p comparePeer) bool { return p.id == ev.of.shard })
+	if at < 0 || c.state != compareAsking || ev.of.plan != c.round {
+		return
+	}
+	p := &c.peers[at]
+	p.asked = false
+	switch {
+	case ev.err != nil && ev.of.kind == callRepair:
+		c.restart()
+		return
+	case ev.err != nil:
+	case ev.of.kind == callSeal && (ev.seal.Status == statusOK || ev.seal.Status == statusPartial):
+		p.sealed, p.clean = true, logs.Epoch(ev.seal.LastCleanEpoch)
+		return
+	case ev.of.kind == callSeal && ev.seal.Status == statusPreempted && logs.Epoch(ev.seal.SealEpoch) > p.fence:
+		p.fence = logs.Epoch(ev.seal.SealEpoch) // a later seal closes these epochs as well: asked for that one, it tells
+		return
+	case ev.of.kind == callSeal && ev.seal.Status == statusNotFound:
+		p.answered = true // it never had anything of the log
+		return
+	case ev.of.kind == callRecords && (ev.records.Status == statusOK || ev.records.Status == statusNotFound):
+		p.next = logs.LSN(ev.records.Next)
+		p.doubtful = p.doubtful || ev.records.Doubt || len(ev.records.Damaged) > 0
+		if mine := c.mine(p, ev.records.Records); len(mine) > 0 {
+			p.asked = true
+			c.call(call{kind: callRepair, shard: p.id, plan: c.round, epoch: c.clean, repair: mine})
+			return
+		}
+		c.turn(p)
+		return
+	case ev.of.kind == callRepair:
+		c.turn(p)
+		return
+	}
+	p.retryAt = c.now + c.cfg.Retry
+}
+
+// restart begins anew, after a while: recovery made epochs clean here meanwhile, of
+// which others may have shown what was not decided.
+func (c *comparison) restart() {
+	c.round++
+	c.peers, c.decisions = nil, nil
+	c.enter(compareReading)
+	c.askedAt = c.now + c.cfg.Retry
+}
+
+// turn goes to the next page of a peer.
+func (c *comparison) turn(p *comparePeer) {
+	p.answered = p.next <= p.at
+	p.at = p.next
+}
+
+// mine picks the copies that name this shard, and that are still what they were.
+// Where recovery has decided, of each LSN only the winner counts. Where it has not,
+// one that somebody began may have moved a record to others, and never brought it
+// there: any version that names this shard says what was acknowledged here.
+func (c *comparison) mine(p *comparePeer, rs []*wire.LogRecord) (out []*wire.LogRecord) {
+	for i := 0; i < len(rs); {
+		n := i + 1
+		for n < len(rs) && rs[n].Lsn == rs[i].Lsn {
+			n++
+		}
+		versions := slices.SortedFunc(slices.Values(rs[i:n]), func(a, b *wire.LogRecord) int { return cmp.Compare(logs.Precedence(b), logs.Precedence(a)) })
+		if !c.log.IsMetadata() && logs.LSN(rs[i].Lsn).Epoch() <= c.clean {
+			versions = versions[:1]
+		}
+		for _, r := range versions {
+			if slices.Contains(r.Copyset, uint64(c.own)) && c.stands(p, r) {
+				if r = whole(r, rs[i:n]); r != nil {
+					out = append(out, r)
+				}
+				break
+			}
+		}
+		i = n
+	}
+	return out
+}
+
+// stands says whether a peer's copy is what its LSN holds, as far as that was
+// decided: a peer that is clean there has nothing else.
+func (c *comparison) stands(p *comparePeer, r *wire.LogRecord) bool {
+	lsn := logs.LSN(r.Lsn)
+	if c.log.IsMetadata() || lsn.Epoch() <= p.clean {
+		return true
+	}
+	for _, d := range c.decisions {
+		if logs.Epoch(d.Epoch) == lsn.Epoch() && d.SealEpoch > 0 {
+			return uint32(lsn.ESN()) <= d.LastKnownGood || r.Flags&logs.FlagWrittenByRecovery != 0 && r.Wave == d.SealEpoch
+		}
+	}
+	return true
+}
+
+// whole gives a record its payload, from any version that has it; nil: none has.
+func whole(r *wire.LogRecord, versions []*wire.LogRecord) *wire.LogRecord {
+	if valueOf(r.Flags) != valueRecord || logs.Checksum(r.Payload) == r.Checksum {
+		return r
+	}
+	for _, v := range versions {
+		if valueOf(v.Flags) == valueRecord && logs.Checksum(v.Payload) == r.Checksum {
+			r.Payload = v.Payload
+			return r
+		}
+	}
+	return nil
+}
+
+// enough says whether nobody needs to be asked any more (D1, D3).
+func (c *comparison) enough() bool {
+	silent, unsure := 0, []logs.ShardID{c.own}
+	for i := range c.peers {
+		p := &c.peers[i]
+		if !p.answered && c.view.Authority(p.id) == placement.ShardUnheard {
+			silent++
+		}
+		if !p.answered || p.doubtful {
+			unsure = append(unsure, p.id)
+		}
+	}
+	if !c.copysetIn(unsure) {
+		return true
+	}
+	c.weak = silent == 0 && len(unsure) > 1
+	return silent == 0
+}
+
+// copysetIn says whether some shards, of which this is one, may have been all that
+// had a record.
+func (c *comparison) copysetIn(shards []logs.ShardID) bool {
+	if c.log.IsMetadata() {
+		return len(shards) >= c.metadataCopies()
+	}
+	for i, m := range c.history.known {
+		if logs.Epoch(m.EffectiveSince) > c.upTo || i+1 < len(c.history.known) && logs.Epoch(c.history.known[i+1].EffectiveSince) <= c.from.Epoch() ||
+			!slices.Contains(m.Nodeset, uint64(c.own)) {
+			continue
+		}
+		set := placement.NewShardSet(m.Replication, nodesetOf(m))
+		for _, s := range shards {
+			set.Set(s, placement.ShardHeard)
+		}
+		if set.CanReplicate(placement.ShardHeard) {
+			return true
+		}
+	}
+	return false
+}
+
+// metadataCopies is how many copies, at least, a record of the metadata log has:
+// one more than the log's, up to three, as far as there were shards.
+func (c *comparison) metadataCopies() int {
+	m := c.record.GetMetadata()
+	if m == nil {
+		return 2
+	}
+	n := placement.Copies(m.Replication)
+	return min(len(m.Nodeset), max(n, min(3, n+1)))
+}
+
+// nodesetOf is the nodeset of a metadata record.
+func nodesetOf(m *wire.EpochMetadata) []placement.LogShard {
+	var out []placement.LogShard
+	for i, s := range m.Nodeset {
+		shard := placement.LogShard{Shard: logs.ShardID(s)}
+		if i < len(m.Locations) {
+			shard.Location = m.Locations[i]
+		}
+		out = append(out, shard)
+	}
+	return out
+}

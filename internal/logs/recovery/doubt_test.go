@@ -1,0 +1,121 @@
+package recovery
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/braiddb/braid/internal/logs"
+	"github.com/braiddb/braid/internal/wire"
+)
+
+// A shard that lost the end of its journal, and what it does about it.
+
+const keptMax = 8
+
+// keep remembers how it was before a change.
+func (f *fakeShard) keep() {
+	if f.unfenced || f.doubtFrom > 0 {
+		return
+	}
+	o := *f
+	o.before = nil
+	o.copies = map[logs.LSN][]*wire.LogRecord{}
+	for lsn, vs := range f.copies {
+		o.copies[lsn] = slices.Clone(vs)
+	}
+	o.good, o.damaged, o.recoveries = maps.Clone(f.good), maps.Clone(f.damaged), maps.Clone(f.recoveries)
+	f.before = append(f.before, &o)
+	if len(f.before) > keptMax {
+		f.before = f.before[1:]
+	}
+}
+
+// lose takes it back by n changes, which it had acknowledged; from then on it is
+// in doubt.
+func (f *fakeShard) lose(n int) {
+	old := f.before[len(f.before)-n]
+	f.hard, f.copies, f.good, f.damaged, f.clean = old.hard, old.copies, old.good, old.damaged, old.clean
+	f.recoveries, f.released = old.recoveries, old.released
+	f.before, f.soft, f.unfenced = nil, 0, true
+}
+
+func (f *fakeShard) inDoubt(from, to logs.LSN) bool {
+	return f.unfenced || f.doubtFrom > 0 && max(from, f.doubtFrom, f.sure+1) <= min(to, f.doubtTo)
+}
+
+func (f *fakeShard) fence(next logs.Epoch) (from, to logs.LSN, clean logs.Epoch) {
+	if f.unfenced {
+		f.unfenced, f.sure = false, 0
+		f.doubtFrom, f.doubtTo = logs.MakeLSN(f.clean+1, f.good[f.clean+1])+1, logs.MakeLSN(next, 0)-1
+		f.hard = max(f.hard, next-min(next, 2))
+	}
+	if f.doubtFrom == 0 {
+		return 1, 0, f.clean
+	}
+	return max(f.doubtFrom, f.sure+1), f.doubtTo, f.clean
+}
+
+func (f *fakeShard) records(r *wire.RecordsRequest) *wire.RecordsResponse {
+	out := &wire.RecordsResponse{Doubt: f.inDoubt(logs.LSN(r.From), logs.LSN(r.To))}
+	for _, lsn := range slices.Sorted(maps.Keys(f.copies)) {
+		if lsn < logs.LSN(r.From) || lsn > logs.LSN(r.To) {
+			continue
+		}
+		if len(out.Records) >= 3 {
+			out.Next = uint64(lsn)
+			break
+		}
+		for _, c := range f.copies[lsn] {
+			if valueOf(c.Flags) == valueRecord {
+				c = with(c, c.Payload)
+				c.Checksum = logs.Checksum([]byte(lsn.String())) // what every payload of these worlds is
+			}
+			out.Records = append(out.Records, c)
+		}
+	}
+	return out
+}
+
+func (f *fakeShard) repair(rs []*wire.LogRecord) {
+	for _, r := range rs {
+		lsn := logs.LSN(r.Lsn)
+		if w := f.winner(lsn); w == nil || logs.Precedence(w) < logs.Precedence(r) || valueOf(w.Flags) == valueRecord && w.Payload == nil {
+			f.copies[lsn] = append(f.copies[lsn], r)
+		}
+	}
+}
+
+// spoil has a shard come back without the end of its journal.
+func (w *walk) spoil() {
+	f := w.view.shards[w.rng.IntN(len(w.view.shards))]
+	if w.lost || w.doubts() || len(f.before) == 0 {
+		return
+	}
+	n := 1 + w.rng.IntN(len(f.before))
+	w.trace("%s comes back without the last %d changes", f.id, n)
+	w.n.spoilt++
+	f.up = true
+	delete(w.purges, f.id)
+	delete(w.compares, f.id)
+	f.lose(n)
+}
+
+// doubts says whether some shard is in doubt. As long as it is, another that is
+// lost would be one more than R = 2 survives.
+func (w *walk) doubts() bool {
+	return slices.ContainsFunc(w.view.shards, func(f *fakeShard) bool { return f.unfenced || f.doubtFrom > 0 && f.sure < f.doubtTo })
+}
+
+// compareSome begins comparisons that are asked for.
+func (w *walk) compareSome() {
+	for _, f := range w.view.shards {
+		if !f.up || w.compares[f.id] != nil || !f.unfenced && f.want == 0 {
+			continue
+		}
+		sealed := min(f.want, f.hard)
+		f.want = 0
+		c := &walkCore{own: f, core: newComparison(&w.cfg, w.view, f.id.Node(), f.id, talkLog, sealed)}
+		w.compares[f.id] = c
+		w.feed(c, event{kind: evStart})
+	}
+}
