@@ -3,7 +3,9 @@ package client
 import (
 	"bytes"
 	"context"
+	"runtime"
 	"sync"
+	"weak"
 
 	"github.com/braiddb/braid/internal/logs"
 	"github.com/braiddb/braid/internal/wire"
@@ -140,14 +142,14 @@ func (p *LogProducer) Last(ctx context.Context) (sequence uint64, lsn LSN, err e
 // clientLogs is what a client knows of logs.
 type clientLogs struct {
 	view    clusterView
-	once    sync.Once
-	id      uint64    // this client's, as a producer
 	waiters sync.Pool // of *waiter; the client's own, for it may live in a bubble of simulated time
 
 	mu struct {
 		sync.Mutex
 		closed bool
-		queues map[queueKey]*logQueue
+		// queues are those that somebody holds: a Log, or an append that is not
+		// answered. Others are let go.
+		queues map[queueKey]weak.Pointer[logQueue]
 		bytes  int64 // of all appends that are not answered
 	}
 }
@@ -157,27 +159,32 @@ type queueKey struct {
 	producer uint64 // explicit; 0: the client's own
 }
 
-// queueOf gives the one queue of a log and a producer, for its order.
+// queueOf gives the one queue of a log and a producer, for its order. Each of the
+// client's own is a producer of its own, so that one that is made anew, when nobody
+// had held the log for a while, may begin again with its sequences.
 func (ls *clientLogs) queueOf(c *Client, log LogID, producer uint64) *logQueue {
-	ls.once.Do(func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		for ls.id == 0 {
-			ls.id = c.mu.rand.Uint64()
-		}
-	})
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	if ls.mu.queues == nil {
-		ls.mu.queues = make(map[queueKey]*logQueue)
-	}
 	key := queueKey{log, producer}
-	q := ls.mu.queues[key]
-	if q == nil {
-		q = newLogQueue(c, log, producer)
-		ls.mu.queues[key] = q
+	if q := ls.mu.queues[key].Value(); q != nil {
+		return q
 	}
+	if ls.mu.queues == nil {
+		ls.mu.queues = make(map[queueKey]weak.Pointer[logQueue])
+	}
+	q := newLogQueue(c, log, producer)
+	ls.mu.queues[key] = weak.Make(q)
+	runtime.AddCleanup(q, ls.letGo, key)
 	return q
+}
+
+// letGo forgets a queue that nobody holds.
+func (ls *clientLogs) letGo(key queueKey) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if ls.mu.queues[key].Value() == nil { // else there is another by now
+		delete(ls.mu.queues, key)
+	}
 }
 
 // take accounts for an append's memory; false: there is too much under way.
@@ -204,8 +211,10 @@ func (ls *clientLogs) close() {
 	ls.mu.Lock()
 	ls.mu.closed = true
 	var queues []*logQueue
-	for _, q := range ls.mu.queues {
-		queues = append(queues, q)
+	for _, p := range ls.mu.queues {
+		if q := p.Value(); q != nil {
+			queues = append(queues, q)
+		}
 	}
 	ls.mu.Unlock()
 	for _, q := range queues {

@@ -220,7 +220,7 @@ func TestRetriesSayThatTheyAre(t *testing.T) {
 			t.Fatalf("%d requests: %v", len(a), a)
 		}
 		for i, r := range a {
-			if r.req.Sequence != a[0].req.Sequence || LSN(r.req.After) != before || r.req.FirstRunning != a[0].req.Sequence || r.req.Producer != c.logs.id {
+			if r.req.Sequence != a[0].req.Sequence || LSN(r.req.After) != before || r.req.FirstRunning != a[0].req.Sequence || r.req.Producer != l.queue.id {
 				t.Errorf("attempt %d: %v", i, r.req)
 			}
 		}

@@ -148,6 +148,8 @@ func (q *logQueue) judgeTransport(node NodeID, err error) outcome {
 	case errors.Is(err, rpc.ErrTooLarge):
 		return outcome{final: true, err: fail(wire.LogStatus_LOG_STATUS_TOO_LARGE)}
 	case errors.Is(err, rpc.ErrOverloaded):
+		return outcome{trouble: troubleBusy, retryAfter: rpc.RetryAfter(err), err: fail(wire.LogStatus_LOG_STATUS_OVERLOADED)}
+	case errors.Is(err, rpc.ErrExpired):
 		return outcome{trouble: troubleBusy, err: fail(wire.LogStatus_LOG_STATUS_OVERLOADED)}
 	case errors.Is(err, rpc.ErrUnreachable), errors.Is(err, rpc.ErrNoMethod):
 		return outcome{trouble: troubleUnreachable, err: fail(wire.LogStatus_LOG_STATUS_NO_SEQUENCER)}
@@ -171,13 +173,9 @@ func (q *logQueue) requestLocked(c *logCall) *wire.AppendRequest {
 	if c.maybe {
 		flags |= logs.AppendRetry
 	}
-	producer := q.producer
-	if !q.explicit() {
-		producer = q.client.logs.id
-	}
 	return &wire.AppendRequest{
 		Log: uint64(q.log), Payload: c.payload, Checksum: c.checksum, Count: c.count, Flags: flags,
-		SeenEpoch: uint32(c.seen), Producer: producer, Sequence: c.sequence, FirstRunning: q.firstLocked(c),
+		SeenEpoch: uint32(c.seen), Producer: q.id, Sequence: c.sequence, FirstRunning: q.firstLocked(c),
 		After: uint64(c.after), ExpectTail: uint64(c.expectTail), FindKey: c.findKey, FilterKey: c.filterKey,
 		StoredAs: uint64(c.stored),
 	}

@@ -195,6 +195,7 @@ func (f *fakeLogs) run(p *fakePipe) {
 			return
 		}
 		next := p.queue[0]
+		p.queue[0] = nil
 		p.queue = p.queue[1:]
 		f.lock.Unlock()
 		next()
@@ -262,6 +263,9 @@ func (f *fakeLogs) append(node NodeID, req *wire.AppendRequest) *wire.AppendResp
 			f.t.Errorf("sequence %d is stored as %v, and after is %v", req.Sequence, lsn, LSN(req.After))
 		}
 		return &wire.AppendResponse{Lsn: uint64(lsn), Epoch: uint32(f.epochs[log])}
+	}
+	if e := f.epochs[log]; e > 1 && logs.Epoch(req.SeenEpoch) < e && req.Flags&(logs.AppendRetry|logs.AppendProducer) == 0 {
+		return &wire.AppendResponse{Status: wire.LogStatus_LOG_STATUS_NEW_EPOCH, Epoch: uint32(e)}
 	}
 	if r := f.outOfOrder(key, req); r != nil {
 		return r

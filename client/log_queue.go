@@ -44,6 +44,7 @@ type logQueue struct {
 	client   *Client
 	log      LogID
 	producer uint64 // explicit; 0: the client's own
+	id       uint64 // what it goes by: the producer, or one that was drawn
 
 	mu struct {
 		sync.Mutex
@@ -93,7 +94,12 @@ const (
 )
 
 func newLogQueue(c *Client, log LogID, producer uint64) *logQueue {
-	q := &logQueue{client: c, log: log, producer: producer}
+	q := &logQueue{client: c, log: log, producer: producer, id: producer}
+	c.mu.Lock()
+	for q.id == 0 {
+		q.id = c.mu.rand.Uint64()
+	}
+	c.mu.Unlock()
 	q.mu.window = windowMax
 	q.mu.router.log = log
 	return q
@@ -149,9 +155,29 @@ func (q *logQueue) add(c *logCall) {
 	}
 	c.checksum = logs.Checksum(c.payload)
 	q.mu.Lock()
+	if waited := q.overdueLocked(c); waited > 0 {
+		q.mu.Unlock()
+		q.tell([]ended{{c: c, err: newLogError(q.log, wire.LogStatus_LOG_STATUS_OVERLOADED, true, nil,
+			"what was begun before has waited for %v to be sent", waited)}})
+		return
+	}
 	q.mu.calls = append(q.mu.calls, c)
 	q.mu.Unlock()
 	q.pump()
+}
+
+// overdueLocked says how long the first append has waited that is not sent, if that
+// is more than half of the time that a newcomer has. It would be sent too late for
+// its answer, as would all behind it: refused now, those before it are in time.
+// While the sequencer is looked for nothing is known of how long it will be.
+func (q *logQueue) overdueLocked(c *logCall) time.Duration {
+	if q.mu.next >= len(q.mu.calls) || c.again != nil || q.mu.state == parked && q.mu.trouble.trouble != troubleBusy {
+		return 0
+	}
+	if waited := c.started.Sub(q.mu.calls[q.mu.next].started); waited > c.deadline.Sub(c.started)/2 {
+		return waited
+	}
+	return 0
 }
 
 // pump sends what may be sent.
