@@ -41,6 +41,16 @@
 //	    epoch's LNG before it serves releases of later ones; of an epoch of which it
 //	    has the CLEAN it deletes nothing, whichever others it missed (purge).
 //
+// A shard that may have lost the end of its journal is compared with the others
+// before it proves anything again (core_compare.go, core_survey.go, comparer.go):
+//
+//	D1. It is sure of a stretch when every copyset that it may have been of has
+//	    another member that answered and is in order; or when nobody is silent who
+//	    can still answer.
+//	D2. Who answers is sealed there first: nothing it has not shown comes after.
+//	D3. It takes only what names it, and of epochs that are clean only what was
+//	    decided. Until it is sure its seals are PARTIAL, which counts as silence.
+//
 // Differences from LogDevice. A slot of which damaged copies were found counts
 // those shards as unavailable for that slot: recovery waits for silent ones that
 // may have a good copy, and if there are none it does not plug the slot. A shard

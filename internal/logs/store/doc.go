@@ -44,25 +44,37 @@
 //	    digested or merged; it is a CHECKSUM gap.
 //	P8. An epoch is clean here only if all before it are (LastClean); a release
 //	    above the next one waits for the purge.
-//	P9. A shard that may have lost what it acknowledged says so until Trust.
+//	P9. A shard that may have lost what it acknowledged says so until others were
+//	    asked (Sure, Listed) or it was rebuilt (Trust).
+//	P10. A request about a log that neither the shard nor the catalog knows leaves no
+//	    state. A trim never goes above what is known to have been appended.
 //
 // Doubt (P9). If the journal's tail was suspect, the stream was corrupt, or the
 // partition that was open is damaged, copies and seals that were acknowledged may
 // be gone, and neither can be told from the rest. A lost copy is harmless if
-// nobody takes its absence for a proof; so Seal, Digest, ProducerLookup and
-// ReadMetadata answer PARTIAL, EpochRecovery calls no epoch empty, and readers
-// get UNDER_REPLICATED for LSNs without a copy. PARTIAL and not OK with a flag,
-// because a caller that does not know of doubt then waits instead of losing data.
+// nobody takes its absence for a proof; so Seal, ProducerLookup and ReadMetadata
+// answer PARTIAL, Digest AGAIN, EpochRecovery calls no epoch empty, and readers get
+// UNDER_REPLICATED for LSNs without a copy, within the stretch that is in doubt.
 // A lost seal is not harmless at all: the shard would acknowledge for a sequencer
 // that others have fenced off. Which seals there can be is known elsewhere: the
 // sequencer of epoch e seals up to e-1, and e is below the epoch store's next
 // one. So before it takes a store of a log the shard asks for that (NextEpoch),
 // seals up to next-2 for good, and answers DROPPED meanwhile. Epochs from next on
-// are not in doubt; the earlier ones are until they are trimmed or Trust is
-// called by who has compared or rebuilt the shard. The doubt itself is the state
-// of the shard's journal stream, so it outlives restarts, and once it is durable
-// there a corrupt stream is begun anew. What can still be lost without trace is
-// in docs/formats/log-store.md.
+// are not in doubt.
+//
+// The doubt ends (repair.go, recovery.Comparer). Of a suspect tail only what came
+// after the last known good ESN that is left can be lost, of a corrupt stream or
+// a damaged partition all that is not trimmed. The other shards of the nodesets
+// are sealed and say what they have that names this one; what is missing is taken.
+// It ends for certain when every copyset with this shard in it has another member
+// that answered and is in order itself. If two of three are in doubt that cannot
+// be; then it ends when everybody has answered who still can, with a warning: what
+// nobody knows of was torn before it was acknowledged, or every shard that had it
+// lost it at once. Shards that are down are waited for. The epoch that reigns is
+// compared when it is sealed. The doubt is in the state of the journal's stream and
+// in the logs' marks, so it outlives restarts; once it is durable there a corrupt
+// stream is begun anew. What can still be lost without trace is in
+// docs/formats/log-store.md.
 //
 // Late copies, which recovery stores again with old timestamps, go to the newest
 // partition like all others: reopening an old one would cost a flush per copy.
