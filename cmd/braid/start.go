@@ -65,7 +65,7 @@ type startCmd struct {
 	ClientPort      int      `help:"Port for braid clients." default:"7200"`
 	RedisPort       int      `help:"Port for Redis clients." default:"6379"`
 	ConsolePort     int      `help:"Port for the console, /metrics, /livez, /readyz and profiles." default:"7000"`
-	Location        string   `help:"region/zone/rack of this node." placeholder:"R/Z/R"`
+	Location        string   `help:"region/zone/rack of this node. One that does not say is a rack and a zone of its own." placeholder:"R/Z/R"`
 	Roles           []string `help:"What this node does. Storage nodes stand in where no node is a master or takes tablets." default:"master,tablet,sequencer,storage" placeholder:"ROLE,..."`
 	SequencerWeight float64  `help:"This node's share of sequencers, compared with other nodes'; negative: none." default:"1"`
 	StorageWeight   float64  `help:"This node's share of copies of log records, compared with other nodes'; negative: none." default:"1"`
