@@ -169,9 +169,12 @@ func (c *call) attempt() {
 		c.pause(0)
 		return
 	}
-	c.attempts++
-	if c.attempts > 1 {
+	if c.attempts++; c.attempts > 1 {
 		cl.metrics.Retries.Add(1)
+	} else if !c.tablet.pressure.admit(now, cl.dice) {
+		cl.metrics.HeldBack.Add(1)
+		c.finish(Reply{}, newError(wire.Code_CODE_OVERLOADED, nil, "tablet %d refuses most of what it is asked: this was not sent", c.tablet.id))
+		return
 	}
 	// Either abandon sees that the request was sent, or this sees that nobody waits.
 	c.sent.Store(true)
@@ -282,11 +285,13 @@ func (c *call) answered(r Reply) {
 		l.Store(uint64(c.node))
 	}
 	r.tabletEnd = c.tablet.end
+	c.tablet.pressure.answered()
 	c.finish(r, nil)
 }
 
 // unanswered decides what follows when the transport brought no answer.
 func (c *call) unanswered(err error) {
+	cl := c.table.client
 	switch {
 	case errors.Is(err, rpc.ErrTooLarge):
 		c.finish(Reply{}, c.noEffect(newError(wire.Code_CODE_TOO_LARGE, err, "%v", err)))
@@ -297,13 +302,22 @@ func (c *call) unanswered(err error) {
 		return
 	case errors.Is(err, rpc.ErrOverloaded):
 		c.fail(newError(wire.Code_CODE_OVERLOADED, err, "%v", err))
-		c.pause(0)
+		c.overloaded(rpc.RetryAfter(err))
+		return
+	case errors.Is(err, rpc.ErrExpired):
+		c.fail(newError(wire.Code_CODE_TIMEOUT, err, "node %d: %v", c.node, err))
+		c.overloaded(0)
 		return
 	case errors.Is(err, rpc.ErrUnreachable), errors.Is(err, rpc.ErrNoMethod):
 		c.fail(newError(wire.Code_CODE_UNAVAILABLE, err, "node %d: %v", c.node, err))
 	case errTimeout(err):
 		c.maybe = c.write
 		c.fail(newError(wire.Code_CODE_TIMEOUT, err, "node %d: %v", c.node, err))
+		if !c.retriable() {
+			c.tablet.leader.CompareAndSwap(uint64(c.node), 0)
+			c.pause(cl.opts.BackoffMax)
+			return
+		}
 	default:
 		c.maybe = c.write
 		c.fail(newError(wire.Code_CODE_UNAVAILABLE, err, "node %d: %v", c.node, err))
@@ -335,10 +349,8 @@ func (c *call) refused(e *wire.Error) {
 	case wire.Code_CODE_UNKNOWN_OUTCOME:
 		c.maybe = c.write
 		c.next()
-	case wire.Code_CODE_TIMEOUT:
-		c.pause(0)
-	case wire.Code_CODE_OVERLOADED:
-		c.pause(time.Duration(e.RetryAfterMs) * time.Millisecond)
+	case wire.Code_CODE_TIMEOUT, wire.Code_CODE_OVERLOADED:
+		c.overloaded(time.Duration(e.RetryAfterMs) * time.Millisecond)
 	case wire.Code_CODE_CLOCK_SKEW, wire.Code_CODE_CORRUPT, wire.Code_CODE_UNAVAILABLE:
 		c.avoid = c.node
 		c.next()
@@ -349,6 +361,35 @@ func (c *call) refused(e *wire.Error) {
 		c.finish(Reply{}, c.last)
 	default:
 		c.finish(Reply{}, c.noEffect(c.last))
+	}
+}
+
+// retriable reports whether one more attempt may be made at a tablet that has too
+// much to do.
+func (c *call) retriable() bool {
+	cl := c.table.client
+	if c.tablet.pressure.refused(cl.opts.Clock.Now()) {
+		return true
+	}
+	cl.metrics.RetriesSpared.Add(1)
+	return false
+}
+
+// overloaded tries again after what the tablet said, drawn from there up to half
+// as much more, if that leaves retries few; else the request ends with the refusal.
+// One that may have had an effect goes on to be asked for, slowly.
+func (c *call) overloaded(after time.Duration) {
+	cl := c.table.client
+	switch {
+	case c.retriable():
+		if after > 0 {
+			after += cl.jitter(after) - after/2
+		}
+		c.pause(after)
+	case c.maybe:
+		c.pause(max(after, cl.opts.BackoffMax))
+	default:
+		c.finish(Reply{}, c.last)
 	}
 }
 

@@ -99,6 +99,12 @@ type Metrics struct {
 	Requests atomic.Uint64
 	// Retries is how many further attempts they took.
 	Retries atomic.Uint64
+	// RetriesSpared is how many refusals were not followed by another attempt, because
+	// more than a tenth of what is answered would have been retries.
+	RetriesSpared atomic.Uint64
+	// HeldBack is how many requests were refused here, unsent, because their tablet
+	// refused most of what it was asked.
+	HeldBack atomic.Uint64
 	// Refreshes is how many times locations were asked for.
 	Refreshes atomic.Uint64
 	// Redirects is how many answers named another leader.
@@ -213,6 +219,13 @@ func (c *Client) jitter(d time.Duration) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return d/2 + time.Duration(c.mu.rand.Int64N(int64(d/2)+1))
+}
+
+// dice draws from [0, 1).
+func (c *Client) dice() float64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.rand.Float64()
 }
 
 // codeOf is the code of an error of this package, CODE_OK if it is none.

@@ -29,6 +29,7 @@ type tablet struct {
 	replicas   []ReplicaInfo
 	leader     atomic.Uint64 // node, 0 unknown; corrected by every answer
 	running    *running      // survives refreshes; children of a split share their parent's
+	pressure   *pressure     // likewise
 }
 
 // find gives the tablet that owns a hash. The tablets tile the hash space
@@ -82,12 +83,12 @@ func newTablet(l *wire.TabletLocation, nodes map[NodeID]NodeInfo, old *routes) *
 	}
 	tb.leader.Store(l.LeaderNode)
 	if old == nil {
-		tb.running = newRunning()
+		tb.running, tb.pressure = newRunning(), new(pressure)
 		return tb
 	}
 	// The same tablet, or the parent that was split: its requests may still run.
 	before := old.find(d.HashStart)
-	tb.running = before.running
+	tb.running, tb.pressure = before.running, before.pressure
 	if l.LeaderNode == 0 && before.id == tb.id {
 		tb.leader.Store(before.leader.Load())
 	}
