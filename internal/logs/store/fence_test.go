@@ -1,6 +1,7 @@
 package store
 
 import (
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -329,4 +330,33 @@ func (b *lab) openSuspect() error {
 	b.doubting = true
 	defer func() { b.doubting = false }()
 	return b.tryOpen()
+}
+
+// TestASealFencesBeforeItIsDurable (P1): a store that comes while the seal is on its
+// way to the disk is behind it in the journal, and would be acknowledged after the
+// digest that finds nothing.
+func TestASealFencesBeforeItIsDurable(t *testing.T) {
+	b := newLab(t, 29).open()
+	defer func() { b.stop() }()
+	b.put(rec(lsn(1, 1), "a"))
+	syncs, goOn := make(chan struct{}, 64), make(chan struct{})
+	b.fs.SetFault(func(op simfs.Op) (f simfs.Fault) {
+		if op.Kind == simfs.OpSync && strings.HasSuffix(op.Path, ".journal") {
+			syncs <- struct{}{}
+			<-goOn
+		}
+		return f
+	})
+	sealed := make(chan *wire.SealResponse, 1)
+	b.s.Seal(&wire.SealRequest{Log: uint64(labLog), Epoch: 1, SealedBy: 7}, func(a *wire.SealResponse) { sealed <- a })
+	<-syncs
+	answers := make(chan *wire.LogBatch, 2)
+	b.s.HandleBatch(&wire.LogBatch{FromNode: 2, Stores: []*wire.Store{store(rec(lsn(1, 2), "late"))}}, func(a *wire.LogBatch) { answers <- a })
+	close(goOn)
+	if a := <-sealed; a.Status != statusOK || len(a.Epochs) != 1 || a.Epochs[0].MaxSeen != 1 {
+		t.Errorf("sealed: %v", a)
+	}
+	if a := <-answers; len(a.Stored) != 1 || a.Stored[0].Status != statusPreempted {
+		t.Errorf("a store that came while the seal was written: %v", a)
+	}
 }

@@ -46,6 +46,7 @@ type finding struct {
 	Seed    uint64 `json:",omitempty"` // that found it
 	Seeds   uint64 `json:",omitempty"` // that were run
 	Seconds float64
+	LeftOut []string `json:",omitempty"` // tests that are red without the bug
 }
 
 func readRecord(path string) (*record, error) {
