@@ -229,7 +229,7 @@ func (w *World) runUntil(end time.Duration) {
 
 // eventsMax is far above what a run takes: cores that answer each other for ever
 // must not hold a campaign up.
-const eventsMax = 20_000_000
+const eventsMax = 3_000_000
 
 // one runs the next event.
 func (w *World) one() {
@@ -239,7 +239,7 @@ func (w *World) one() {
 	}
 	w.now = e.at
 	if w.events++; w.events > eventsMax {
-		w.Fail("the world does not come to rest: %d events", w.events)
+		w.Fail("the world does not come to rest: %d events, the last is %q of node %d", w.events, e.what, e.node)
 	}
 	w.Note(uint64(e.at))
 	w.Note(uint64(e.node))

@@ -52,6 +52,7 @@ type call struct {
 	read     *wire.ReadRequest
 	began    time.Duration
 	tries    int
+	pausing  bool // a retry is planned
 	over     bool
 	op       *check.Op
 	finished func(w *wire.WriteResponse, r *wire.ReadResponse)
@@ -99,6 +100,7 @@ func (c *call) try() {
 		return
 	}
 	c.tries++
+	c.pausing = false
 	to := cl.leaders[c.v.id]
 	if to == 0 {
 		to = 1 + w.Dice().IntN(len(cl.c.members))
@@ -109,7 +111,7 @@ func (c *call) try() {
 	c.send(to)
 	tries := c.tries
 	w.After(w.Between(cl.c.ms("tryMs")/2, cl.c.ms("tryMs")), "patience", func() {
-		if !c.over && c.tries == tries {
+		if !c.over && !c.pausing && c.tries == tries {
 			delete(cl.leaders, c.v.id)
 			c.try()
 		}
@@ -173,6 +175,10 @@ func (c *call) answered(from int, raw []byte) {
 // again tries once more after a while.
 func (c *call) again(from int, e *wire.Error) {
 	w, cl := c.cl.c.w, c.cl
+	if c.pausing {
+		return // an answer to an earlier try, or a second copy
+	}
+	c.pausing = true
 	delete(cl.leaders, c.v.id)
 	pause := w.Between(5*time.Millisecond, 120*time.Millisecond)
 	switch {
@@ -182,7 +188,6 @@ func (c *call) again(from int, e *wire.Error) {
 	case e.Code == wire.Code_CODE_NOT_READY || e.Code == wire.Code_CODE_TIMEOUT:
 		cl.leaders[c.v.id] = from
 	}
-	c.tries++
 	w.After(pause, "retry", c.try)
 }
 

@@ -46,7 +46,8 @@ func kinds(o *sim.Options) sim.Kinds {
 		sim.Kind{Name: sim.FaultJump, Most: 3, Draw: func(s sim.Swarm, f *sim.Fault, _ int) {
 			// Within what the nodes' clocks may differ by; or far outside, for a while.
 			f.X, f.For = s.Int64N(40_000)-20_000, s.Dur(time.Second, 20*time.Second)
-			if s.Coin(30) {
+			if s.Coin(30) { // of one node only: a majority must agree about the time
+				f.Node = 1 + int(o.Seed%uint64(o.Nodes))
 				f.X, f.For = s.Int64N(1_200_000_000)-600_000_000, s.Dur(200*time.Millisecond, 5*time.Second)
 			}
 		}},
