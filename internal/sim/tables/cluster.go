@@ -127,6 +127,8 @@ func (c *cluster) Fault(f *sim.Fault) bool {
 		}
 		m.flush()
 		return true
+	case faultDamage:
+		return c.damage(v, m, time.Duration(f.For))
 	case faultTorn:
 		return c.tear(m, int(f.X), time.Duration(f.For))
 	}

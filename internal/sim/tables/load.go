@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/braiddb/braid/internal/catalog"
@@ -112,15 +113,25 @@ func (k *key) set(value int64, flags uint64) *wire.Op {
 	return op
 }
 
-func number(v int64) []byte { return strconv.AppendInt(nil, v, 10) }
+// number is a value. Some are long, so that outcomes which hold one are.
+func number(v int64) []byte {
+	b := strconv.AppendInt(nil, v, 10)
+	if v%5 == 0 {
+		b = append(b, padding...)
+	}
+	return b
+}
+
+var padding = []byte(" " + strings.Repeat("x", 90))
 
 // parse reads a value back: 0 where there is none.
 func (t *thread) parse(r *wire.Result) int64 {
 	if r.Kind == wire.Kind_KIND_NIL {
 		return 0
 	}
-	v, err := strconv.ParseInt(string(r.Bytes), 10, 64)
-	if err != nil {
+	digits, rest, _ := strings.Cut(string(r.Bytes), " ")
+	v, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || rest != "" && rest != string(padding[1:]) {
 		t.cl.c.w.Fail("a value that nobody wrote: %q (%v)", r.Bytes, r)
 	}
 	return v

@@ -120,8 +120,8 @@ func (m *member) open(e *entry, recovered *journal.StreamReplay) {
 		c.w.Fail("node %d: group %d: %w", m.n.ID, e.group, err)
 		return
 	}
-	if h.group.Status().Corrupt && (recovered == nil || !recovered.Corrupt) {
-		c.w.Fail("node %d: group %d says that its journal is damaged, and it is not", m.n.ID, e.group)
+	if is := recovered != nil && recovered.Corrupt; h.group.Status().Corrupt != is {
+		c.w.Fail("node %d: group %d: its journal is damaged: %v; it says %v", m.n.ID, e.group, is, !is)
 	}
 	t.Attach(h)
 	m.hosted = append(m.hosted, h)

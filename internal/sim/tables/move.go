@@ -19,6 +19,7 @@ type move struct {
 	to      *member
 	replica catalog.ReplicaID // the new one
 	victim  catalog.ReplicaID // 0: chosen when the new one is a voter
+	repair  bool              // the victim goes first: it is damaged, and its node gets the new one
 	asked   time.Duration     // when the step under way was asked for
 }
 
@@ -56,6 +57,10 @@ func (mv *move) goOn() {
 	s := l.group.Status()
 	i := slices.IndexFunc(s.Conf, func(r *catalog.Replica) bool { return r.Id == uint64(mv.replica) })
 	switch {
+	case i < 0 && mv.repair && mv.stands(s.Conf):
+		mv.ask(l, multiraft.Change{Kind: multiraft.Remove, Replica: mv.victim})
+	case i < 0 && mv.repair && mv.to.listed(mv.v.id) != nil && mv.to.listed(mv.v.id).replica == mv.victim:
+		// Destroyed by dropStrays; until then there is no room.
 	case i < 0:
 		mv.add(l)
 	case s.Conf[i].Role == catalog.Role_ROLE_LEARNER:
@@ -83,13 +88,21 @@ func (mv *move) remove(l *hosted, conf []*catalog.Replica) {
 		others := slices.DeleteFunc(slices.Clone(conf), func(r *catalog.Replica) bool { return r.Id == uint64(mv.replica) })
 		mv.victim = catalog.ReplicaID(others[mv.v.c.w.Dice().IntN(len(others))].Id)
 	}
-	if slices.ContainsFunc(conf, func(r *catalog.Replica) bool { return r.Id == uint64(mv.victim) }) {
+	if mv.stands(conf) {
 		mv.ask(l, multiraft.Change{Kind: multiraft.Remove, Replica: mv.victim})
 		return
+	}
+	if mv.repair {
+		mv.v.c.w.Sometimes("replica: repaired")
 	}
 	mv.v.c.w.Tracef("moved %v", mv)
 	mv.v.c.w.Sometimes("membership: changed")
 	mv.v.move = nil
+}
+
+// stands says that the victim is still in the configuration.
+func (mv *move) stands(conf []*catalog.Replica) bool {
+	return slices.ContainsFunc(conf, func(r *catalog.Replica) bool { return r.Id == uint64(mv.victim) })
 }
 
 // ask asks the leader for a step, unless it was asked a moment ago.
@@ -122,6 +135,23 @@ func (v *view) dropStrays() {
 			m.destroy(e)
 		}
 	}
+}
+
+// damage crashes a node and makes its journal say that acknowledged records of a
+// group are gone. The replica must keep silent, and is replaced on its node.
+func (c *cluster) damage(v *view, m *member, d time.Duration) bool {
+	h, s := m.find(v.id), m.platter.streams[journal.StreamID(v.id)]
+	if h == nil || s == nil || v.move != nil || !m.n.Up() || !c.MayLose(m.n) || len(h.group.Status().Conf) < 3 {
+		return false
+	}
+	c.replicas++
+	v.move = &move{v: v, to: m, replica: c.replicas, victim: h.replica, repair: true}
+	m.n.Crash("power off, the journal is damaged", d)
+	c.w.Sometimes("replica: damaged")
+	c.w.Tracef("repair %v", v.move)
+	s.Corrupt = true
+	s.Records = s.Records[:c.w.Dice().IntN(len(s.Records)+1)]
+	return true
 }
 
 // tear crashes a node and takes synced records off its journal's end, where the
@@ -160,8 +190,14 @@ func (c *cluster) tear(m *member, most int, d time.Duration) bool {
 // MayLose says whether all others are up, sure of themselves and reachable:
 // then node n may lose what it had synced.
 func (c *cluster) MayLose(n *sim.Node) bool {
+	if slices.ContainsFunc(c.views, func(v *view) bool { return v.move != nil && v.move.repair }) {
+		return false
+	}
 	for _, m := range c.members {
 		if m.n == n {
+			if m.suspect {
+				return false
+			}
 			continue
 		}
 		if !m.n.Up() || m.suspect || m.fatal != nil {

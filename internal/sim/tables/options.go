@@ -14,6 +14,7 @@ const (
 	faultTransfer = "transfer" // of group X's leadership to node
 	faultMove     = "move"     // group X gets a replica on node, and loses one
 	faultFlush    = "flush"    // node's engine is flushed: its journal may go
+	faultDamage   = "damage"   // node crashes, and group X's journal there is damaged: the replica is replaced
 	faultTorn     = "tornTail" // node crashes and loses synced records at its journal's end
 )
 
@@ -28,8 +29,8 @@ var points = []string{
 	"disk: sync failed", "journal: entries refused for want of space", "node: fatal fault",
 	"snapshot: restored", "membership: changed", "client: gave up", "client: answered from memory",
 	"client: retried", "cas: done", "cas: lost", "tablet: write parked", "tablet: write void", "tablet: duplicate entry",
-	"leader: changed", "leader: handed over", "clock: refused", "tail: in doubt",
-	"fault: " + faultTransfer, "fault: " + faultMove, "fault: " + faultFlush, "fault: " + faultTorn,
+	"leader: changed", "replica: damaged", "replica: repaired", "leader: handed over", "clock: refused", "tail: in doubt",
+	"fault: " + faultTransfer, "fault: " + faultMove, "fault: " + faultFlush, "fault: " + faultTorn, "fault: " + faultDamage,
 	"fault: " + sim.FaultJump, "fault: " + sim.FaultDrift,
 }
 
@@ -40,6 +41,9 @@ func kinds(o *sim.Options) sim.Kinds {
 		sim.Kind{Name: faultTransfer, Most: 8, Draw: group},
 		sim.Kind{Name: faultMove, Most: 4, Draw: group},
 		sim.Kind{Name: faultFlush, Most: 8},
+		sim.Kind{Name: faultDamage, Most: 2, Draw: func(s sim.Swarm, f *sim.Fault, _ int) {
+			f.For, f.X = s.Dur(10*time.Millisecond, 4*time.Second), s.Int64N(tablets)
+		}},
 		sim.Kind{Name: faultTorn, Most: 2, Draw: func(s sim.Swarm, f *sim.Fault, _ int) {
 			f.For, f.X = s.Dur(10*time.Millisecond, 4*time.Second), int64(s.Int(1, 3))
 		}},
