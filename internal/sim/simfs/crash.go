@@ -66,7 +66,7 @@ func (y *FS) survivors(n *inode, at string, c Crash, seen map[*inode]*inode) *in
 			}
 			return fate{}
 		})
-		y.used += int64(len(out.data))
+		y.used += out.size
 	}
 	out.links = 1
 	seen[n] = out
@@ -144,7 +144,7 @@ func (y *FS) alter(name string, off int64, bytes int, to func(k int, b byte) byt
 	if !ok || n.dir {
 		return pathError("alter", name, os.ErrNotExist)
 	}
-	if off < 0 || off >= int64(len(n.data)) {
+	if off < 0 || off >= n.size {
 		return pathError("alter", name, os.ErrInvalid)
 	}
 	n.alter(off, bytes, to)
@@ -159,7 +159,7 @@ func (y *FS) Read(name string) ([]byte, error) {
 	if !ok || n.dir {
 		return nil, pathError("read", name, os.ErrNotExist)
 	}
-	return slices.Clone(n.data), nil
+	return n.content(), nil
 }
 
 // Copy gives an equal, independent file system, so that one point can be
@@ -187,7 +187,7 @@ func copyTree(n *inode, seen map[*inode]*inode) *inode {
 	if n == nil || seen[n] != nil {
 		return seen[n]
 	}
-	out := &inode{dir: n.dir, links: n.links, synced: n.synced, changed: n.changed, data: slices.Clone(n.data)}
+	out := n.clone()
 	seen[n] = out
 	if n.dir {
 		out.names, out.durable = map[string]*inode{}, map[string]*inode{}
@@ -197,12 +197,6 @@ func copyTree(n *inode, seen map[*inode]*inode) *inode {
 		for name, child := range n.durable {
 			out.durable[name] = copyTree(child, seen)
 		}
-		return out
-	}
-	out.stale = make(map[int64]*sector, len(n.stale))
-	for i, s := range n.stale {
-		c := *s
-		out.stale[i] = &c
 	}
 	return out
 }

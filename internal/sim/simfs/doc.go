@@ -21,10 +21,10 @@
 //	F4. Kill ends a process and not the machine: everything is still read, and
 //	    what was not durable still is not.
 //	F5. Beneath all that the disk may flip bits (Flip), write to the wrong place
-//	    (Fault.To), fail to read or write (Fault.Err), or be full (SetCapacity).
+//	    (Fault.To) or nowhere (Fault.Lost: stale sectors), fail to read or write (Fault.Err), or be full (SetCapacity).
 //	F6. All dice are keyed by the seed, the path and the count of operations on
 //	    that path, never drawn in the order of goroutines, and lists are sorted:
 //	    one seed and one order of operations per path give one outcome.
-//
-// It has no latency: whoever needs some waits in the Fault hook of Options.
+//	F7. Time passes where Options.Latency says so, and never under a lock of the
+//	    file system; what is written during a sync is not covered by it.
 package simfs

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"syscall"
+	"time"
 )
 
 // Errors of the disk. They wrap what the kernel would say.
@@ -52,6 +53,7 @@ type Op struct {
 type Fault struct {
 	Err   error  // returned instead; a failing sync loses sectors (F3)
 	To    *Place // a write lands there, though it seems to be where it should
+	Lost  bool   // a write never reaches the disk: what was there before is, once the cache is gone
 	Crash bool   // the machine stops: before the operation, or
 	After bool   // after it took effect and before it returned
 }
@@ -81,6 +83,25 @@ func mix(x uint64) uint64 {
 	return x ^ x>>32
 }
 
+func (y *FS) op(kind OpKind, path string, off int64, bytes int) Op {
+	op := Op{Kind: kind, Path: path, Offset: off, Bytes: bytes, N: y.ops, OfPath: y.opsOf[path]}
+	op.Dice = Mix(y.o.Seed, path, op.OfPath)
+	return op
+}
+
+// wait lets the time of an operation pass. The file system is not locked.
+func (y *FS) wait(kind OpKind, path string, off int64, bytes int) {
+	if y.o.Latency == nil {
+		return
+	}
+	y.mu.Lock()
+	op := y.op(kind, path, off, bytes)
+	y.mu.Unlock()
+	if d := y.o.Latency(op); d > 0 {
+		time.Sleep(d)
+	}
+}
+
 // step counts an operation and asks the hook about it. It gives what the
 // operation shall return if it is not to happen, and whether it is to crash the
 // machine when it has.
@@ -93,8 +114,7 @@ func (y *FS) step(kind OpKind, path string, off int64, bytes int) (f Fault, err 
 			return f, nil
 		}
 	}
-	op := Op{Kind: kind, Path: path, Offset: off, Bytes: bytes, N: y.ops, OfPath: y.opsOf[path]}
-	op.Dice = Mix(y.o.Seed, path, op.OfPath)
+	op := y.op(kind, path, off, bytes)
 	y.ops++
 	y.opsOf[path]++
 	hook := y.o.Fault

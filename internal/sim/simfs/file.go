@@ -50,6 +50,7 @@ func (f *file) Close() error {
 
 // Read implements vfs.File.
 func (f *file) Read(p []byte) (int, error) {
+	f.fs.wait(OpRead, f.path, -1, len(p))
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
 	n, err := f.read(p, f.at)
@@ -62,6 +63,7 @@ func (f *file) Read(p []byte) (int, error) {
 
 // ReadAt implements vfs.File.
 func (f *file) ReadAt(p []byte, off int64) (int, error) {
+	f.fs.wait(OpRead, f.path, off, len(p))
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
 	return f.read(p, off)
@@ -74,13 +76,13 @@ func (f *file) read(p []byte, off int64) (int, error) {
 	if _, err := f.fs.step(OpRead, f.path, off, len(p)); err != nil {
 		return 0, err
 	}
-	if off >= int64(len(f.n.data)) {
+	if off >= f.n.size {
 		if len(p) == 0 {
 			return 0, nil
 		}
 		return 0, io.EOF
 	}
-	n := copy(p, f.n.data[off:])
+	n := f.n.read(p, off)
 	if n < len(p) {
 		return n, io.EOF
 	}
@@ -89,6 +91,7 @@ func (f *file) read(p []byte, off int64) (int, error) {
 
 // Write implements vfs.File.
 func (f *file) Write(p []byte) (int, error) {
+	f.fs.wait(OpWrite, f.path, -1, len(p))
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
 	n, err := f.put(p, f.at)
@@ -98,6 +101,7 @@ func (f *file) Write(p []byte) (int, error) {
 
 // WriteAt implements vfs.File.
 func (f *file) WriteAt(p []byte, off int64) (int, error) {
+	f.fs.wait(OpWrite, f.path, off, len(p))
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
 	return f.put(p, off)
@@ -113,17 +117,17 @@ func (f *file) put(p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	var full error
-	if grow := off + int64(len(p)) - int64(len(f.n.data)); grow > 0 {
+	if grow := off + int64(len(p)) - f.n.size; grow > 0 {
 		if room := y.o.Capacity - y.used; grow > room {
 			p = p[:max(0, int64(len(p))-(grow-max(0, room)))]
 			full = pathError("write", f.path, ErrNoSpace)
 		}
 	}
-	before := int64(len(f.n.data))
-	f.n.write(p, off, fault.To != nil)
+	before := f.n.size
+	f.n.write(p, off, fault.To != nil || fault.Lost)
 	f.n.changed = y.ops
 	if f.n.links > 0 {
-		y.used += int64(len(f.n.data)) - before
+		y.used += f.n.size - before
 	}
 	if fault.To != nil {
 		if n, ok := y.find(fault.To.Path); ok && !n.dir {
@@ -139,7 +143,7 @@ func (f *file) put(p []byte, off int64) (int, error) {
 // Preallocate implements vfs.File; it keeps the size, as fallocate does here.
 func (f *file) Preallocate(_, _ int64) error { return nil }
 
-// Sync implements vfs.File.
+// Sync implements vfs.File. What is written while it is under way is not covered.
 func (f *file) Sync() error {
 	y := f.fs
 	y.mu.Lock()
@@ -156,14 +160,23 @@ func (f *file) Sync() error {
 	if err != nil {
 		return err
 	}
+	flight, names := f.n.beginSync(), y.beginSyncDir(f.n)
+	if y.o.Latency != nil {
+		y.mu.Unlock()
+		y.wait(kind, f.path, 0, 0)
+		y.mu.Lock()
+		if y.down {
+			return ErrCrashed
+		}
+	}
 	switch {
 	case f.n.dir:
-		y.syncDir(f.n)
+		y.endSyncDir(names)
 	case fault.Err != nil:
-		f.n.syncFailed(func(s int64) bool { return Mix(y.o.Seed, f.path, nth, uint64(s))&1 == 0 })
+		f.n.failSync(flight, func(s int64) bool { return Mix(y.o.Seed, f.path, nth, uint64(s))&1 == 0 })
 		return pathError("sync", f.path, fault.Err)
 	default:
-		f.n.sync()
+		f.n.endSync(flight)
 	}
 	return y.done(fault)
 }
@@ -199,7 +212,7 @@ type info struct {
 }
 
 func (y *FS) info(n *inode, name string) vfs.FileInfo {
-	return &info{path.Base(clean(name)), int64(len(n.data)), n.dir, n.changed}
+	return &info{path.Base(clean(name)), n.size, n.dir, n.changed}
 }
 
 func (i *info) Name() string       { return i.name }

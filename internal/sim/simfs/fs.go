@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -22,6 +23,9 @@ type Options struct {
 	// not call it.
 	Fault func(Op) Fault
 	Reads func(Op) Fault
+	// Latency is how long a read, a write or a sync takes, if it is set. Others go on
+	// meanwhile: it is asked, and waited, without the file system's lock.
+	Latency func(Op) time.Duration
 	// Capacity in bytes [1 TiB].
 	Capacity int64
 }
@@ -104,7 +108,7 @@ func (y *FS) change(c change) {
 		if old := e.dir.names[e.name]; old != nil && old != e.to {
 			old.links--
 			if old.links == 0 {
-				y.used -= int64(len(old.data))
+				y.used -= old.size
 			}
 		}
 		if e.to == nil {
@@ -113,7 +117,7 @@ func (y *FS) change(c change) {
 			e.dir.names[e.name] = e.to
 			e.to.links++
 			if e.to.links == 1 {
-				y.used += int64(len(e.to.data))
+				y.used += e.to.size
 			}
 		}
 	}
@@ -156,21 +160,25 @@ func (b bound) touches(c change) bool {
 	})
 }
 
-// syncDir makes durable the changes that touch a directory, and those before
-// them that they depend on.
-func (y *FS) syncDir(d *inode) {
-	needed := newBound()
-	persist := make([]bool, len(y.pending))
+// beginSyncDir finds the changes that touch a directory, and those before them
+// that they depend on.
+func (y *FS) beginSyncDir(d *inode) map[*edit]bool {
+	needed, found := newBound(), map[*edit]bool{}
 	for i := len(y.pending) - 1; i >= 0; i-- {
 		c := y.pending[i]
 		if needed.touches(c) || slices.ContainsFunc(c, func(e edit) bool { return e.dir == d }) {
-			persist[i] = true
+			found[&c[0]] = true
 			needed.add(c)
 		}
 	}
+	return found
+}
+
+// endSyncDir makes them durable, those that no other sync has.
+func (y *FS) endSyncDir(found map[*edit]bool) {
 	rest := y.pending[:0]
-	for i, c := range y.pending {
-		if persist[i] {
+	for _, c := range y.pending {
+		if found[&c[0]] {
 			c.persist()
 		} else {
 			rest = append(rest, c)

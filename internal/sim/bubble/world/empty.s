@@ -1,0 +1,1 @@
+// The compiler allows functions without a body (replay_on.go) beside a file like this.
