@@ -255,6 +255,12 @@ func (c *core) heardDoubt(g *group, from catalog.NodeID, env *wire.Envelope, m *
 	top := hlc.Timestamp(0)
 	if g != nil && uint64(g.replica) == env.ToReplica {
 		if g.role == raft.StateLeader && g.rn != nil {
+			// It may be known to have everything: then only a beat tells it who leads.
+			for _, p := range g.peers {
+				if uint64(p.replica) == env.FromReplica {
+					p.ack = ack{}
+				}
+			}
 			c.activate(g)
 			return
 		}

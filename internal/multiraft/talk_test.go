@@ -200,6 +200,9 @@ func (x *talk) command(t *testing.T, d *datadriven.TestData) string {
 		ch := Change{Replica: catalog.ReplicaID(arg("replica")), Node: catalog.NodeID(arg("on"))}
 		ch.Kind = map[bool]ChangeKind{d.HasArg("add"): AddLearner, d.HasArg("promote"): Promote, d.HasArg("remove"): Remove}[true]
 		n.step(event{kind: evChange, group: n.h.g, change: &changeRequest{change: ch, done: func(err error) { x.say("%d: changed: %v", n.id, err) }}})
+	case "forget": // as a request for a vote makes a voter do
+		n := x.node(arg("node"))
+		n.step(event{kind: evCall, call: func(c *core) { c.forgetLeader(n.h.g); c.planElection(n.h.g, time.Millisecond) }})
 	case "cut":
 		if x.cut == nil {
 			x.cut = make(map[[2]catalog.NodeID]bool)

@@ -3,6 +3,11 @@ package proof
 import (
 	"context"
 	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -38,6 +43,7 @@ func BenchmarkLogFailover(b *testing.B) {
 			}
 		})
 	}
+	var gaps []string
 	var longest, sum time.Duration
 	for b.Loop() {
 		at := c.sequencerOf(cl, l)
@@ -49,19 +55,46 @@ func BenchmarkLogFailover(b *testing.B) {
 		}
 		d := time.Duration(gap.Load())
 		longest, sum = max(longest, d), sum+d
-		b.Logf("node %d killed: %.2f s", at+1, d.Seconds())
+		gaps = append(gaps, fmt.Sprintf("%.2f", d.Seconds()))
 		c.nodes[at].start()
 		c.waitReady()
 	}
 	stop()
 	wg.Wait()
+	slices.Sort(gaps)
+	b.Logf("seconds without an acknowledged append: %s", strings.Join(gaps, " "))
 	b.ReportMetric(longest.Seconds(), "longest-gap-s")
 	b.ReportMetric(sum.Seconds()/float64(b.N), "mean-gap-s")
 	b.ReportMetric(0, "ns/op")
 }
 
+// live is what the process holds after a collection, in bytes.
+func (p *process) live() int {
+	p.t.Helper()
+	get := func(path string) []byte {
+		resp, err := http.Get("http://" + p.webAddr() + path)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		return body
+	}
+	get("/debug/pprof/heap?gc=1")
+	_, rest, _ := strings.Cut(string(get("/metrics")), "\ngo_memstats_heap_alloc_bytes ")
+	line, _, _ := strings.Cut(rest, "\n")
+	bytes, err := strconv.ParseFloat(line, 64)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return int(bytes)
+}
+
 // touchLogs makes n logs of one group, appends to each once, and says how long it
-// took and what a log that is then left alone holds of a node's memory.
+// took and what a log holds of the nodes' memory right then.
 func touchLogs(t testing.TB, c *cluster, cl *client.Client, n int) (took time.Duration, bytesEach float64) {
 	t.Helper()
 	ctx := within(t, 20*time.Minute)
@@ -103,7 +136,7 @@ func touchLogs(t testing.TB, c *cluster, cl *client.Client, n int) (took time.Du
 	return took, float64(after-before) / float64(n)
 }
 
-// BenchmarkManyLogs provisions logs and appends to each:
+// BenchmarkManyLogs provisions logs and appends to each, and then leaves them alone:
 //
 //	go test -run '^$' -bench ManyLogs/100000 -benchtime 1x -timeout 30m ./internal/proof
 func BenchmarkManyLogs(b *testing.B) {
@@ -111,7 +144,18 @@ func BenchmarkManyLogs(b *testing.B) {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			for b.Loop() {
 				c := startCluster(b, 3, clusterOptions{})
-				took, each := touchLogs(b, c, connect(b, c), n)
+				cl := connect(b, c)
+				before := 0
+				for _, p := range c.nodes {
+					before += p.live()
+				}
+				took, each := touchLogs(b, c, cl, n)
+				pause(b.Context(), 15*time.Second)
+				idle := -before
+				for _, p := range c.nodes {
+					idle += p.live()
+				}
+				b.ReportMetric(float64(idle)/float64(n*len(c.nodes)), "idle-B/log/node")
 				b.ReportMetric(took.Seconds(), "s")
 				b.ReportMetric(float64(n)/took.Seconds(), "activations/s")
 				b.ReportMetric(each, "B/log")
