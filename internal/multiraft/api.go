@@ -90,9 +90,13 @@ type EntryWrite struct {
 type Proposal struct {
 	Data []byte               // opaque; lacks the hybrid time
 	Done func(ProposalResult) // called once, maybe inside Propose; must not block
+	// Wait, unless 0, is how long it is worth proposing: a write that is not in the
+	// log by then is dropped with ErrExpired.
+	Wait time.Duration
 
-	group *Group
-	id    ProposalID
+	group   *Group
+	id      ProposalID
+	expires time.Duration // 0: never
 }
 
 // ProposalResult is what became of a proposal.
@@ -108,6 +112,7 @@ type ProposalResult struct {
 var (
 	ErrNotReady       = errors.New("the leader cannot serve yet")
 	ErrOverloaded     = errors.New("too many bytes wait to be replicated")
+	ErrExpired        = errors.New("nobody waits for the write any more: it was not proposed")
 	ErrDiskFull       = errors.New("the journal is full: it waits for the LSM, or for space on its disk")
 	ErrClockOutlier   = errors.New("this node's clock disagrees with a majority of its peers")
 	ErrUnknownOutcome = errors.New("leadership was lost while the write was in the log: it may or may not take effect")

@@ -521,6 +521,9 @@ func (g *Group) Propose(p *Proposal) {
 		return
 	}
 	p.group = g
+	if p.Wait > 0 {
+		p.expires = max(1, g.host.d.Mono()+p.Wait)
+	}
 	g.loop.post(event{kind: evPropose, proposal: p})
 }
 

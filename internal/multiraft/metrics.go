@@ -8,6 +8,7 @@ type Metrics struct {
 	EntriesProposed   atomic.Uint64 // entries appended to logs of groups led here
 	WritesProposed    atomic.Uint64 // writes in those entries
 	ProposalsDropped  atomic.Uint64 // entries that Raft refused, without effect
+	ProposalsExpired  atomic.Uint64 // writes that had waited too long to be proposed
 	Overloaded        atomic.Uint64 // proposals refused because too many bytes wait
 	EntriesApplied    atomic.Uint64 // committed entries applied here
 	AppendsSent       atomic.Uint64 // messages with entries, and probes, to followers

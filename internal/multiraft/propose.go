@@ -103,6 +103,9 @@ func (c *core) resumeHeld() bool {
 // proposeEntry makes one entry of the proposals that wait, as many as fit, and
 // gives it one hybrid time immediately before raft appends it (M2).
 func (c *core) proposeEntry(g *group) bool {
+	if c.dropExpired(g); len(g.waiting) == 0 {
+		return true
+	}
 	n, size := 0, entryFixed+10
 	for n < len(g.waiting) {
 		s := entryWriteSize(g.waiting[n].Data)
@@ -132,6 +135,24 @@ func (c *core) proposeEntry(g *group) bool {
 		c.enc = nil
 	}
 	return c.proposeBytes(g, e, &pb.Entry{Data: b})
+}
+
+// dropExpired answers those that wait and that nobody waits for any more: what is
+// proposed is work for every replica.
+func (c *core) dropExpired(g *group) {
+	keep := g.waiting[:0]
+	for _, p := range g.waiting {
+		if p.expires == 0 || c.now < p.expires {
+			keep = append(keep, p)
+			continue
+		}
+		c.metrics.ProposalsExpired.Add(1)
+		c.answer(p, ProposalResult{Err: ErrExpired})
+	}
+	clear(g.waiting[len(keep):])
+	if g.waiting = keep; len(keep) == 0 {
+		g.waiting = nil
+	}
 }
 
 // proposeBytes hands an entry to raft. Raft copies it.

@@ -208,7 +208,10 @@ func (n *Node) listen(context.Context) error {
 }
 
 func (n *Node) serverOptions(role rpc.Role) rpc.ServerOptions {
-	return rpc.ServerOptions{Role: role, Cluster: n.clusterID, Node: n.nodeID, Incarnation: n.incarnation, Clock: rpcClock{n.deps}, Logger: n.log}
+	return rpc.ServerOptions{
+		Role: role, Cluster: n.clusterID, Node: n.nodeID, Incarnation: n.incarnation, Clock: rpcClock{n.deps}, Logger: n.log,
+		RequestBytes: n.cfg.Memory / requestShare,
+	}
 }
 
 // serve runs a server on a listener until the node ends.

@@ -16,8 +16,9 @@ import (
 
 // Shares of Config.Memory. What is left is Go's own overhead and connections.
 const (
-	cacheShare    = 3 // a third: blocks of the LSM
-	memtableShare = 8 // an eighth: each of a few memtables
+	cacheShare    = 3  // a third: blocks of the LSM
+	memtableShare = 8  // an eighth: each of a few memtables
+	requestShare  = 16 // a sixteenth: requests under way, of clients and again of nodes
 )
 
 // openStorage opens the LSM and the journal, and every replica that is here.

@@ -37,6 +37,7 @@ var groupCodes = []struct {
 }{
 	{multiraft.ErrNotReady, wire.Code_CODE_NOT_READY},
 	{multiraft.ErrOverloaded, wire.Code_CODE_OVERLOADED},
+	{multiraft.ErrExpired, wire.Code_CODE_TIMEOUT},
 	{multiraft.ErrUnknownOutcome, wire.Code_CODE_UNKNOWN_OUTCOME},
 	{multiraft.ErrDiskFull, wire.Code_CODE_OVERLOADED}, // want of disk is refused before: the journal waits for the LSM
 	{multiraft.ErrClockOutlier, wire.Code_CODE_CLOCK_SKEW},

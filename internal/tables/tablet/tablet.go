@@ -60,7 +60,12 @@ type Options struct {
 	// that one request is always let in.
 	InflightMax      int
 	InflightBytesMax int64
-	// RetryAfter is what an overloaded answer recommends, 20 ms.
+	// DelayMax bounds how long a write may be on its way through the log: when one
+	// took longer, and more than DelayFloor are under way, further ones are refused
+	// as overloaded. 400 ms, 64.
+	DelayMax   time.Duration
+	DelayFloor int64
+	// RetryAfter is the least that an overloaded answer recommends, 20 ms.
 	RetryAfter time.Duration
 	// RequestWindow is how long a carried-out request is remembered, 660 s; the
 	// longest retry of any client must be shorter. RememberedBytesMax and
@@ -84,6 +89,12 @@ func (o Options) withDefaults() Options {
 	set(&o.ClientsMax, defaultRequestLimits.clients)
 	if o.InflightBytesMax == 0 {
 		o.InflightBytesMax = 64 << 20
+	}
+	if o.DelayMax == 0 {
+		o.DelayMax = 400 * time.Millisecond
+	}
+	if o.DelayFloor == 0 {
+		o.DelayFloor = 64
 	}
 	if o.RetryAfter == 0 {
 		o.RetryAfter = 20 * time.Millisecond
@@ -130,6 +141,9 @@ type Tablet struct {
 
 	inflight      atomic.Int64
 	inflightBytes atomic.Int64
+	// delay is how long the write that came last out of the log was on its way; 0
+	// while few are under way.
+	delay atomic.Int64
 
 	alarm struct { // wakes parked writes at their deadlines
 		sync.Mutex
@@ -151,7 +165,8 @@ type Metrics struct {
 	Reads        atomic.Int64 // read requests served
 	Refused      atomic.Int64 // requests answered with an error before they were proposed
 	Parked       atomic.Int64 // writes that waited for a lock
-	TimedOut     atomic.Int64 // writes whose deadline passed while they were parked
+	TimedOut     atomic.Int64 // writes whose deadline passed before they were proposed
+	Overloaded   atomic.Int64 // writes refused because too many are under way, or for too long
 	Remembered   atomic.Int64 // retries answered from what is remembered
 	Attached     atomic.Int64 // retries that joined the running original
 	Expired      atomic.Int64 // retries older than what is remembered

@@ -43,6 +43,7 @@ type write struct {
 
 	// propose
 	proposal multiraft.Proposal
+	begun    time.Time // when it was proposed
 	handoff  atomic.Uint32
 	result   multiraft.ProposalResult
 	verdict  verdict // of apply, where it decided against the write
@@ -84,7 +85,7 @@ func (t *Tablet) resume(ready []*lockRequest) {
 	for len(ready) > 0 {
 		w := ready[0].write
 		ready = ready[1:]
-		w.locked = true
+		w.locked, w.deadline = true, w.locks.deadline // a retry may have lent it its patience
 		if e := t.checkAgain(w); e != nil {
 			pointUnled.Reach()
 			ready = t.refuse(w, e, ready)
@@ -129,34 +130,13 @@ func (t *Tablet) check(w *write) *wire.Error {
 	if w.req == nil {
 		return nil
 	}
+	if e := t.expired(w); e != nil {
+		return e
+	}
 	if e := t.merge(w.req.HybridTime); e != nil {
 		return e
 	}
 	return t.admit(w)
-}
-
-// admit counts a request as in flight, or refuses it as one too many.
-func (t *Tablet) admit(w *write) *wire.Error {
-	w.bytes = requestBytes(w.req)
-	if w.bytes > int64(t.deps.Options.RequestBytesMax) {
-		return &wire.Error{Code: wire.Code_CODE_TOO_LARGE, Message: "the request is larger than a tablet takes"}
-	}
-	n, bytes := t.inflight.Add(1), t.inflightBytes.Add(w.bytes)
-	o := &t.deps.Options
-	if n > 1 && (n > int64(o.InflightMax) || bytes > o.InflightBytesMax || t.deps.Overloaded()) {
-		t.leave(w)
-		return &wire.Error{Code: wire.Code_CODE_OVERLOADED, Message: "the tablet has too much under way",
-			RetryAfterMs: uint32(o.RetryAfter.Milliseconds())}
-	}
-	return nil
-}
-
-// leave is the reverse of admit.
-func (t *Tablet) leave(w *write) {
-	if w.req != nil {
-		t.inflight.Add(-1)
-		t.inflightBytes.Add(-w.bytes)
-	}
 }
 
 // enrol looks whether the request was seen before. It reports whether w is to be
@@ -231,6 +211,9 @@ func (t *Tablet) checkAgain(w *write) *wire.Error {
 	}
 	if term != w.term {
 		return &wire.Error{Code: wire.Code_CODE_NOT_READY, Message: "leadership changed while the request waited"}
+	}
+	if e := t.expired(w); e != nil {
+		return e
 	}
 	return t.fit(w)
 }
@@ -411,7 +394,11 @@ const (
 // propose hands the payload to the group. From here on the request ends with the
 // proposal's outcome only.
 func (t *Tablet) propose(w *write, data []byte, ready []*lockRequest) []*lockRequest {
+	w.begun = t.deps.Now()
 	w.proposal = multiraft.Proposal{Data: data, Done: w.proposed}
+	if w.req != nil && !w.deadline.IsZero() {
+		w.proposal.Wait = max(1, w.deadline.Sub(w.begun))
+	}
 	t.group.Load().Propose(&w.proposal)
 	if w.handoff.CompareAndSwap(handoffProposing, handoffProposed) {
 		return ready
@@ -426,6 +413,7 @@ func (t *Tablet) propose(w *write, data []byte, ready []*lockRequest) []*lockReq
 // lease gone with it.
 func (w *write) proposed(r multiraft.ProposalResult) {
 	w.result, w.verdict = r, w.tablet.apply.verdicts.take(&w.proposal)
+	w.tablet.delay.Store(int64(w.tablet.deps.Now().Sub(w.begun)))
 	if w.handoff.CompareAndSwap(handoffProposing, handoffDone) {
 		return
 	}
