@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -131,6 +132,24 @@ func TestTheFirstFailureIsTold(t *testing.T) {
 		if test, message := firstFailure(c.text); test != c.test || message != c.message {
 			t.Errorf("%q is told as %q, %q", c.text, test, message)
 		}
+	}
+}
+
+func TestWhatARunnerSaysIsRead(t *testing.T) {
+	var a, b report
+	if err := json.Unmarshal([]byte(`{"Wings":[{"Wing":"tables","Seeds":7},{"Wing":"logs","Seeds":2,"Failures":[{"Seed":3,"Error":"lost\n it"}]}]}`), &a); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal([]byte(`{"Seeds":5,"Failures":[{"Seed":4,"Problems":["a","b"]}]}`), &b); err != nil {
+		t.Fatal(err)
+	}
+	var f finding
+	if f.take(append(a.Wings, a)...); !f.Found || f.Seeds != 9 || f.Seed != 3 || f.Message != "lost it" {
+		t.Errorf("tier A is read as %+v", f)
+	}
+	f = finding{}
+	if f.take(append(b.Wings, b)...); !f.Found || f.Seeds != 5 || f.Seed != 4 || f.Message != "a b" {
+		t.Errorf("tier B is read as %+v", f)
 	}
 }
 

@@ -6,25 +6,31 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// The simulation's runner, and what is read of what it writes.
-const runnerPackage = "./internal/sim/run"
+// The runners of the tiers.
+const (
+	runnerA = "./internal/sim/run"
+	runnerB = "./internal/sim/bubble/run"
+)
 
+// report is what is read of what a runner writes: A's has wings, B's is one.
 type report struct {
-	Wings []struct {
-		Wing     string
-		Seeds    uint64
-		Failures []struct {
-			Seed  uint64
-			Error string
-		}
+	Wings []report
+	Seeds uint64
+
+	Failures []struct {
+		Seed     uint64
+		Error    string
+		Problems []string
 	}
 }
+
+// errNoFinder says that this commit has no such runner, or that no wing.
+var errNoFinder = errors.New("there is no such finder")
 
 // model is a room's own test against a model, with crashes, which draws what it
 // does from a seed. It stands in where no tier hosts what a bug changes, and the
@@ -45,19 +51,16 @@ func (h *bench) simulate(bugs []*bug) error {
 	if err != nil {
 		return err
 	}
-	green := map[string]bool{}
+	green := map[string]bool{} // false: it does not exist, or is red
 	for _, b := range bugs {
 		for _, find := range h.finders(b) {
-			if !green[find.name] {
-				f, err := find.look(nil, min(greenFor, h.s.limit))
-				if err != nil {
+			if _, known := green[find.name]; !known {
+				if green[find.name], err = h.isGreen(find); err != nil {
 					return err
 				}
-				if f.Found {
-					return fmt.Errorf("%s is red without a bug, so that nothing counts: seed %d: %s", find.name, f.Seed, f.Message) // P3
-				}
-				green[find.name] = true
-				fmt.Printf("%s: green without a bug: %d seeds, %.0f s\n", find.name, f.Seeds, f.Seconds)
+			}
+			if !green[find.name] {
+				continue
 			}
 			f, err := find.look(b, h.s.limit)
 			if err != nil {
@@ -73,22 +76,44 @@ func (h *bench) simulate(bugs []*bug) error {
 	return nil
 }
 
+// isGreen runs a finder without a bug for a while (P3).
+func (h *bench) isGreen(find finder) (bool, error) {
+	f, err := find.look(nil, min(greenFor, h.s.limit))
+	switch {
+	case errors.Is(err, errNoFinder):
+		fmt.Printf("%s: %v yet\n", find.name, err)
+		return false, nil
+	case err != nil:
+		return false, err
+	case f.Found:
+		fmt.Printf("%s is red without a bug, so that what it says does not count: seed %d: %s\n", find.name, f.Seed, f.Message)
+		return false, nil
+	}
+	fmt.Printf("%s: green without a bug: %d seeds, %.0f s\n", find.name, f.Seeds, f.Seconds)
+	return true, nil
+}
+
 // finder is a way to look for a bug.
 type finder struct {
 	name string
 	look func(b *bug, limit time.Duration) (finding, error)
 }
 
-// finders are the ways to look for a bug that exist today: of its tiers, A in the
-// bug's wing, and the model tests of its rooms.
+// finders are the ways to look for a bug: of its tiers, A in the bug's wing, B, and
+// the model tests of its rooms. Tier C takes hours, and no bugs.
 func (h *bench) finders(b *bug) (out []finder) {
-	if slices.Contains(b.tiers, "A") {
-		out = append(out, finder{"A " + b.wing, func(b2 *bug, limit time.Duration) (finding, error) { return h.tierA(b2, b.wing, limit) }})
-	}
-	if slices.Contains(b.tiers, "model") {
-		for _, room := range b.rooms {
-			if _, have := models[room]; have {
-				out = append(out, finder{"model " + room, func(b2 *bug, limit time.Duration) (finding, error) { return h.modelTest(b2, room, limit) }})
+	for _, tier := range b.tiers {
+		switch tier {
+		case "A":
+			wing := b.wing
+			out = append(out, finder{"A " + wing, func(b *bug, limit time.Duration) (finding, error) { return h.tierA(b, wing, limit) }})
+		case "B":
+			out = append(out, finder{"B", h.tierB})
+		case "model":
+			for _, room := range b.rooms {
+				if _, have := models[room]; have {
+					out = append(out, finder{"model " + room, func(b *bug, limit time.Duration) (finding, error) { return h.modelTest(b, room, limit) }})
+				}
 			}
 		}
 	}
@@ -98,43 +123,72 @@ func (h *bench) finders(b *bug) (out []finder) {
 // tierA builds the runner with a bug, or without one, and lets it run seeds of a
 // wing until one fails.
 func (h *bench) tierA(b *bug, wing string, limit time.Duration) (finding, error) {
-	program, err := h.build(b, "go", "build", runnerPackage)
+	program, err := h.build(b, "go", "build", runnerA)
 	if err != nil {
 		return finding{}, err
 	}
+	return h.campaign(limit, "A "+wing, program, "-wing", wing, "-twice", "0", "-shrink", "0", "-quiet")
+}
+
+// tierB hands the bug to the runner, which builds whole nodes itself.
+func (h *bench) tierB(b *bug, limit time.Duration) (finding, error) {
+	program, err := h.build(nil, "go", "build", runnerB)
+	if err != nil {
+		return finding{}, err
+	}
+	overlay, err := h.overlay(b)
+	if err != nil {
+		return finding{}, err
+	}
+	return h.campaign(limit, "B", program, overlay, "-once", "-parallel", "1")
+}
+
+// campaign runs seeds of a tier until one fails, and reads what it wrote.
+func (h *bench) campaign(limit time.Duration, name, program string, args ...string) (finding, error) {
 	at := filepath.Join(h.dir, "report.json")
 	if err := os.RemoveAll(at); err != nil {
 		return finding{}, err
 	}
-	o, err := h.command(limit+patience, program, "-wing", wing, "-for", limit.String(), "-stop", "1", "-shrink", "0", "-twice", "0", "-quiet", "-json", at)
+	o, err := h.command(limit+patience, program, append(args, "-for", limit.String(), "-stop", "1", "-json", at)...)
 	if err != nil {
 		return finding{}, err
 	}
-	f := finding{Commit: h.commit, Finder: "A " + wing, Seconds: o.seconds}
+	f := finding{Commit: h.commit, Finder: name, Seconds: o.seconds}
 	text, err := os.ReadFile(at)
-	if errors.Is(err, os.ErrNotExist) { // it ended, or was ended, before it could write
+	switch {
+	case errors.Is(err, os.ErrNotExist) && strings.Contains(o.text, "there is no wing"):
+		return f, errNoFinder
+	case errors.Is(err, os.ErrNotExist): // it ended, or was ended, before it could write
 		f.Found = true
 		if f.Message = "a seed did not end"; !o.late {
 			if _, f.Message = firstFailure(o.text); f.Message == "" {
-				return f, fmt.Errorf("%s: %s", runnerPackage, o.text) // P2
+				return f, fmt.Errorf("%s: %s", name, o.text) // P2
 			}
 		}
 		return f, nil
-	}
-	var r report
-	if err == nil {
-		err = json.Unmarshal(text, &r)
-	}
-	if err != nil {
+	case err != nil:
 		return f, err
 	}
-	for _, w := range r.Wings {
-		f.Seeds += w.Seeds
-		if len(w.Failures) > 0 && !f.Found {
-			f.Found, f.Seed, f.Message = true, w.Failures[0].Seed, shorten(w.Failures[0].Error)
-		}
+	var r report
+	if err := json.Unmarshal(text, &r); err != nil {
+		return f, fmt.Errorf("%s: %w", at, err)
+	}
+	f.take(append(r.Wings, r)...)
+	if f.Seeds == 0 {
+		return f, fmt.Errorf("%s ran no seed: %s", name, o.text) // P2
 	}
 	return f, nil
+}
+
+// take reads a runner's words.
+func (f *finding) take(reports ...report) {
+	for _, r := range reports {
+		f.Seeds += r.Seeds
+		if len(r.Failures) > 0 && !f.Found {
+			x := r.Failures[0]
+			f.Found, f.Seed, f.Message = true, x.Seed, shorten(strings.Join(append(x.Problems, x.Error), " "))
+		}
+	}
 }
 
 // modelTest runs a room's model test, seed after seed, until one fails.
@@ -178,6 +232,9 @@ func (h *bench) build(b *bug, name string, args ...string) (string, error) {
 		what = b.id
 	}
 	last := len(args) - 1
+	if _, err := os.Stat(filepath.Join(h.root, args[last])); errors.Is(err, os.ErrNotExist) {
+		return "", errNoFinder
+	}
 	program := filepath.Join(h.dir, what+"-"+strings.ReplaceAll(strings.TrimPrefix(args[last], "./"), "/", "-"))
 	line := append(append([]string(nil), args[:last]...), overlay, "-p=1", "-o", program, args[last])
 	o, err := h.command(patience, name, line...)
