@@ -15,8 +15,10 @@ import (
 type cluster struct {
 	w       *sim.World
 	table   *catalog.Table
-	members []*member // by node
-	views   []*view   // by group
+	members []*member        // by node
+	views   []*view          // by group
+	system  *view            // of the master's group, in a managed cluster
+	first   *catalog.Catalog // of a managed cluster; nil in one that is not
 	clients []*client
 	threads []*thread
 	hist    history
@@ -37,6 +39,11 @@ func newCluster(w *sim.World) *cluster {
 	c.table = c.redisTable()
 	for _, n := range w.Nodes {
 		c.members = append(c.members, newMember(c, n))
+	}
+	if w.Opt.Knob("managed") != 0 {
+		c.manage()
+		c.hist.init(c)
+		return c
 	}
 	tablets := uint64(max(1, w.Opt.Knob("tablets")))
 	width := ^uint64(0)/tablets + 1 // 0 for one tablet: its end is open
@@ -64,11 +71,25 @@ func (c *cluster) found(v *view) {
 		conf = append(conf, &catalog.Replica{Id: uint64(c.replicas), Node: uint64(i + 1), Role: catalog.Role_ROLE_VOTER})
 	}
 	for k, i := range perm {
-		c.members[i].registry = append(c.members[i].registry, &entry{group: v.id, replica: catalog.ReplicaID(conf[k].Id), founders: conf})
+		c.members[i].register(&entry{group: v.id, replica: catalog.ReplicaID(conf[k].Id), founders: conf})
 	}
 }
 
-func (c *cluster) view(id catalog.GroupID) *view { return c.views[id-firstGroup] }
+// view finds a group's.
+func (c *cluster) view(id catalog.GroupID) *view {
+	if c.system != nil && id == c.system.id {
+		return c.system
+	}
+	return c.views[id-c.views[0].id]
+}
+
+// all are the views of tablets and of the master's group.
+func (c *cluster) all() []*view {
+	if c.system == nil {
+		return c.views
+	}
+	return append([]*view{c.system}, c.views...)
+}
 
 // Boot begins a life.
 func (c *cluster) Boot(n *sim.Node) { c.members[n.ID-1].boot() }
@@ -87,7 +108,9 @@ func (c *cluster) Start() {
 			c.w.After(c.w.Between(0, 2*time.Second), "client", t.work)
 		}
 	}
-	c.w.After(250*time.Millisecond, "moves", c.goOnMoving)
+	if c.first == nil {
+		c.w.After(250*time.Millisecond, "moves", c.goOnMoving)
+	}
 	if every := c.ms("flushMs"); every > 0 {
 		c.flushing(every)
 	}
@@ -118,6 +141,12 @@ func (c *cluster) Fault(f *sim.Fault) bool {
 		}
 		l.group.TransferLeader(to)
 		c.w.Sometimes("leader: handed over")
+		return true
+	case faultOutage:
+		if c.first == nil || !m.n.Alive() {
+			return false
+		}
+		m.n.Crash("off for long", time.Duration(f.For))
 		return true
 	case faultMove:
 		return c.beginMove(v, m)
@@ -154,6 +183,9 @@ func (c *cluster) Watch() {
 	if c.events++; c.events%16 == 0 {
 		for _, v := range c.views {
 			v.checkHolders()
+		}
+		if c.system != nil {
+			c.system.checkHolders()
 		}
 	}
 }
@@ -193,6 +225,9 @@ func (c *cluster) stageOver() error {
 			return fmt.Errorf("%d operations were answered, %d are due", c.ops, opsMin)
 		}
 		for _, v := range c.views {
+			if err := v.staffed(); err != nil {
+				return err
+			}
 			if v.move != nil {
 				return fmt.Errorf("group %d: the move %v is not over", v.id, v.move)
 			}
@@ -210,7 +245,7 @@ func (c *cluster) stageOver() error {
 			return errors.New("repeated reads are still to come")
 		}
 	case stageEqual:
-		for _, v := range c.views {
+		for _, v := range c.all() {
 			if err := v.equal(); err != nil {
 				return err
 			}
@@ -219,6 +254,24 @@ func (c *cluster) stageOver() error {
 		if c.finals > 0 {
 			return errors.New("final reads still wait for answers")
 		}
+	}
+	return nil
+}
+
+// staffed says that a managed group has as many sound voters as it is to have.
+func (v *view) staffed() error {
+	l := v.leader()
+	if v.c.first == nil || l == nil {
+		return nil
+	}
+	voters := 0
+	for _, r := range l.group.Status().Conf {
+		if h := v.c.members[r.Node-1].find(v.id); h != nil && uint64(h.replica) == r.Id && r.Role == catalog.Role_ROLE_VOTER && !h.group.Status().Corrupt {
+			voters++
+		}
+	}
+	if want := min(int(v.c.w.Opt.Knob("replicas")), len(v.c.members)); voters != want {
+		return fmt.Errorf("group %d has %d sound voters of %d: %s", v.id, voters, want, v.describe())
 	}
 	return nil
 }
@@ -300,6 +353,9 @@ func (c *cluster) count() {
 			c.w.Sometimes("clock: refused")
 		}
 		for _, h := range m.hosted {
+			if h.Tablet == nil {
+				continue
+			}
 			x := h.Metrics()
 			for _, p := range []struct {
 				what string

@@ -12,6 +12,7 @@ import (
 	"github.com/braiddb/braid/internal/catalog"
 	"github.com/braiddb/braid/internal/hlc"
 	"github.com/braiddb/braid/internal/journal"
+	"github.com/braiddb/braid/internal/master"
 	"github.com/braiddb/braid/internal/multiraft"
 	"github.com/braiddb/braid/internal/sim"
 	"github.com/braiddb/braid/internal/tables/docdb"
@@ -26,8 +27,9 @@ type member struct {
 	// Durable.
 	platter  platter
 	fs       *vfs.MemFS
-	registry []*entry // replicas that the node has, by group
-	suspect  bool     // the journal's tail is in doubt
+	registry []*entry                              // replicas that the node has, by group
+	dropped  map[catalog.GroupID]catalog.ReplicaID // the highest that was destroyed here
+	suspect  bool                                  // the journal's tail is in doubt
 
 	// Of this life.
 	clock   *hlc.Clock
@@ -36,6 +38,7 @@ type member struct {
 	hosted  []*hosted // by group
 	fatal   error
 	exports []*export // open
+	managed
 }
 
 // entry is a line of the node's registry of replicas.
@@ -48,24 +51,25 @@ type entry struct {
 
 // hosted is one replica that runs: the tablet, watched on both sides.
 type hosted struct {
-	*tablet.Tablet
-	m       *member
-	view    *view
-	replica catalog.ReplicaID
-	group   *multiraft.Group
-	applied uint64
-	flushed uint64 // durable in the engine
+	*tablet.Tablet // nil: the master's group
+	sm             multiraft.StateMachine
+	m              *member
+	view           *view
+	replica        catalog.ReplicaID
+	group          *multiraft.Group
+	applied        uint64
+	flushed        uint64 // durable in the engine
 }
 
 func newMember(c *cluster, n *sim.Node) *member {
-	return &member{c: c, n: n, platter: platter{streams: make(map[journal.StreamID]*journal.StreamReplay)}, fs: vfs.NewCrashableMem()}
+	return &member{c: c, n: n, dropped: make(map[catalog.GroupID]catalog.ReplicaID), platter: platter{streams: make(map[journal.StreamID]*journal.StreamReplay)}, fs: vfs.NewCrashableMem()}
 }
 
 // boot begins a life as a node does: engine, host, then every replica that the
 // registry lists from what the engine and the journal hold of it.
 func (m *member) boot() {
 	w, cfg := m.c.w, m.c.hostConfig()
-	m.fatal, m.hosted, m.exports = nil, nil, nil
+	m.fatal, m.hosted, m.exports, m.managed = nil, nil, nil, managed{}
 	m.clock = hlc.New(m.n.Wall, cfg.MaxSkew)
 	cfg.Suspect = m.suspect
 	var err error
@@ -88,6 +92,9 @@ func (m *member) boot() {
 			m.open(e, m.platter.replay(journal.StreamID(e.group)))
 		}
 	}
+	if m.c.first != nil {
+		m.startManaged()
+	}
 }
 
 // die is the node's end after a fatal fault: the process exits a little later.
@@ -104,17 +111,14 @@ func (m *member) die(err error) {
 // open starts one replica.
 func (m *member) open(e *entry, recovered *journal.StreamReplay) {
 	c := m.c
-	v := c.view(e.group)
-	t, err := tablet.New(tablet.Deps{
-		Engine: m.engine, Clock: m.clock, Now: m.now, AfterFunc: timer{m}.AfterFunc, DiskFull: m.n.Disk.Full,
-		Logger: slog.New(slog.DiscardHandler), Options: c.tabletOptions(),
-	}, v.tablet, c.table)
+	h := &hosted{m: m, view: c.view(e.group), replica: e.replica}
+	applied, err := m.openState(h)
 	if err != nil {
 		c.w.Fail("node %d: group %d: %w", m.n.ID, e.group, err)
 		return
 	}
-	h := &hosted{Tablet: t, m: m, view: v, replica: e.replica, applied: t.Applied().Index, flushed: t.Applied().Index}
-	cfg := multiraft.GroupConfig{ID: e.group, Replica: e.replica, Conf: e.founders, Recovered: recovered, SM: h, Applied: t.Applied()}
+	h.applied, h.flushed = applied.Index, applied.Index
+	cfg := multiraft.GroupConfig{ID: e.group, Replica: e.replica, Conf: e.founders, Recovered: recovered, SM: h, Applied: applied}
 	cfg.New = len(e.founders) > 0 && recovered == nil && cfg.Applied.Index == 0
 	if h.group, err = m.host.Create(cfg); err != nil {
 		c.w.Fail("node %d: group %d: %w", m.n.ID, e.group, err)
@@ -123,7 +127,13 @@ func (m *member) open(e *entry, recovered *journal.StreamReplay) {
 	if is := recovered != nil && recovered.Corrupt; h.group.Status().Corrupt != is {
 		c.w.Fail("node %d: group %d: its journal is damaged: %v; it says %v", m.n.ID, e.group, is, !is)
 	}
-	t.Attach(h)
+	if h.Tablet != nil {
+		h.Attach(h)
+	} else {
+		m.machine = h.sm.(*machine)
+		m.master = master.New(master.Deps{Node: catalog.NodeID(m.n.ID), Incarnation: uint64(m.n.Life()), Group: masterGroup{h},
+			Index: m.machine.inner.Index, Founding: c.first}, master.Options{DeadAfter: c.ms("deadMs")})
+	}
 	m.hosted = append(m.hosted, h)
 	if c.w.Tracing() {
 		n := 0
@@ -132,6 +142,25 @@ func (m *member) open(e *entry, recovered *journal.StreamReplay) {
 		}
 		c.w.Tracef("node %d opens replica %d of group %d: new %v, applied %d, %d records", m.n.ID, e.replica, e.group, cfg.New, cfg.Applied.Index, n)
 	}
+}
+
+// openState opens a replica's state machine: a tablet, or the catalog.
+func (m *member) openState(h *hosted) (multiraft.AppliedState, error) {
+	c, v := m.c, h.view
+	if v == c.system {
+		x, err := openMachine(m)
+		h.sm = x
+		return x.state, err
+	}
+	t, err := tablet.New(tablet.Deps{
+		Engine: m.engine, Clock: m.clock, Now: m.now, AfterFunc: timer{m}.AfterFunc, DiskFull: m.n.Disk.Full,
+		Logger: slog.New(slog.DiscardHandler), Options: c.tabletOptions(),
+	}, v.tablet, c.table)
+	if err != nil {
+		return multiraft.AppliedState{}, err
+	}
+	h.Tablet, h.sm = t, t
+	return t.Applied(), nil
 }
 
 // now is the clock that deadlines of parked writes go by.
@@ -183,8 +212,7 @@ func (m *member) listed(id catalog.GroupID) *entry {
 
 // create takes up a new replica: the registry first.
 func (m *member) create(e *entry) {
-	m.registry = append(m.registry, e)
-	slices.SortFunc(m.registry, func(a, b *entry) int { return int(int64(a.group) - int64(b.group)) })
+	m.register(e)
 	m.open(e, nil)
 }
 
@@ -196,7 +224,11 @@ func (m *member) destroy(e *entry) {
 		return // the next boot finds it
 	}
 	m.c.w.Tracef("node %d destroys replica %d of group %d", m.n.ID, e.replica, e.group)
-	h.Close()
+	if h.Tablet != nil {
+		h.Close()
+	} else {
+		m.master, m.machine = nil, nil
+	}
 	m.hosted = slices.DeleteFunc(m.hosted, func(x *hosted) bool { return x == h })
 	m.host.RemoveThen(e.group, func(err error) {
 		if err != nil {
@@ -209,7 +241,13 @@ func (m *member) destroy(e *entry) {
 
 // erase removes what a crash left of a leaving replica.
 func (m *member) erase(e *entry) {
-	if err := m.engine.Drop(m.c.view(e.group).span(), e.group); err != nil {
+	var err error
+	if e.group == catalog.MasterGroup {
+		err = (&machine{m: m}).Destroy()
+	} else {
+		err = m.engine.Drop(m.c.view(e.group).span(), e.group)
+	}
+	if err != nil {
 		m.c.w.Fail("node %d: drop group %d: %w", m.n.ID, e.group, err)
 		return
 	}
@@ -223,8 +261,19 @@ func (m *member) erase(e *entry) {
 		})
 }
 
+// gone forgets a replica and remembers that it was here.
 func (m *member) gone(e *entry) {
 	m.registry = slices.DeleteFunc(m.registry, func(x *entry) bool { return x == e })
+	m.dropped[e.group] = max(m.dropped[e.group], e.replica)
+	if m.index != nil && m.index.Version() > 0 {
+		m.reconcile(m.index)
+	}
+}
+
+// register adds a line to the registry.
+func (m *member) register(e *entry) {
+	m.registry = append(m.registry, e)
+	slices.SortFunc(m.registry, func(a, b *entry) int { return int(int64(a.group) - int64(b.group)) })
 }
 
 // flush makes what was applied durable in the engine and lets the journal go.
@@ -235,7 +284,9 @@ func (m *member) flush() {
 	}
 	for _, h := range m.hosted {
 		h.flushed = h.applied
-		if err := h.Flushed(); err != nil {
+		if h.Tablet == nil {
+			h.group.FlushedTo(h.applied)
+		} else if err := h.Flushed(); err != nil {
 			m.c.w.Fail("node %d: flushed: %w", m.n.ID, err)
 		}
 	}
@@ -246,7 +297,7 @@ func (h *hosted) Apply(ents []multiraft.Entry) error {
 	for i := range ents {
 		h.view.sawApplied(h, &ents[i])
 	}
-	err := h.Tablet.Apply(ents)
+	err := h.sm.Apply(ents)
 	h.applied = ents[len(ents)-1].Index
 	return err
 }
@@ -259,7 +310,7 @@ func (h *hosted) Restore(meta multiraft.AppliedState, r io.Reader) error {
 	if meta.Index < h.applied {
 		return fmt.Errorf("sim: a snapshot at %d would take replica %d back from %d", meta.Index, h.replica, h.applied)
 	}
-	if err := h.Tablet.Restore(meta, r); err != nil {
+	if err := h.sm.Restore(meta, r); err != nil {
 		return err
 	}
 	h.applied, h.flushed = meta.Index, meta.Index
@@ -268,7 +319,7 @@ func (h *hosted) Restore(meta multiraft.AppliedState, r io.Reader) error {
 
 // Snapshot is multiraft.StateMachine. A crash closes what a stream left open.
 func (h *hosted) Snapshot() (multiraft.SnapshotReader, error) {
-	r, err := h.Tablet.Snapshot()
+	r, err := h.sm.Snapshot()
 	if err != nil {
 		return nil, err
 	}
@@ -276,6 +327,9 @@ func (h *hosted) Snapshot() (multiraft.SnapshotReader, error) {
 	h.m.exports = append(h.m.exports, x)
 	return x, nil
 }
+
+// Destroy is multiraft.StateMachine.
+func (h *hosted) Destroy() error { return h.sm.Destroy() }
 
 // export is a snapshot that is being read.
 type export struct {

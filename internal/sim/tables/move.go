@@ -29,7 +29,7 @@ func (mv *move) String() string {
 
 // beginMove starts one, where the group has no replica on m yet.
 func (c *cluster) beginMove(v *view, m *member) bool {
-	if v.move != nil || !m.n.Up() || m.fatal != nil || m.listed(v.id) != nil {
+	if c.first != nil || v.move != nil || !m.n.Up() || m.fatal != nil || m.listed(v.id) != nil {
 		return false
 	}
 	c.replicas++
@@ -144,11 +144,13 @@ func (c *cluster) damage(v *view, m *member, d time.Duration) bool {
 	if h == nil || s == nil || v.move != nil || !m.n.Up() || !c.MayLose(m.n) || len(h.group.Status().Conf) < 3 {
 		return false
 	}
-	c.replicas++
-	v.move = &move{v: v, to: m, replica: c.replicas, victim: h.replica, repair: true}
+	if c.first == nil {
+		c.replicas++
+		v.move = &move{v: v, to: m, replica: c.replicas, victim: h.replica, repair: true}
+		c.w.Tracef("repair %v", v.move)
+	}
 	m.n.Crash("power off, the journal is damaged", d)
 	c.w.Sometimes("replica: damaged")
-	c.w.Tracef("repair %v", v.move)
 	s.Corrupt = true
 	s.Records = s.Records[:c.w.Dice().IntN(len(s.Records)+1)]
 	return true
@@ -158,8 +160,8 @@ func (c *cluster) damage(v *view, m *member, d time.Duration) bool {
 // journal can only say that its tail is in doubt. It does so where everybody
 // else is up, sound and reachable (S5).
 func (c *cluster) tear(m *member, most int, d time.Duration) bool {
-	if !m.n.Up() || !c.MayLose(m.n) {
-		return false
+	if c.first != nil || !m.n.Up() || !c.MayLose(m.n) {
+		return false // where the balancer moves replicas, no one can say who knows of the last change
 	}
 	lone := func(id catalog.GroupID) bool {
 		h := m.find(id)
@@ -190,7 +192,7 @@ func (c *cluster) tear(m *member, most int, d time.Duration) bool {
 // MayLose says whether all others are up, sure of themselves and reachable:
 // then node n may lose what it had synced.
 func (c *cluster) MayLose(n *sim.Node) bool {
-	if slices.ContainsFunc(c.views, func(v *view) bool { return v.move != nil && v.move.repair }) {
+	if slices.ContainsFunc(c.views, func(v *view) bool { return v.move != nil && v.move.repair || v.staffed() != nil || v.leader() == nil }) {
 		return false
 	}
 	for _, m := range c.members {

@@ -12,6 +12,7 @@ import (
 // The faults that this wing adds to those of every world.
 const (
 	faultTransfer = "transfer" // of group X's leadership to node
+	faultOutage   = "outage"   // node is off for so long that a managed cluster replaces its replicas
 	faultMove     = "move"     // group X gets a replica on node, and loses one
 	faultFlush    = "flush"    // node's engine is flushed: its journal may go
 	faultDamage   = "damage"   // node crashes, and group X's journal there is damaged: the replica is replaced
@@ -29,7 +30,7 @@ var points = []string{
 	"disk: sync failed", "journal: entries refused for want of space", "node: fatal fault",
 	"snapshot: restored", "membership: changed", "client: gave up", "client: answered from memory",
 	"client: retried", "cas: done", "cas: lost", "tablet: write parked", "tablet: write void", "tablet: duplicate entry",
-	"leader: changed", "replica: damaged", "replica: repaired", "leader: handed over", "clock: refused", "tail: in doubt",
+	"leader: changed", "replica: damaged", "balancer: moved a leader", "balancer: changed a group", "fault: " + faultOutage, "replica: repaired", "leader: handed over", "clock: refused", "tail: in doubt",
 	"fault: " + faultTransfer, "fault: " + faultMove, "fault: " + faultFlush, "fault: " + faultTorn, "fault: " + faultDamage,
 	"fault: " + sim.FaultJump, "fault: " + sim.FaultDrift,
 }
@@ -38,6 +39,7 @@ func kinds(o *sim.Options) sim.Kinds {
 	tablets := o.Knob("tablets")
 	group := func(s sim.Swarm, f *sim.Fault, _ int) { f.X = s.Int64N(tablets) }
 	return append(sim.WorldKinds(),
+		sim.Kind{Name: faultOutage, Most: 2, Draw: func(s sim.Swarm, f *sim.Fault, _ int) { f.For = s.Dur(6*time.Second, 30*time.Second) }},
 		sim.Kind{Name: faultTransfer, Most: 8, Draw: group},
 		sim.Kind{Name: faultMove, Most: 4, Draw: group},
 		sim.Kind{Name: faultFlush, Most: 8},
@@ -70,6 +72,10 @@ func draw(seed uint64) *sim.Options {
 	k["replicas"] = 3
 	if nodes >= 5 && s.Coin(40) {
 		k["replicas"] = 5
+	}
+	if s.Coin(40) { // by the real master and its balancer
+		k["managed"] = 1
+		k["deadMs"] = int64(s.Int(6000, 25000))
 	}
 	k["clients"] = int64(s.Int(3, 7))
 	k["threads"] = int64(s.Int(1, 2))                                 // per client: requests under way at once
