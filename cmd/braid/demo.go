@@ -28,7 +28,10 @@ func (demoCmd) Help() string {
 	return `Example:
   braid demo
   redis-cli set greeting hello
-  redis-cli -h 127.0.0.2 get greeting`
+  redis-cli -h 127.0.0.2 get greeting
+  braid log create /clicks
+  echo hello | braid log append /clicks
+  braid log tail /clicks --from oldest`
 }
 
 // Run runs three nodes until a signal.
@@ -183,5 +186,11 @@ func printDemo(nodes []*node.Node, dir string, took time.Duration) {
 	fmt.Printf("\nData in %s. Try in another terminal:\n\n", dir)
 	fmt.Printf("  redis-cli -h %s -p %s set greeting hello\n", host, port)
 	fmt.Printf("  redis-cli -h %s -p %s get greeting\n", other, otherPort)
-	fmt.Printf("  braid status --addr %s\n\nCtrl-C stops it.\n", nodes[0].Addrs().Client)
+	addr, flag := nodes[0].Addrs().Client, ""
+	if addr != net.JoinHostPort("127.0.0.1", strconv.Itoa(node.ClientPort)) {
+		flag = " --addr " + addr
+	}
+	fmt.Printf("\n  braid log create /clicks%s\n  echo hello | braid log append /clicks%s\n  braid log tail /clicks --from oldest%s\n", flag, flag, flag)
+	fmt.Printf("  curl 'http://%s/v1/records/clicks?from=oldest'\n", nodes[1].Addrs().Console)
+	fmt.Printf("\n  braid status%s\n\nCtrl-C stops it.\n", flag)
 }

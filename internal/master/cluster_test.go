@@ -303,6 +303,29 @@ func (w *town) round() {
 		for _, m := range resp.Moves {
 			w.carryOut(n, m)
 		}
+		w.askAgain(boss, n)
+	}
+}
+
+// askAgain has a node report before the next tick, as one does that waits for a
+// leader: nothing that it has carried out is asked of it again.
+func (w *town) askAgain(boss, n *townNode) {
+	reports := w.report(n)
+	again := boss.master.Heartbeat(w.now, &wire.HeartbeatRequest{Node: n.self.CloneVT(), Replicas: reports, CatalogVersion: n.catalog.Version()})
+	for _, m := range again.Moves {
+		at := slices.IndexFunc(reports, func(r *wire.ReplicaReport) bool { return r.Group == m.Group })
+		if at < 0 || !reports[at].Leader {
+			w.t.Fatalf("node %d does not lead group %d and is to %s", n.id, m.Group, m.Kind)
+		}
+		r := reports[at]
+		member := slices.IndexFunc(r.Config, func(x *catalog.Replica) bool { return x.Id == m.Replica.GetId() })
+		switch {
+		case m.Kind == wire.Move_KIND_ADD_LEARNER && member >= 0,
+			m.Kind == wire.Move_KIND_PROMOTE && member >= 0 && r.Config[member].Role == catalog.Role_ROLE_VOTER,
+			m.Kind == wire.Move_KIND_REMOVE_REPLICA && member < 0,
+			m.Kind == wire.Move_KIND_ALTER_SCHEMA && r.SchemaVersion >= m.Table.Schema.Version:
+			w.t.Fatalf("node %d has done what is asked again: %s of replica %d, group %d", n.id, m.Kind, m.Replica.GetId(), m.Group)
+		}
 	}
 }
 

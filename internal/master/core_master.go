@@ -164,12 +164,40 @@ func (m *Master) Heartbeat(now time.Duration, req *wire.HeartbeatRequest) *wire.
 		m.mu.news++
 	}
 	m.mu.beats[id] = b
-	resp := &wire.HeartbeatResponse{Moves: m.mu.moves[id]}
+	resp := &wire.HeartbeatResponse{Moves: b.undone(m.mu.moves[id])}
 	m.mu.Unlock()
 	if req.CatalogVersion < x.Version() {
 		resp.Catalog = x.Catalog()
 	}
 	return resp
+}
+
+// undone is those of the moves that the report does not show carried out, and that
+// its sender can carry out. Moves are worked out anew only by ticks, and a node that
+// waits for a leader reports several times between two of them.
+func (b *beat) undone(moves []*wire.Move) (list []*wire.Move) {
+	for _, move := range moves {
+		r := b.reports[catalog.GroupID(move.Group)]
+		if !r.GetLeader() {
+			continue // whoever leads now is found out by the next tick
+		}
+		at := slices.IndexFunc(r.Config, func(x *catalog.Replica) bool { return x.Id == move.GetReplica().GetId() })
+		done := false
+		switch move.Kind {
+		case wire.Move_KIND_ADD_LEARNER:
+			done = at >= 0
+		case wire.Move_KIND_PROMOTE:
+			done = at >= 0 && r.Config[at].Role == catalog.Role_ROLE_VOTER
+		case wire.Move_KIND_REMOVE_REPLICA:
+			done = at < 0
+		case wire.Move_KIND_ALTER_SCHEMA:
+			done = r.SchemaVersion >= move.Table.GetSchema().GetVersion()
+		}
+		if !done {
+			list = append(list, move)
+		}
+	}
+	return list
 }
 
 // member checks that a node is who it says it is.

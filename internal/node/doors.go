@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -202,7 +203,7 @@ func (n *Node) openDoors(context.Context) error {
 	n.redis = redis.NewServer(n.client.Redis(), n.redisOptions())
 	n.serve(n.clientServer, n.listeners.client)
 	n.loops.Go(func() {
-		if err := n.redis.Serve(n.listeners.redis); err != nil && n.ctx.Err() == nil {
+		if err := n.redis.Serve(n.listeners.redis); err != nil && !errors.Is(err, redis.ErrServerClosed) && n.ctx.Err() == nil {
 			n.log.Error("redis listener", "error", err)
 		}
 	})
