@@ -544,3 +544,24 @@ func TestSuspectAsksWhoStillDecides(t *testing.T) {
 		t.Fatal("it waits for voters that are gone")
 	}
 }
+
+// A voter that follows another leader keeps in mind what bound it acknowledged to the
+// one before: its next vote carries that, though no vote of its own was asked for.
+func TestAVoterCarriesTheBoundToItsNextLeader(t *testing.T) {
+	h := handHost(t, Config{Loops: 1}, Deps{})
+	g := createOne(t, h, GroupConfig{New: true, Conf: confOn(1, 2, 3)})
+	h.turn(time.Hour)
+	c, in := h.loops[0].core, g.g
+	bound := hlc.FromMicros(simEpoch).Add(time.Hour)
+	h.pairs.mu.Lock()
+	h.pairs.pairLocked(2).given.times = bound
+	h.pairs.mu.Unlock()
+	in.term, in.lead, in.unread, in.floor = 5, replicaOn(2), false, 0
+	if c.stamp(in, in.lead, 2, 5) == 0 || in.floor != 0 {
+		t.Fatalf("pledged to node 2 with floor %s", in.floor)
+	}
+	in.term, in.lead = 6, replicaOn(3)
+	if c.stamp(in, in.lead, 3, 6) == 0 || in.floor != bound {
+		t.Errorf("pledged to node 3 with floor %s, not %s", in.floor, bound)
+	}
+}
