@@ -565,3 +565,47 @@ func TestAVoterCarriesTheBoundToItsNextLeader(t *testing.T) {
 		t.Errorf("pledged to node 3 with floor %s, not %s", in.floor, bound)
 	}
 }
+
+// A refused append leaves a hole in the journal if one after it is taken. Who
+// starts anew before both were written again goes on from the hole, and says so to
+// the journal before it writes there.
+func TestRefusedAppendLeavesAHoleAndNoDamage(t *testing.T) {
+	h := handHost(t, Config{Loops: 1}, Deps{})
+	var records []journal.Record
+	for _, i := range []uint64{2, 3, 5, 6} {
+		e := &pb.Entry{Type: pb.EntryNormal.Enum(), Index: new(i), Term: new(uint64(1))}
+		records = append(records, journal.Record{Stream: 7, Kind: journal.KindEntry, Pos: i, Payload: appendRecord(nil, e, 1)})
+	}
+	state := encodeState(nil, &state{term: 1, startIndex: bootIndex, startTerm: bootTerm, conf: EncodeConf(confOn(1, 2, 3))})
+	g, err := h.Create(GroupConfig{ID: 7, Replica: replicaOn(1), SM: &listMachine{}, Recovered: &journal.StreamReplay{State: state, StartPos: bootIndex, Records: records}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g.damaged != nil || g.g.log.last() != 3 {
+		t.Fatalf("damaged %v, the log ends at %d", g.damaged, g.g.log.last())
+	}
+	fx := h.loops[0].core.step(time.Hour, []event{{kind: evCreate, group: g.g}})
+	if len(fx.records) != 1 || fx.records[0].Kind != journal.KindTruncate || fx.records[0].Pos != 4 {
+		t.Fatalf("the journal hears %v", fx.records)
+	}
+}
+
+// A voter that lost what it had acknowledged votes for nobody whose log lacks it: what
+// it and the leader of then held may be on no other living replica.
+func TestAVoterThatOwesVotesForWhoHoldsIt(t *testing.T) {
+	h := handHost(t, Config{Loops: 1}, Deps{})
+	g := createOne(t, h, GroupConfig{New: true, Conf: confOn(1, 2, 3)})
+	h.turn(time.Hour)
+	c, in := h.loops[0].core, g.g
+	in.owes = owed{index: 9, term: 3}
+	for _, v := range []struct {
+		term, index uint64
+		may         bool
+	}{{3, 8, false}, {2, 8, false}, {3, 9, true}, {4, 2, true}} {
+		vote := &pb.Message{Type: pb.MsgVote.Enum(), From: new(uint64(12)), To: new(uint64(11)), Term: new(uint64(5)),
+			LogTerm: new(v.term), Index: new(v.index)}
+		if may := c.mayVote(in, 2, &wire.Envelope{}, vote); may != v.may {
+			t.Errorf("owing entry 9 of term 3 it votes for a log that ends at %d of term %d: %v", v.index, v.term, may)
+		}
+	}
+}

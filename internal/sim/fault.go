@@ -20,6 +20,7 @@ type Fault struct {
 const (
 	FaultCrash     = "crash"     // node: power off, on again after For
 	FaultBlackout  = "blackout"  // all nodes: power off, on again one by one within For
+	FaultCoup      = "coup"      // node is cut off, and all others restart within X microseconds
 	FaultPause     = "pause"     // node: stopped for For, like SIGSTOP
 	FaultCut       = "cut"       // node and peer, both ways
 	FaultCutOneWay = "cutOneWay" // from node to peer
@@ -50,7 +51,7 @@ func (w *World) strike(f *Fault) {
 	w.Tracef("FAULT %s node %d peer %d for %s x %d", f.Kind, f.Node, f.Peer, time.Duration(f.For), f.X)
 	var done bool
 	switch f.Kind {
-	case FaultCrash, FaultBlackout, FaultPause, FaultSlowDisk, FaultSyncError, FaultDiskFull:
+	case FaultCrash, FaultBlackout, FaultCoup, FaultPause, FaultSlowDisk, FaultSyncError, FaultDiskFull:
 		done = w.strikeNode(f)
 	case FaultCut, FaultCutOneWay, FaultHalves, FaultRing, FaultClog, FaultReset, FaultFlap:
 		done = w.strikeNet(f)
@@ -88,6 +89,13 @@ func (w *World) strikeNode(f *Fault) bool {
 		return false
 	}
 	switch f.Kind {
+	case FaultCoup:
+		for _, o := range w.Nodes {
+			if o != n {
+				o.Crash("coup", w.Between(time.Millisecond, time.Duration(f.X)*time.Microsecond))
+			}
+		}
+		return w.strikeNet(&Fault{Kind: FaultCut, Node: f.Node, For: f.For})
 	case FaultCrash:
 		n.Crash("fault", time.Duration(f.For))
 	case FaultPause:
@@ -271,7 +279,7 @@ func (s Swarm) peerOf(n, nodes int) int {
 // WorldKinds are the faults that every world knows, as most wings want them.
 func WorldKinds() Kinds {
 	long := func(lo, hi time.Duration) func(Swarm, *Fault, int) {
-		return func(s Swarm, f *Fault, _ int) { f.For = s.Dur(lo, hi) }
+		return func(s Swarm, f *Fault, _ int) { f.For = s.Order(lo, hi) }
 	}
 	link := func(hi time.Duration, all int) func(Swarm, *Fault, int) {
 		return func(s Swarm, f *Fault, nodes int) {
@@ -284,6 +292,9 @@ func WorldKinds() Kinds {
 	return Kinds{
 		{FaultCrash, 6, long(10*time.Millisecond, 6*time.Second)},
 		{FaultBlackout, 2, long(100*time.Millisecond, 4*time.Second)},
+		{FaultCoup, 3, func(s Swarm, f *Fault, _ int) {
+			f.X, f.For = time.Duration(s.Order(5*time.Millisecond, time.Second)).Microseconds(), s.Order(200*time.Millisecond, 6*time.Second)
+		}},
 		{FaultPause, 4, long(50*time.Millisecond, 7*time.Second)},
 		{FaultCut, 5, link(8*time.Second, 50)},
 		{FaultCutOneWay, 4, link(6*time.Second, 40)},

@@ -3,6 +3,7 @@ package sim
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"time"
 )
@@ -103,6 +104,12 @@ func NewSwarm(seed uint64) Swarm { return Swarm{rand.New(rand.NewPCG(seed, 0x5a4
 // Dur draws a duration.
 func (s Swarm) Dur(lo, hi time.Duration) Duration {
 	return Duration(lo + time.Duration(s.Int64N(int64(hi-lo)+1)))
+}
+
+// Order draws a duration whose order of magnitude is uniform: short ones are as
+// likely as long ones.
+func (s Swarm) Order(lo, hi time.Duration) Duration {
+	return Duration(float64(lo) * math.Pow(float64(hi)/float64(lo), s.Float64()))
 }
 
 // Int draws from [lo, hi].

@@ -24,6 +24,7 @@ type World struct {
 	err   error
 
 	calm    bool // the faults are over (S6)
+	where   int  // the node of the event under way
 	events  uint64
 	faults  int // carried out
 	skipped int // that found no one to strike
@@ -114,6 +115,10 @@ func (w *World) Between(lo, hi time.Duration) time.Duration {
 
 // OneIn is true once in n draws, never for n <= 0.
 func (w *World) OneIn(n int) bool { return n > 0 && w.dice.IntN(n) == 0 }
+
+// Where is the node that the event under way belongs to, 0 for none: what it
+// changed, it changed there.
+func (w *World) Where() int { return w.where }
 
 // Calm says that the faults are over.
 func (w *World) Calm() bool { return w.calm }
@@ -237,7 +242,7 @@ func (w *World) one() {
 	if e.f == nil {
 		return
 	}
-	w.now = e.at
+	w.now, w.where = e.at, e.node
 	if w.events++; w.events > eventsMax {
 		w.Fail("the world does not come to rest: %d events, the last is %q of node %d", w.events, e.what, e.node)
 	}

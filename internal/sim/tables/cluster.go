@@ -178,14 +178,18 @@ func (c *cluster) Heal() {
 // hlcAhead is the most that a clock may be ahead of the wall clock.
 func hlcAhead(wall int64) hlc.Timestamp { return hlc.FromMicros(wall).Add(time.Second) }
 
-// Watch is T1, now and then.
+// Watch looks at the node where something happened: only there can a gate have
+// opened. Now and then it looks at all.
 func (c *cluster) Watch() {
-	if c.events++; c.events%16 == 0 {
-		for _, v := range c.views {
-			v.checkHolders()
+	c.events++
+	if n := c.w.Where(); n > 0 && c.members[n-1].n.Up() {
+		for _, h := range c.members[n-1].hosted {
+			h.watch(c.events%8 == 0)
 		}
-		if c.system != nil {
-			c.system.checkHolders()
+	}
+	if c.events%128 == 0 {
+		for _, v := range c.all() {
+			v.checkHolders()
 		}
 	}
 }

@@ -21,6 +21,7 @@ type documents struct {
 	sets      []set
 	lists     []list
 	accounts  []*key
+	probe     *key
 	reads     []*check.BankRead
 }
 
@@ -64,6 +65,7 @@ func (h *history) init(c *cluster) {
 			lists++
 		}
 		v.accounts = keysOf(v, "account", n+2)
+		v.probe = keysOf(v, "probe", 1)[0]
 	}
 }
 

@@ -35,7 +35,8 @@ func (p *platter) keepOne(r *journal.Record) {
 	case journal.KindState:
 		s.State = r.Payload
 	case journal.KindEntry:
-		if n := len(s.Records); n > 0 && s.Records[n-1].Pos+1 != r.Pos {
+		// A hole stands where an append was refused for want of space.
+		if n := len(s.Records); n > 0 && s.Records[n-1].Pos >= r.Pos {
 			panic(fmt.Sprintf("stream %d: entry %d follows %d", r.Stream, r.Pos, s.Records[n-1].Pos))
 		}
 		s.Records = append(s.Records, *r)

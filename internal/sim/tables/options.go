@@ -85,7 +85,7 @@ func draw(seed uint64) *sim.Options {
 	k["keys"] = int64(s.Int(1, 5)) // per tablet and workload
 	k["floorStays"] = int64(s.IntN(2))
 	k["carryTime"] = int64(s.IntN(2))
-	k["beatMs"] = int64(s.Int(100, 400))
+	k["beatMs"] = int64(s.Int(60, 400))
 	k["leaseMs"] = k["beatMs"] * int64(s.Int(4, 10))
 	k["electionMs"] = int64(s.Int(10, 400))
 	k["loops"] = int64(s.Int(1, 2))

@@ -2,11 +2,13 @@ package tables
 
 import (
 	"hash/maphash"
+	"time"
 
 	"github.com/braiddb/braid/internal/catalog"
 	"github.com/braiddb/braid/internal/hlc"
 	"github.com/braiddb/braid/internal/multiraft"
 	"github.com/braiddb/braid/internal/tables/docdb"
+	"github.com/braiddb/braid/internal/wire"
 )
 
 // view is what is known of a group from outside: an oracle that no node sees.
@@ -19,7 +21,7 @@ type view struct {
 	safe   hlc.Timestamp // highest safe time given out
 	acked  hlc.Timestamp // highest time of a write that was answered
 	confAt uint64        // index of the last change of configuration that was applied anywhere
-	leads  int           // the node that led last
+	holder *hosted       // who passed its gate last
 	healed bool          // a write was answered since the world healed
 	move   *move
 	documents
@@ -110,7 +112,41 @@ func (v *view) gaveSafeTime(h *hosted, at hlc.Timestamp) {
 	v.safe = max(v.safe, at)
 }
 
-// checkHolders is T1. A paused node counts: it would serve if it went on now.
+// watch is T1 for one replica: if it passes its gate, nobody else does. It also
+// plays a reader and a writer that stand beside the leader: bugs of leases and
+// times show themselves in the moment in which leadership moves.
+func (h *hosted) watch(read bool) {
+	v := h.view
+	if h.m.fatal != nil || h.group.Leading() != nil {
+		return
+	}
+	if was := v.holder; was != h {
+		if was != nil && was.m.n.Alive() && was.m.fatal == nil && was.m.find(v.id) == was && was.group.Leading() == nil {
+			v.c.w.Fail("T1: group %d: nodes %d and %d both serve", v.id, was.m.n.ID, h.m.n.ID)
+		}
+		if was != nil && was.m != h.m {
+			v.c.w.Sometimes("leader: changed")
+		}
+		v.holder = h
+		if h.Tablet != nil {
+			h.m.n.Soon("probe", h.probe)
+		}
+	}
+	if read {
+		_, _ = h.ReadTime() // watched; a refusal is none of a reader's business here
+	}
+}
+
+// probe writes at a new leader, as early as anybody could.
+func (h *hosted) probe() {
+	if h.m.fatal == nil && h.m.find(h.view.id) == h {
+		h.WriteAsync(&wire.WriteRequest{Tablet: uint64(h.view.id), Table: h.view.tablet.Table, SchemaVersion: 1,
+			Ops: []*wire.Op{h.view.probe.set(1, 0)}}, h.m.now().Add(time.Second), func(*wire.WriteResponse) {})
+	}
+}
+
+// checkHolders is T1 for all replicas. A paused node counts: it would serve if it
+// went on now.
 func (v *view) checkHolders() {
 	holder := 0
 	for _, m := range v.c.members {
@@ -125,12 +161,6 @@ func (v *view) checkHolders() {
 			v.c.w.Fail("T1: group %d: nodes %d and %d both serve", v.id, holder, m.n.ID)
 		}
 		holder = m.n.ID
-	}
-	if holder != 0 && holder != v.leads {
-		if v.leads != 0 {
-			v.c.w.Sometimes("leader: changed")
-		}
-		v.leads = holder
 	}
 }
 
