@@ -60,6 +60,7 @@ type logQueue struct {
 		gen     uint64
 		window  int // appends that may fly at once
 		grown   int // answers since the window last grew
+		enough  int // below, the window grows with every answer
 		trial   bool
 		probe   bool // see with an empty append first whether the node takes any
 		trouble outcome
@@ -308,7 +309,7 @@ func (q *logQueue) answered(c *logCall, gen uint64, node NodeID, resp *wire.Appe
 	case o.final:
 		list = q.endLocked(c, o.lsn, o.err)
 	default:
-		c.last = o.err
+		c.last = stillWaits(c.last, o.err)
 		c.maybe = c.maybe || o.maybe
 		if err == nil && resp.StoredAs != 0 {
 			c.stored = LSN(resp.StoredAs)
@@ -325,6 +326,30 @@ func (q *logQueue) answered(c *logCall, gen uint64, node NodeID, resp *wire.Appe
 	q.pump()
 }
 
+// stillWaits is why an append is not over, after an attempt without an answer: what
+// one before it was told it waits for, if it was told.
+func stillWaits(before, now *LogError) *LogError {
+	silent := now.Status == wire.LogStatus_LOG_STATUS_TIMED_OUT || now.Status == wire.LogStatus_LOG_STATUS_UNKNOWN_OUTCOME
+	if before == nil || !silent || before.Status != wire.LogStatus_LOG_STATUS_UNDER_REPLICATED {
+		return now
+	}
+	e := *before
+	e.cause = now.cause
+	return &e
+}
+
+// waitsFor is why the first append of the queue is not over, nil if that is not known.
+func (q *logQueue) waitsFor() *LogError {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, c := range q.mu.calls[q.mu.head:] {
+		if !c.over {
+			return c.last
+		}
+	}
+	return nil
+}
+
 // takenLocked: the append is stored.
 func (q *logQueue) takenLocked(c *logCall, lsn LSN, node NodeID, current bool) []ended {
 	q.mu.acked = max(q.mu.acked, lsn)
@@ -334,11 +359,31 @@ func (q *logQueue) takenLocked(c *logCall, lsn LSN, node NodeID, current bool) [
 			q.mu.router.flags, q.mu.router.hops = 0, 0
 			q.mu.router.path, q.mu.router.unreachable = q.mu.router.path[:0], q.mu.router.unreachable[:0]
 		}
-		if q.mu.grown++; q.mu.grown >= q.mu.window && q.mu.window < windowMax {
-			q.mu.window, q.mu.grown = q.mu.window+windowMin, 0
-		}
+		q.growLocked()
 	}
 	return q.endLocked(c, lsn, nil)
+}
+
+// growLocked opens the window after an answer: quickly while it is well below what
+// was too much, then by little with every window that is answered.
+func (q *logQueue) growLocked() {
+	switch q.mu.grown++; {
+	case q.mu.window >= windowMax:
+	case q.mu.window < q.mu.enough:
+		q.mu.window++
+	case q.mu.grown >= q.mu.window:
+		q.mu.window, q.mu.grown = min(q.mu.window+windowMin, windowMax), 0
+	}
+}
+
+// shrinkLocked halves the window of a node that was busy; one that refused the only
+// append that it was sent has others to do work for, and the window says nothing of it.
+func (q *logQueue) shrinkLocked(alone bool) {
+	if !alone {
+		q.mu.enough = max(windowMin, q.mu.window*3/4)
+		q.mu.window = max(windowMin, q.mu.window/2)
+	}
+	q.mu.grown, q.mu.probe = 0, true
 }
 
 // endLocked makes an append over.

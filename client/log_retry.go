@@ -51,6 +51,7 @@ func (q *logQueue) regroupLocked() []ended {
 		}
 	}
 	q.mu.next, q.mu.flying = q.mu.head, 0
+	alone := q.mu.trial
 	q.mu.state, q.mu.trial = flowing, true
 	now := q.client.opts.Clock.Now()
 	if q.client.closed.Load() {
@@ -81,7 +82,7 @@ func (q *logQueue) regroupLocked() []ended {
 	case troubleNotReady:
 		q.parkLocked(o.retryAfter, true)
 	case troubleBusy:
-		q.mu.window, q.mu.grown, q.mu.probe = max(windowMin, q.mu.window/2), 0, true
+		q.shrinkLocked(alone)
 		q.parkLocked(o.retryAfter, false)
 	}
 	return list

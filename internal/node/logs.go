@@ -65,7 +65,7 @@ func (n *Node) openLogs(replay *journal.Replay) error {
 			Self: n.id.Node, Mono: n.deps.Mono, AfterFunc: n.deps.AfterFunc, Rand: n.dice(), Logger: n.log,
 			Calls: logCalls{n}, EpochStore: lateEpochs{n}, View: n.logView,
 		})
-		w.sequencer = sequencer.NewHost(sequencer.Config{AppenderBytes: n.cfg.Memory / 4, MissingWait: missingWait}, sequencer.Deps{
+		w.sequencer = sequencer.NewHost(sequencer.Config{AppenderBytes: n.cfg.Memory / appenderShare, MissingWait: missingWait}, sequencer.Deps{
 			Self: n.id.Node, Incarnation: n.incarnation, Mono: n.deps.Mono, WallMs: n.wallMs, AfterFunc: n.deps.AfterFunc, Rand: n.dice(),
 			Logger: n.log, EpochStore: lateEpochs{n}, Stores: logCalls{n}, Recoverer: recoverer{w.recovery}, Cluster: w.gossip.View,
 			Attributes: n.logAttributes, Fatal: n.fatal,
@@ -85,7 +85,7 @@ func (n *Node) openLogStore(replay *journal.Replay) error {
 	s, err := store.Open(fs, dir, store.Options{
 		Shard: n.shard(), Journal: n.journal, Stream: logStream, Recovered: replay.Streams[logStream], Suspect: replay.Suspect,
 		Incarnation: n.incarnation, Mono: n.deps.Mono, WallMs: n.wallMs, AfterFunc: n.deps.AfterFunc, Logger: n.log, Fatal: n.fatal,
-		CacheBytes: memory / 16, MemTableBytes: min(memory/32, 64<<20), RecordCacheBytes: memory / 16, QueueBytes: max(memory/32, 16<<20),
+		CacheBytes: memory / logCacheShare, MemTableBytes: min(memory/logTableShare, 64<<20), RecordCacheBytes: memory / logCacheShare, QueueBytes: max(memory/requestShare, 16<<20),
 		Attributes: n.keptAttributes, Free: n.diskFree, Purge: n.purge, NextEpoch: n.nextEpoch, Compare: n.compareLog,
 	})
 	if err != nil {

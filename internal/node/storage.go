@@ -14,11 +14,18 @@ import (
 	"github.com/braiddb/braid/internal/tables/docdb"
 )
 
-// Shares of Config.Memory. What is left is Go's own overhead and connections.
+// Shares of Config.Memory. What is always in use, caches and memtables, of which
+// three may exist, is two thirds; the queues together, all full, are the rest.
 const (
-	cacheShare    = 3  // a third: blocks of the LSM
-	memtableShare = 8  // an eighth: each of a few memtables
-	requestShare  = 16 // a sixteenth: requests under way, of clients and again of nodes
+	cacheShare    = 4  // a quarter: blocks of the LSM of documents
+	memtableShare = 16 // each of its memtables, 64 MiB at most
+	logCacheShare = 16 // blocks of logs, and as much again for their newest records
+	logTableShare = 32 // each memtable of logs, 64 MiB at most
+
+	raftShare     = 16 // entries kept for slow followers, and as much again for proposals
+	appenderShare = 8  // appends that are being stored
+	requestShare  = 32 // requests under way, of clients and again of nodes and of Redis; copies on their way to the disk
+	redisShare    = 16 // what Redis clients have sent in part, and as much again that they leave unread
 )
 
 // openStorage opens the LSM and the journal, and every replica that is here.
@@ -85,7 +92,7 @@ func (n *Node) raftConfig(suspect bool) multiraft.Config {
 		// that any life of this directory has used.
 		Lease: n.cfg.Lease, PromisedBefore: max(n.cfg.Lease, time.Duration(n.id.LeaseMax)*time.Microsecond),
 		Beat: n.cfg.Beat, ElectionDelay: n.cfg.ElectionDelay, MaxSkew: n.cfg.MaxSkew, Suspect: suspect,
-		LogBytesTotal: n.cfg.Memory / 8, ProposalBytesTotal: n.cfg.Memory / 8,
+		LogBytesTotal: n.cfg.Memory / raftShare, ProposalBytesTotal: n.cfg.Memory / raftShare,
 		MessageBytesMax: rpc.MaxMessage,
 	}
 }

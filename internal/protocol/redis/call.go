@@ -20,6 +20,7 @@ type call struct {
 
 	// Filled when it is done: one result per operation.
 	results []*client.Result
+	bytes   int64  // of Server.underWay, until it is done
 	copies  uint32 // replicas known to hold what was written, 0: nothing was
 	lost    bool   // failed otherwise than by an answer: somebody may still hold the arguments
 

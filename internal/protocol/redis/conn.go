@@ -86,7 +86,7 @@ func newConn(s *Server, nc net.Conn, id uint64) *conn {
 		wake:   make(chan struct{}, 1),
 		window: inflightMin,
 	}
-	c.box = newOutbox(nc, s.opts.OutputBytesMax, s.opts.Clock, func(n int) { s.metrics.BytesOut.Add(uint64(n)) })
+	c.box = newOutbox(nc, s.opts.OutputBytesMax, &s.unread, s.opts.OutputBytesTotal, s.opts.Clock, func(n int) { s.metrics.BytesOut.Add(uint64(n)) })
 	c.left.Store(1)
 	c.now = c.created
 	c.info.queued.Store(-1)
@@ -160,6 +160,7 @@ func (c *conn) take() *call {
 	}
 	k := &call{s: c.s}
 	k.done = func(r client.Reply, err error) {
+		c.s.underWay.Add(-k.bytes)
 		k.settled(r, err)
 		c.one()
 	}
@@ -221,10 +222,34 @@ func (c *conn) start(k *call) {
 	if len(c.running) >= c.window || c.onItsWay(hash) {
 		c.settle()
 	}
+	if !c.s.room(k) {
+		c.answerLater(k, crowded)
+		return
+	}
 	c.hashes = append(c.hashes, hash)
 	c.running = append(c.running, k)
 	c.left.Add(1)
 	c.s.table.StartReply(k.ops, c.s.deadline(c.now), k.done)
+}
+
+// commandOverhead is what a command on its way takes beyond its arguments.
+const commandOverhead = 1 << 10
+
+// crowded is the answer to a command that was not sent on its way (I4).
+var crowded = refusal(replyError("TRYAGAIN too much is on its way at this node; nothing was done"))
+
+// room counts a command as on its way, if there is room for it.
+func (s *Server) room(k *call) bool {
+	k.bytes = commandOverhead
+	for _, a := range k.args {
+		k.bytes += int64(len(a))
+	}
+	if all := s.underWay.Add(k.bytes); all > k.bytes && all > s.opts.RunningBytesTotal {
+		s.underWay.Add(-k.bytes)
+		s.metrics.Crowded.Add(1)
+		return false
+	}
+	return true
 }
 
 // onItsWay reports whether a running command has a key of this hash.

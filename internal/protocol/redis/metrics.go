@@ -25,6 +25,8 @@ type Metrics struct {
 	ProtocolErrors atomic.Uint64
 	// Refused commands that exceeded a limit of size.
 	Refused atomic.Uint64
+	// Crowded commands, answered TRYAGAIN because those on their way take as much memory as they may.
+	Crowded atomic.Uint64
 	// SlowReaders disconnected because they left too many replies unread.
 	SlowReaders atomic.Uint64
 	// ReadLatency and WriteLatency of commands, from read to reply rendered.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -23,6 +24,8 @@ type outbox struct {
 	nc    net.Conn
 	raw   syscall.RawConn // nil: everything is left to the goroutine
 	max   int
+	total *atomic.Int64 // what all outboxes hold beyond outboxFree each
+	most  int64         // that it may be
 	clock func() time.Time
 	sent  func(n int)
 
@@ -42,8 +45,8 @@ type outbox struct {
 	}
 }
 
-func newOutbox(nc net.Conn, maxBytes int, clock func() time.Time, sent func(int)) *outbox {
-	o := &outbox{nc: nc, max: maxBytes, clock: clock, sent: sent}
+func newOutbox(nc net.Conn, maxBytes int, total *atomic.Int64, most int64, clock func() time.Time, sent func(int)) *outbox {
+	o := &outbox{nc: nc, max: maxBytes, total: total, most: most, clock: clock, sent: sent}
 	if sc, ok := nc.(syscall.Conn); ok && canTryWrite {
 		o.raw, _ = sc.SyscallConn()
 	}
@@ -79,18 +82,35 @@ func (o *outbox) write(b []byte) (kept bool, err error) {
 			return false, nil
 		}
 	}
-	if o.mu.bytes+len(b) > o.max {
+	if o.mu.bytes+len(b) > o.max || !o.changeLocked(len(b)) {
 		o.mu.err = errSlowReader
 		return false, errSlowReader
 	}
 	o.mu.queue = append(o.mu.queue, b)
-	o.mu.bytes += len(b)
 	if !o.mu.draining {
 		o.mu.draining = true
 		o.mu.idle = make(chan struct{})
 		go o.drain()
 	}
 	return true, nil
+}
+
+// outboxFree is what every client may leave unread, however much others do.
+const outboxFree = 64 << 10
+
+// changeLocked counts n bytes more as waiting; it refuses, and counts nothing, what
+// is too much over all clients.
+func (o *outbox) changeLocked(n int) bool {
+	charged := func() int64 { return int64(max(0, o.mu.bytes-outboxFree)) }
+	before := charged()
+	o.mu.bytes += n
+	more := charged() - before
+	if all := o.total.Add(more); more > 0 && all > o.most {
+		o.total.Add(-more)
+		o.mu.bytes -= n
+		return false
+	}
+	return true
 }
 
 // drain writes what is queued until nothing is.
@@ -100,7 +120,8 @@ func (o *outbox) drain() {
 		batch := net.Buffers(o.mu.queue)
 		o.mu.queue = nil
 		if len(batch) == 0 || o.mu.err != nil {
-			o.mu.draining, o.mu.queue, o.mu.bytes = false, nil, 0
+			o.changeLocked(-o.mu.bytes)
+			o.mu.draining, o.mu.queue = false, nil
 			close(o.mu.idle)
 			o.mu.Unlock()
 			return
@@ -110,7 +131,7 @@ func (o *outbox) drain() {
 		n, err := batch.WriteTo(o.nc)
 		o.sent(int(n))
 		o.mu.Lock()
-		o.mu.bytes -= int(n)
+		o.changeLocked(-int(n))
 		if err != nil && o.mu.err == nil {
 			o.mu.err = err
 			_ = o.nc.Close() // wakes the reader

@@ -43,6 +43,13 @@ type Options struct {
 	// OutputBytesMax bounds the replies that a client leaves unread; one that
 	// leaves more is disconnected. Default 4 * ValueBytesMax.
 	OutputBytesMax int
+	// OutputBytesTotal bounds the replies that all clients leave unread, beyond 64 KiB
+	// each. Default 1 GiB.
+	OutputBytesTotal int64
+	// RunningBytesTotal bounds what the single-key commands on their way take, of all
+	// connections: beyond it they are answered TRYAGAIN at once. One is always taken.
+	// Default 256 MiB.
+	RunningBytesTotal int64
 	// KeysMax bounds the reply of KEYS. Default 100,000.
 	KeysMax int
 	// Park bounds how long a command waits for a leader. Default: the client's.
@@ -88,6 +95,12 @@ func (o Options) withDefaults() Options {
 	if o.QueryBytesTotal <= 0 {
 		o.QueryBytesTotal = 1 << 30
 	}
+	if o.OutputBytesTotal <= 0 {
+		o.OutputBytesTotal = 1 << 30
+	}
+	if o.RunningBytesTotal <= 0 {
+		o.RunningBytesTotal = 256 << 20
+	}
 	if o.Drain <= 0 {
 		o.Drain = 5 * time.Second
 	}
@@ -120,6 +133,8 @@ type Server struct {
 
 	lastID   atomic.Uint64
 	buffers  atomic.Int64 // see Options.QueryBytesTotal
+	unread   atomic.Int64 // see Options.OutputBytesTotal
+	underWay atomic.Int64 // see Options.RunningBytesTotal
 	monitors atomic.Int32
 	stopping atomic.Bool
 	fresh    freshness
