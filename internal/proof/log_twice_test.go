@@ -182,4 +182,3 @@ func (w *twice) check() {
 		t.Errorf("%d appends were acknowledged, not %d", len(w.acked), n)
 	}
 }
-
