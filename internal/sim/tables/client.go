@@ -120,19 +120,27 @@ func (c *call) try() {
 
 func (c *call) send(to int) {
 	w, cl, m := c.cl.c.w, c.cl, c.cl.c.members[to-1]
-	time := uint64(0)
+	carried := uint64(0)
 	if w.Opt.Knob("carryTime") != 0 {
-		time = cl.time
+		carried = cl.time
 	}
 	if c.read != nil {
-		c.read.HybridTime = time
+		c.read.HybridTime = carried
 		raw, _ := c.read.MarshalVT()
 		w.Net.ToNode(to, "read", len(raw), func() { m.serveRead(raw, func(out []byte) { c.answered(to, out) }) })
 		return
 	}
-	c.write.HybridTime, c.write.FirstRunning = time, cl.running[0]
+	c.write.HybridTime, c.write.FirstRunning = carried, cl.running[0]
 	raw, _ := c.write.MarshalVT()
-	w.Net.ToNode(to, "write", len(raw), func() { m.serveWrite(raw, func(out []byte) { c.answered(to, out) }) })
+	serve := func() { m.serveWrite(raw, func(out []byte) { c.answered(to, out) }) }
+	w.Net.ToNode(to, "write", len(raw), serve)
+	if !w.Calm() && w.OneIn(int(w.Opt.Knob("againOneIn"))) { // a copy that was held up on its way
+		w.After(w.Between(0, 4*time.Second), "copy", func() {
+			if !w.Calm() {
+				w.Net.ToNode(to, "write", len(raw), serve)
+			}
+		})
+	}
 }
 
 // answered takes an answer to any of the tries.
@@ -226,6 +234,9 @@ func (m *member) serveWrite(raw []byte, reply func([]byte)) {
 		}
 		out, _ := resp.MarshalVT()
 		m.c.w.NoteBytes(out)
+		if !m.c.w.Calm() && m.c.w.OneIn(int(m.c.w.Opt.Knob("answerLostOneIn"))) {
+			return
+		}
 		m.c.w.Net.ToClient(m.n.ID, "answer", func() { reply(out) })
 	}
 	h := m.find(catalog.GroupID(req.Tablet))

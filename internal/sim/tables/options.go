@@ -83,6 +83,8 @@ func draw(seed uint64) *sim.Options {
 	k["patienceMs"] = int64(s.Int(2000, 25000))
 	k["tryMs"] = int64(s.Int(150, 1500))
 	k["keys"] = int64(s.Int(1, 5)) // per tablet and workload
+	k["answerLostOneIn"] = int64(s.Rare(3, 60))
+	k["againOneIn"] = int64(s.Rare(3, 60))
 	k["floorStays"] = int64(s.IntN(2))
 	k["carryTime"] = int64(s.IntN(2))
 	k["beatMs"] = int64(s.Int(60, 400))
