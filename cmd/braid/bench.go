@@ -14,7 +14,7 @@ import (
 
 type benchCmd struct {
 	lookFlags
-	Workload string        `arg:"" help:"put, get, mix, append or tail." enum:"put,get,mix,append,tail"`
+	Workload string        `arg:"" help:"put, get, mix, append, tail or overload." enum:"put,get,mix,append,tail,overload"`
 	Clients  int           `help:"Concurrent clients." default:"64"`
 	Value    int           `help:"Value bytes." default:"128"`
 	Keys     int           `help:"put, get, mix: size of the key space." default:"100000"`
@@ -25,12 +25,13 @@ type benchCmd struct {
 	PIDs     []int         `name:"pids" help:"Processes of this machine whose CPU is to be told per operation: the nodes." placeholder:"PID"`
 	Duration time.Duration `help:"Measured time." default:"10s"`
 	Warmup   time.Duration `help:"Time before it, not counted." default:"1s"`
-	Rate     float64       `help:"Operations a second over all clients (an open loop); 0: as fast as answers come." default:"0"`
+	Rate     float64       `help:"Operations a second, due at fixed times whatever is answered (an open loop); 0: as fast as answers come." default:"0"`
+	overloadFlags
 }
 
 // Help shows typical runs.
 func (benchCmd) Help() string {
-	return "Examples:\n  braid bench put --clients 64\n  braid bench mix --rate 5000 --duration 30s --format json\n  braid bench append --clients 256 --logs 100\n  braid bench tail --clients 8"
+	return "Examples:\n  braid bench put --clients 64\n  braid bench mix --rate 5000 --duration 30s --format json\n  braid bench append --clients 256 --logs 100\n  braid bench tail --clients 8\n  braid bench overload --load put --over redis --pids PID,PID,PID"
 }
 
 // redisKV drives the document table through the client.
@@ -50,9 +51,12 @@ func (k redisKV) Get(ctx context.Context, key []byte) error {
 
 // Run puts the load on the cluster and prints what it saw.
 func (c benchCmd) Run() error {
+	if c.Workload == "overload" {
+		return c.runOverload()
+	}
 	o := bench.Options{
 		Workload: c.Workload, Clients: c.Clients, ValueBytes: c.Value, Keys: c.Keys, Logs: c.Logs, Duration: c.Duration, Warmup: c.Warmup, Rate: c.Rate,
-		PIDs: c.PIDs,
+		PIDs: c.PIDs, Outstanding: c.Outstanding,
 	}
 	if err := o.Validate(); err != nil {
 		return &usageError{err}
@@ -82,6 +86,9 @@ func (c benchCmd) Run() error {
 	}
 	if err != nil {
 		return err
+	}
+	if r.Shed+r.Missed > 0 {
+		fmt.Fprintf(os.Stderr, "of what was due %d were shed, too many being under way, and %d missed, the generator being too slow\n", r.Shed, r.Missed)
 	}
 	f := func(v float64) string { return strconv.FormatFloat(v, 'f', 2, 64) }
 	return c.show(r, [][]string{

@@ -11,12 +11,12 @@ import (
 	"github.com/braiddb/braid/internal/bench"
 )
 
-// runLogs makes the logs, if they are not there, and puts the load on them.
-func (c benchCmd) runLogs(ctx context.Context, cl *client.Client, o bench.Options) (bench.Result, error) {
+// openLogs makes the logs, if they are not there.
+func (c benchCmd) openLogs(ctx context.Context, cl *client.Client) ([]*client.Log, error) {
 	_, err := cl.CreateLogs(ctx, c.Log, c.Logs, client.LogParents(), client.LogIfNotExists(),
 		client.LogReplication(&client.Replication{Node: c.Copies}))
 	if err != nil {
-		return bench.Result{}, err
+		return nil, err
 	}
 	logs := make([]*client.Log, c.Logs)
 	for i := range logs {
@@ -25,8 +25,17 @@ func (c benchCmd) runLogs(ctx context.Context, cl *client.Client, o bench.Option
 			name = fmt.Sprintf("%s#%d", c.Log, i)
 		}
 		if logs[i], err = cl.Log(ctx, name); err != nil {
-			return bench.Result{}, err
+			return nil, err
 		}
+	}
+	return logs, nil
+}
+
+// runLogs puts the load on the logs.
+func (c benchCmd) runLogs(ctx context.Context, cl *client.Client, o bench.Options) (bench.Result, error) {
+	logs, err := c.openLogs(ctx, cl)
+	if err != nil {
+		return bench.Result{}, err
 	}
 	if c.Workload == "tail" {
 		t, err := newTailed(ctx, logs)

@@ -25,6 +25,10 @@ type lookFlags struct {
 }
 
 func (f lookFlags) connect(ctx context.Context) (*client.Client, error) {
+	return f.connectWith(ctx, client.Options{})
+}
+
+func (f lookFlags) connectWith(ctx context.Context, o client.Options) (*client.Client, error) {
 	addrs := make([]string, len(f.Addr))
 	for i, a := range f.Addr {
 		if _, _, err := net.SplitHostPort(a); err != nil {
@@ -32,7 +36,7 @@ func (f lookFlags) connect(ctx context.Context) (*client.Client, error) {
 		}
 		addrs[i] = a
 	}
-	c, err := client.Connect(ctx, addrs, client.Options{})
+	c, err := client.Connect(ctx, addrs, o)
 	if err != nil {
 		return nil, fmt.Errorf("no node answers at %s: %w; is one running? try: braid demo", strings.Join(addrs, ", "), err)
 	}

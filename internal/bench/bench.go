@@ -2,9 +2,14 @@
 // reports what it saw: operations per second, latency quantiles, errors.
 //
 // Closed loop (the default): each of N clients sends its next operation when
-// the last is answered. Open loop (Rate > 0): operations are due at fixed
-// times whatever the cluster does, and latency counts from when an operation was
-// due, so a stall is not hidden by the clients that wait for it.
+// the last is answered. Open loop (Rate > 0): operations are due at fixed times and
+// are begun then, whatever becomes of those before; latency counts from when an
+// operation was due, so a stall is not hidden by the clients that wait for it. More
+// than Options.Outstanding under way, and what is due is shed and counted.
+//
+// Overload goes further: it measures what a cluster can do, offers it a multiple of
+// that, and looks at what is left of the answers, of the memory, and of the latency
+// afterwards.
 package bench
 
 import (
@@ -39,10 +44,12 @@ type Options struct {
 	Logs       int           // append: how many logs; a client appends to them in turn [1]
 	Duration   time.Duration // measured time [10s]
 	Warmup     time.Duration // time before it, not counted [1s]
-	Rate       float64       // operations a second over all clients; 0 is a closed loop
-	Seed       uint64
-	PIDs       []int                               // of the servers, if they run here: their CPU is measured
-	Progress   func(done time.Duration, ops int64) // called about once a second
+	Rate       float64       // operations a second, of no clients in particular; 0 is a closed loop
+	// Outstanding is how many operations of an open loop may be under way; more are shed [10000].
+	Outstanding int
+	Seed        uint64
+	PIDs        []int                               // of the servers, if they run here: their CPU is measured
+	Progress    func(done time.Duration, ops int64) // called about once a second
 }
 
 func (o Options) withDefaults() Options {
@@ -60,6 +67,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Logs == 0 {
 		o.Logs = 1
+	}
+	if o.Outstanding == 0 {
+		o.Outstanding = 10_000
 	}
 	if o.Duration == 0 {
 		o.Duration = 10 * time.Second
@@ -91,6 +101,8 @@ type Result struct {
 	Operations int64   `json:"operations"`
 	Errors     int64   `json:"errors"`
 	FirstError string  `json:"first_error,omitempty"`
+	Shed       int64   `json:"shed,omitempty"`   // open loop: never begun, too many were under way
+	Missed     int64   `json:"missed,omitempty"` // open loop: never begun, the generator was too slow
 	PerSecond  float64 `json:"ops_per_second"`
 	CPU        float64 `json:"server_cpu_us_per_op,omitempty"` // of the processes in Options.PIDs
 	P50        float64 `json:"p50_ms"`
@@ -144,6 +156,9 @@ func run(ctx context.Context, o Options, do operation) (Result, error) {
 	o = o.withDefaults()
 	ctx, cancel := context.WithTimeout(ctx, o.Warmup+o.Duration)
 	defer cancel()
+	if o.Rate > 0 {
+		return o.runOpen(ctx, do)
+	}
 	begin := time.Now()
 	from := begin.Add(o.Warmup)
 	cpu := watchCPU(ctx, o.PIDs, from)
@@ -151,8 +166,8 @@ func run(ctx context.Context, o Options, do operation) (Result, error) {
 	var ops atomic.Int64
 	var wg sync.WaitGroup
 	for i := range workers {
-		workers[i].latency = hdrhistogram.New(1, int64(2*time.Minute/time.Microsecond), 3)
-		wg.Go(func() { workers[i].run(ctx, do, o, uint64(i), begin, from, &ops) })
+		workers[i].latency = newLatency(3)
+		wg.Go(func() { workers[i].run(ctx, do, o, uint64(i), from, &ops) })
 	}
 	stopProgress := o.report(ctx, begin, &ops)
 	wg.Wait()
@@ -166,20 +181,10 @@ func run(ctx context.Context, o Options, do operation) (Result, error) {
 	return r, err
 }
 
-func (w *worker) run(ctx context.Context, do operation, o Options, id uint64, begin, from time.Time, ops *atomic.Int64) {
+func (w *worker) run(ctx context.Context, do operation, o Options, id uint64, from time.Time, ops *atomic.Int64) {
 	rng := rand.New(rand.NewPCG(o.Seed, id))
-	var interval time.Duration
-	if o.Rate > 0 {
-		interval = time.Duration(float64(o.Clients) / o.Rate * float64(time.Second))
-	}
 	for n := int64(0); ctx.Err() == nil; n++ {
 		due := time.Now()
-		if interval > 0 {
-			due = begin.Add(time.Duration(n)*interval + time.Duration(id)*interval/time.Duration(o.Clients))
-			if !waitUntil(ctx, due) {
-				return
-			}
-		}
 		err := do(ctx, id, n, rng)
 		if ctx.Err() != nil || err != nil && over(ctx) {
 			return
@@ -244,7 +249,7 @@ func (o Options) report(ctx context.Context, begin time.Time, ops *atomic.Int64)
 }
 
 func (o Options) sum(workers []worker, measured time.Duration) Result {
-	all := hdrhistogram.New(1, int64(2*time.Minute/time.Microsecond), 3)
+	all := newLatency(3)
 	r := Result{Workload: o.Workload, Clients: o.Clients, ValueBytes: o.ValueBytes}
 	for _, w := range workers {
 		all.Merge(w.latency)
