@@ -3,6 +3,7 @@ package recovery
 import (
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -163,7 +164,7 @@ func (c *Comparer) begin(id logs.LogID, sealed logs.Epoch) *machine {
 
 // run makes a log's machine. mu is held.
 func (c *Comparer) run(id logs.LogID) *machine {
-	core := newComparison(&c.cfg, c.deps.View(), c.deps.Self, c.deps.Shard, id, c.sealed[id])
+	core := newComparison(&c.cfg, &honest, c.deps.View(), c.deps.Self, c.deps.Shard, id, c.sealed[id])
 	m := &machine{log: id, calls: c.deps.Calls, store: c.deps.EpochStore, doubt: c.deps.Store, purge: c.deps.Purge,
 		mono: c.deps.Mono, after: c.deps.AfterFunc, core: core}
 	m.told = func(fx effects) {
@@ -259,8 +260,8 @@ func (c *Comparer) ViewChanged() {
 	if c.survey != nil {
 		all = append(all, c.survey)
 	}
-	for _, m := range c.running {
-		all = append(all, m)
+	for _, log := range slices.Sorted(maps.Keys(c.running)) {
+		all = append(all, c.running[log])
 	}
 	c.mu.Unlock()
 	for _, m := range all {

@@ -40,6 +40,7 @@ func (s compareState) String() string {
 // what may be missing was torn before it was acknowledged, or is lost.
 type comparison struct {
 	world
+	rules   *rules
 	log     logs.LogID // a metadata log's too
 	own     logs.ShardID
 	self    catalog.NodeID
@@ -71,8 +72,8 @@ type comparePeer struct {
 	doubtful bool       // it may have lost copies itself
 }
 
-func newComparison(cfg *Config, view View, self catalog.NodeID, own logs.ShardID, log logs.LogID, sealed logs.Epoch) *comparison {
-	return &comparison{world: world{cfg: cfg, view: view}, self: self, own: own, log: log, sealed: sealed}
+func newComparison(cfg *Config, rules *rules, view View, self catalog.NodeID, own logs.ShardID, log logs.LogID, sealed logs.Epoch) *comparison {
+	return &comparison{world: world{cfg: cfg, view: view}, rules: rules, self: self, own: own, log: log, sealed: sealed}
 }
 
 func (c *comparison) step(now time.Duration, ev event) effects {
@@ -360,11 +361,12 @@ func (c *comparison) enough() bool {
 			unsure = append(unsure, p.id)
 		}
 	}
-	if !c.copysetIn(unsure) {
-		return true
+	alone := c.copysetIn(unsure)
+	if !c.rules.compared(silent, alone) {
+		return false
 	}
-	c.weak = silent == 0 && len(unsure) > 1
-	return silent == 0
+	c.weak = alone && len(unsure) > 1
+	return true
 }
 
 // copysetIn says whether some shards, of which this is one, may have been all that

@@ -139,6 +139,7 @@ type rules struct {
 	digest     func(sealed bool) bool // who is asked for a digest
 	bridge     func(last logs.ESN) logs.ESN
 	heard      func(partial bool) placement.ShardState // what an answer counts for
+	compared   func(silent int, alone bool) bool       // whether a doubt is over
 }
 
 var honest = rules{
@@ -153,6 +154,7 @@ var honest = rules{
 		}
 		return placement.ShardHeard
 	},
+	compared: func(silent int, alone bool) bool { return !alone || silent == 0 },
 }
 
 // shardBits is a set of shards, by their place in a nodeset.

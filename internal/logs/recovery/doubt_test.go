@@ -33,10 +33,12 @@ func (f *fakeShard) keep() {
 // lose takes it back by n changes, which it had acknowledged; from then on it is
 // in doubt.
 func (f *fakeShard) lose(n int) {
-	old := f.before[len(f.before)-n]
-	f.hard, f.copies, f.good, f.damaged, f.clean = old.hard, old.copies, old.good, old.damaged, old.clean
-	f.recoveries, f.released = old.recoveries, old.released
-	f.before, f.soft, f.unfenced = nil, 0, true
+	if n > 0 {
+		old := f.before[len(f.before)-n]
+		f.hard, f.copies, f.good, f.damaged, f.clean = old.hard, old.copies, old.good, old.damaged, old.clean
+		f.recoveries, f.released = old.recoveries, old.released
+	}
+	f.before, f.soft, f.unfenced = nil, 0, !f.faults.noDoubt
 }
 
 func (f *fakeShard) inDoubt(from, to logs.LSN) bool {
@@ -47,7 +49,9 @@ func (f *fakeShard) fence(next logs.Epoch) (from, to logs.LSN, clean logs.Epoch)
 	if f.unfenced {
 		f.unfenced, f.sure = false, 0
 		f.doubtFrom, f.doubtTo = logs.MakeLSN(f.clean+1, f.good[f.clean+1])+1, logs.MakeLSN(next, 0)-1
-		f.hard = max(f.hard, next-min(next, 2))
+		if !f.faults.noFence {
+			f.hard = max(f.hard, next-min(next, 2))
+		}
 	}
 	if f.doubtFrom == 0 {
 		return 1, 0, f.clean
@@ -85,13 +89,28 @@ func (f *fakeShard) repair(rs []*wire.LogRecord) {
 	}
 }
 
-// spoil has a shard come back without the end of its journal.
+// spoil has a shard come back without the end of its journal. While one is in doubt
+// others may be; but of R copies one must be left, so that the last of R shards loses
+// nothing that it has acknowledged.
 func (w *walk) spoil() {
 	f := w.view.shards[w.rng.IntN(len(w.view.shards))]
-	if w.lost || w.doubts() || len(f.before) == 0 {
+	if w.lost || f.unfenced || f.doubtFrom > 0 {
 		return
 	}
-	n := 1 + w.rng.IntN(len(f.before))
+	n := 0
+	switch {
+	case w.doubts() && w.inDoubt >= w.copies:
+		return
+	case w.doubts():
+		if w.inDoubt++; w.inDoubt < w.copies {
+			n = w.rng.IntN(len(f.before) + 1)
+		}
+		w.n.twice++
+	case len(f.before) == 0:
+		return
+	default:
+		n, w.inDoubt = 1+w.rng.IntN(len(f.before)), 1
+	}
 	w.trace("%s comes back without the last %d changes", f.id, n)
 	w.n.spoilt++
 	f.up = true
@@ -114,8 +133,25 @@ func (w *walk) compareSome() {
 		}
 		sealed := min(f.want, f.hard)
 		f.want = 0
-		c := &walkCore{own: f, core: newComparison(&w.cfg, w.view, f.id.Node(), f.id, talkLog, sealed)}
+		c := &walkCore{own: f, core: newComparison(&w.cfg, &w.rules, w.view, f.id.Node(), f.id, talkLog, sealed)}
 		w.compares[f.id] = c
 		w.feed(c, event{kind: evStart})
+	}
+}
+
+// noteDoubt counts what a comparison does to its shard.
+func (w *walk) noteDoubt(c *walkCore, k call) {
+	cmp, ok := c.core.(*comparison)
+	if !ok {
+		return
+	}
+	switch k.kind {
+	case callSure:
+		w.n.sure++
+		if cmp.weak {
+			w.n.weak++
+		}
+	case callRepair:
+		w.n.repaired++
 	}
 }

@@ -62,12 +62,11 @@ func TestEveryOrderFindsBugs(t *testing.T) {
 }
 
 var plantedBugs = []struct {
-	name      string
-	plant     func(*rules)
-	anyDigest bool // shards serve digests to whoever asks
-	noPurge   bool
-	deep      bool // only the walks can find it
-	narrow    bool // takes more chance than walks have
+	name  string
+	plant func(*rules)
+	faults
+	deep   bool // only the walks can find it
+	narrow bool // takes more chance than walks have
 }{
 	{name: "seal quorum too small", plant: func(r *rules) {
 		r.quorum = func(s *placement.ShardSet) placement.FMajority {
@@ -83,7 +82,7 @@ var plantedBugs = []struct {
 	{name: "done after one copy", plant: func(r *rules) {
 		r.stored = func(_, done shardBits) bool { return !done.empty() }
 	}},
-	{name: "digest without the seal epoch", narrow: true, anyDigest: true, plant: func(r *rules) {
+	{name: "digest without the seal epoch", narrow: true, faults: faults{anyDigest: true}, plant: func(r *rules) {
 		r.digest = func(bool) bool { return true }
 	}},
 	{name: "bridge misplaced", deep: true, plant: func(r *rules) {
@@ -92,7 +91,20 @@ var plantedBugs = []struct {
 	{name: "a partial digest counts as heard", deep: true, plant: func(r *rules) {
 		r.heard = func(bool) placement.ShardState { return placement.ShardHeard }
 	}},
-	{name: "purge skipped", deep: true, noPurge: true, plant: func(*rules) {}},
+	{name: "purge skipped", deep: true, faults: faults{noPurge: true}, plant: func(*rules) {}},
+	{name: "a doubt ends with others silent", deep: true, plant: func(r *rules) {
+		r.compared = func(int, bool) bool { return true }
+	}},
+	{name: "stores before the fence", deep: true, faults: faults{noFence: true}, plant: func(*rules) {}},
+	{name: "a lost tail passes for whole", deep: true, faults: faults{noDoubt: true}, plant: func(*rules) {}},
+}
+
+// faults are planted in what surrounds the cores.
+type faults struct {
+	anyDigest bool // shards serve digests to whoever asks
+	noPurge   bool
+	noFence   bool // a shard that may have lost seals takes stores
+	noDoubt   bool // a shard that lost the end of its journal does not know
 }
 
 const (

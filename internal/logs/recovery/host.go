@@ -1,10 +1,12 @@
 package recovery
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -191,6 +193,9 @@ func (h *Host) atWork() (out []*recoveryRun) {
 	for r := range h.running {
 		out = append(out, r)
 	}
+	slices.SortFunc(out, func(a, b *recoveryRun) int {
+		return cmp.Or(cmp.Compare(a.args.Log, b.args.Log), cmp.Compare(a.args.Own, b.args.Own))
+	})
 	return out
 }
 

@@ -2,6 +2,8 @@ package recovery
 
 import (
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -100,8 +102,8 @@ func (p *Purger) ViewChanged() {
 	view := p.deps.View()
 	p.mu.Lock()
 	var all []*machine
-	for _, m := range p.running {
-		all = append(all, m)
+	for _, log := range slices.Sorted(maps.Keys(p.running)) {
+		all = append(all, p.running[log])
 	}
 	p.mu.Unlock()
 	for _, m := range all {

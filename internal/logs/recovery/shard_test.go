@@ -37,7 +37,7 @@ type fakeShard struct {
 	doubtFrom, doubtTo, sure logs.LSN
 	want                     logs.Epoch // a comparison up to it was asked for; 0: none
 
-	anyDigest bool // planted: digests are served whatever seal they carry
+	faults faults
 }
 
 func newFakeShard(id logs.ShardID) *fakeShard {
@@ -121,10 +121,10 @@ func (f *fakeShard) seal(r *wire.SealRequest) *wire.SealResponse {
 
 func (f *fakeShard) digest(r *wire.DigestRequest) *wire.DigestResponse {
 	e := logs.Epoch(r.SealEpoch)
-	if !f.anyDigest && (e < f.hard || e < f.soft) {
+	if !f.faults.anyDigest && (e < f.hard || e < f.soft) {
 		return &wire.DigestResponse{Status: statusPreempted, SealEpoch: uint32(max(f.hard, f.soft))}
 	}
-	if !f.anyDigest && e > f.hard {
+	if !f.faults.anyDigest && e > f.hard {
 		return &wire.DigestResponse{Status: statusFailed}
 	}
 	out := &wire.DigestResponse{SealEpoch: r.SealEpoch}
@@ -188,7 +188,7 @@ func (f *fakeShard) store(s *wire.Store) *wire.Stored {
 		out.Status = statusFailed
 		return out
 	}
-	if f.unfenced {
+	if f.unfenced && !f.faults.noFence {
 		out.Status = wire.LogStatus_LOG_STATUS_DROPPED
 		return out
 	}

@@ -137,7 +137,7 @@ func (w *walk) checkEnd() {
 	}
 	for _, f := range w.view.shards {
 		w.checkShard(f)
-		if !f.gone && f.clean < clean && !w.noPurge {
+		if !f.gone && f.clean < clean && !w.faults.noPurge {
 			w.fail("%s has made epochs clean up to %d of %d", f.id, f.clean, clean)
 		}
 	}

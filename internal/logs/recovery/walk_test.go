@@ -27,7 +27,7 @@ var (
 // say what it did, releases, and shards that purge.
 func TestWalks(t *testing.T) {
 	if *walkSeed != 0 {
-		w := newWalk(*walkSeed, honest, false, false)
+		w := newWalk(*walkSeed, honest, faults{})
 		w.trace = t.Logf
 		if err := w.run(); err != nil {
 			t.Fatal(err)
@@ -36,7 +36,7 @@ func TestWalks(t *testing.T) {
 	}
 	var sum walkCounts
 	for seed := uint64(1); seed <= uint64(*walkSeeds); seed++ {
-		w := newWalk(seed, honest, false, false)
+		w := newWalk(seed, honest, faults{})
 		if err := w.run(); err != nil {
 			t.Fatalf("seed %d: %v\nreplay: go test ./internal/logs/recovery -run TestWalks -recovery.seed=%d -v", seed, err, seed)
 		}
@@ -44,7 +44,8 @@ func TestWalks(t *testing.T) {
 	}
 	t.Logf("%+v", sum)
 	for name, n := range map[string]int{"acknowledged": sum.acked, "holes": sum.holes, "records": sum.records, "decided again": sum.again,
-		"purges": sum.purges, "preempted": sum.preempted, "plans made again": sum.restarts, "crashes": sum.crashes, "released": sum.released, "torn": sum.torn, "spoilt": sum.spoilt, "sure": sum.sure} {
+		"purges": sum.purges, "preempted": sum.preempted, "plans made again": sum.restarts, "crashes": sum.crashes, "released": sum.released, "torn": sum.torn, "spoilt": sum.spoilt,
+		"two in doubt": sum.twice, "sure": sum.sure, "given up": sum.weak, "repaired": sum.repaired} {
 		if n < *walkSeeds/30 {
 			t.Errorf("%s came up only %d times", name, n)
 		}
@@ -61,7 +62,7 @@ func TestWalksFindBugs(t *testing.T) {
 			r := honest
 			b.plant(&r)
 			for seed := uint64(1); seed <= 4000; seed++ {
-				if err := newWalk(seed, r, b.anyDigest, b.noPurge).run(); err != nil {
+				if err := newWalk(seed, r, b.faults).run(); err != nil {
 					t.Logf("seed %d: %v", seed, err)
 					return
 				}
@@ -71,13 +72,14 @@ func TestWalksFindBugs(t *testing.T) {
 	}
 }
 
-type walkCounts struct{ acked, holes, records, again, purges, preempted, restarts, crashes, released, steps, torn, spoilt, sure int }
+type walkCounts struct{ acked, holes, records, again, purges, preempted, restarts, crashes, released, steps, torn, spoilt, sure, twice, weak, repaired int }
 
 func (c *walkCounts) add(o walkCounts) {
 	c.acked, c.holes, c.records, c.again = c.acked+o.acked, c.holes+o.holes, c.records+o.records, c.again+o.again
 	c.purges, c.preempted, c.restarts = c.purges+o.purges, c.preempted+o.preempted, c.restarts+o.restarts
 	c.crashes, c.released, c.steps, c.torn = c.crashes+o.crashes, c.released+o.released, c.steps+o.steps, c.torn+o.torn
 	c.spoilt, c.sure = c.spoilt+o.spoilt, c.sure+o.sure
+	c.twice, c.weak, c.repaired = c.twice+o.twice, c.weak+o.weak, c.repaired+o.repaired
 }
 
 // walk is one random world.
@@ -86,7 +88,7 @@ type walk struct {
 	trace     func(string, ...any)
 	rules     rules
 	cfg       Config
-	noPurge   bool
+	faults    faults
 	now       time.Duration
 	view      *fakeView
 	copies    int
@@ -100,6 +102,7 @@ type walk struct {
 	decisions map[logs.Epoch]*walkDecision
 	finals    map[logs.Epoch]bool // whose decision the epoch store knows
 	lost      bool
+	inDoubt   int // shards that came to be, since none was
 	calm      bool
 	bad       error
 	n         walkCounts
@@ -146,9 +149,9 @@ type walkCore struct {
 	over bool
 }
 
-func newWalk(seed uint64, r rules, anyDigest, noPurge bool) *walk {
+func newWalk(seed uint64, r rules, planted faults) *walk {
 	rng := rand.New(rand.NewPCG(seed, 0xb7a1d))
-	w := &walk{rng: rng, rules: r, noPurge: noPurge, acked: map[logs.LSN]string{}, decisions: map[logs.Epoch]*walkDecision{},
+	w := &walk{rng: rng, rules: r, faults: planted, acked: map[logs.LSN]string{}, decisions: map[logs.Epoch]*walkDecision{},
 		finals: map[logs.Epoch]bool{}, purges: map[logs.ShardID]*walkCore{}, compares: map[logs.ShardID]*walkCore{}, trace: func(string, ...any) {}}
 	w.cfg = talkConfig
 	if rng.IntN(2) == 0 { // fake shards count records, not bytes
@@ -162,7 +165,7 @@ func newWalk(seed uint64, r rules, anyDigest, noPurge bool) *walk {
 	w.view = &fakeView{}
 	for i := range n {
 		f := newFakeShard(logs.MakeShard(catalog.NodeID(i+1), 0))
-		f.anyDigest = anyDigest
+		f.faults = planted
 		w.view.shards = append(w.view.shards, f)
 	}
 	w.record = &wire.EpochRecord{Version: 1, Log: uint64(talkLog), Metadata: w.metadata(1)}
@@ -471,7 +474,7 @@ func (w *walk) release(f *fakeShard, lsn logs.LSN) {
 	if !f.up || f.unfenced || lsn <= f.released {
 		return
 	}
-	if f.clean+1 < lsn.Epoch() && !w.noPurge {
+	if f.clean+1 < lsn.Epoch() && !w.faults.noPurge {
 		w.purge(f, lsn.Epoch()-1)
 		w.send(func() { w.release(f, lsn) }) // it is told again
 		return
@@ -568,7 +571,7 @@ func (w *walk) call(c *walkCore, k call) {
 				ev.err = errors.New("conflict")
 			}
 		case k.kind == callPurge:
-			if w.compares[c.own.id] == c && !w.noPurge {
+			if w.compares[c.own.id] == c && !w.faults.noPurge {
 				w.purge(c.own, k.to.Epoch()-1)
 			}
 			ev = event{kind: evAnswer, of: bare(k)}
@@ -576,9 +579,7 @@ func (w *walk) call(c *walkCore, k call) {
 			if c.over || !c.own.up || w.purges[c.own.id] != c && w.compares[c.own.id] != c {
 				return // of a life that is over
 			}
-			if k.kind == callSure {
-				w.n.sure++
-			}
+			w.noteDoubt(c, k)
 			ev = c.own.answer(k)
 			w.checkShard(c.own)
 		case f.up:

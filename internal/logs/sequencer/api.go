@@ -79,6 +79,11 @@ type Deps struct {
 	Attributes func(logs.LogID) (*catalog.LogAttributes, bool)
 	// Fatal ends the process: memory is corrupt.
 	Fatal func(error)
+	// Tasks, where set, takes the place of the host's goroutines: what would run on
+	// one of its own is handed over as a function, to be run once, after the caller
+	// has returned, by whoever makes every call of this host. Then no call may wait:
+	// Drain and Close are for hosts with goroutines. The simulation drives a host so.
+	Tasks func(f func())
 }
 
 // Config holds the constants; zero values mean the defaults.

@@ -191,6 +191,7 @@ type Row struct {
 	Next          logs.LSN
 	LastReleased  logs.LSN
 	LastKnownGood logs.ESN
+	TrimPoint     logs.LSN // as far as it has heard
 	InFlight      int
 	BytesInFlight int64
 	Buffered      int
@@ -215,11 +216,8 @@ type Row struct {
 // one loop are of one moment, and loops go on meanwhile.
 func (h *Host) Rows(fn func(Row) bool) {
 	for _, l := range h.loops {
-		got := make(chan []Row, 1)
-		if !l.post(event{kind: evCall, call: func(c *core) { got <- c.rows() }}) {
-			continue
-		}
-		for _, r := range <-got {
+		rows, _ := ask(l, (*core).rows)
+		for _, r := range rows {
 			if !fn(r) {
 				return
 			}
@@ -240,11 +238,8 @@ type ShardRow struct {
 // space, by loop.
 func (h *Host) Shards(fn func(loop int, r ShardRow) bool) {
 	for i, l := range h.loops {
-		got := make(chan []ShardRow, 1)
-		if !l.post(event{kind: evCall, call: func(c *core) { got <- c.shardRows() }}) {
-			continue
-		}
-		for _, r := range <-got {
+		rows, _ := ask(l, (*core).shardRows)
+		for _, r := range rows {
 			if !fn(i, r) {
 				return
 			}

@@ -20,7 +20,8 @@ type loop struct {
 	wake  chan struct{}
 	done  chan struct{}
 	// busy is how many records were in flight after the last turn.
-	busy atomic.Int64
+	busy   atomic.Int64
+	tasked bool // without a goroutine: a task is on its way
 
 	mu struct {
 		sync.Mutex
@@ -46,7 +47,9 @@ func (l *loop) start() {
 	defer l.mu.Unlock()
 	if !l.mu.started && !l.mu.closed {
 		l.mu.started = true
-		go l.work()
+		if l.h.d.Tasks == nil {
+			go l.work()
+		}
 		l.rouse()
 	}
 }
@@ -79,9 +82,30 @@ func (l *loop) post(e event) bool {
 }
 
 func (l *loop) rouse() {
+	if tasks := l.h.d.Tasks; tasks != nil {
+		if !l.tasked {
+			l.tasked = true
+			tasks(l.task)
+		}
+		return
+	}
 	select {
 	case l.wake <- struct{}{}:
 	default:
+	}
+}
+
+// task is a turn of a loop that has no goroutine.
+func (l *loop) task() {
+	l.tasked = false
+	l.mu.Lock()
+	mine := l.mu.started && !l.mu.running && len(l.mu.events) > 0
+	if mine {
+		l.mu.running = true
+	}
+	l.mu.Unlock()
+	if mine && l.turn() {
+		l.rouse()
 	}
 }
 
@@ -239,6 +263,18 @@ func (l *loop) setTimer(at time.Duration) {
 	}
 	l.armed = at
 	l.disarm = l.h.d.AfterFunc(max(at-now, 0), func() { l.post(event{kind: evTimer}) })
+}
+
+// ask has the core answer a question; false: the loop has ended.
+func ask[T any](l *loop, question func(*core) T) (answer T, ok bool) {
+	got := make(chan T, 1)
+	if !l.post(event{kind: evCall, call: func(c *core) { got <- question(c) }}) {
+		return answer, false
+	}
+	if l.h.d.Tasks != nil {
+		l.task() // nobody else will while it is waited for
+	}
+	return <-got, true
 }
 
 // refuse answers an event that the loop will not take.

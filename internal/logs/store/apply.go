@@ -36,6 +36,7 @@ func (b *batch) durable(err error) {
 		s.admit(b)
 		s.mu.Unlock()
 		s.apply.push(b)
+		s.applySoon()
 	} else {
 		s.mu.Lock()
 		s.laterMarks(b)
@@ -87,6 +88,7 @@ type applier struct {
 	pushed  uint64 // position of the newest durable batch
 	applied uint64 // position up to which all are in the LSMs
 	stopped bool
+	tasked  bool // without a goroutine: a task is on its way
 	ended   sync.WaitGroup
 }
 
@@ -129,6 +131,9 @@ func (a *applier) position() uint64 {
 // awaitApplied waits until everything up to pos is in the LSMs.
 func (s *Store) awaitApplied(pos uint64) {
 	a := &s.apply
+	if s.o.Tasks != nil {
+		s.applyQueued()
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for a.applied < pos && !a.stopped {
@@ -164,25 +169,54 @@ func (s *Store) applyLoop() {
 		queue := a.queue
 		a.queue = spare[:0]
 		a.mu.Unlock()
-		for rest := queue; len(rest) > 0; {
-			n := together(rest)
-			if err := s.applyBatches(rest[:n]); err != nil {
-				s.fatal(fmt.Errorf("logs/store: apply: %w", err))
-			}
-			a.mu.Lock()
-			a.applied = rest[n-1].pos
-			a.cond.Broadcast()
-			a.mu.Unlock()
-			s.mu.Lock()
-			for _, b := range rest[:n] {
-				s.settle(b)
-			}
-			s.mu.Unlock()
-			rest = rest[n:]
-		}
+		s.applyAll(queue)
 		clear(queue)
 		spare = queue
 	}
+}
+
+// applyAll writes batches into the LSMs, in order.
+func (s *Store) applyAll(queue []*batch) {
+	a := &s.apply
+	for rest := queue; len(rest) > 0; {
+		n := together(rest)
+		if err := s.applyBatches(rest[:n]); err != nil {
+			s.fatal(fmt.Errorf("logs/store: apply: %w", err))
+		}
+		a.mu.Lock()
+		a.applied = rest[n-1].pos
+		a.cond.Broadcast()
+		a.mu.Unlock()
+		s.mu.Lock()
+		for _, b := range rest[:n] {
+			s.settle(b)
+		}
+		s.mu.Unlock()
+		rest = rest[n:]
+	}
+}
+
+// applySoon has a store without goroutines apply what is durable, as a task.
+func (s *Store) applySoon() {
+	a := &s.apply
+	if s.o.Tasks == nil || a.tasked {
+		return
+	}
+	a.tasked = true
+	s.o.Tasks(func() {
+		a.tasked = false
+		s.applyQueued()
+	})
+}
+
+// applyQueued applies what is durable, on the caller: of a store without goroutines.
+func (s *Store) applyQueued() {
+	a := &s.apply
+	a.mu.Lock()
+	queue := a.queue
+	a.queue = nil
+	a.mu.Unlock()
+	s.applyAll(queue)
 }
 
 // together says how many of the batches go into one commit: those of one

@@ -251,3 +251,41 @@ func TestATrimPastTheTailIsRefused(t *testing.T) {
 	b.release(lsn(1, 3))
 	b.expect("later records", text(b.read(span(3))), "trim[e1n1 e1n2] e1n3=c")
 }
+
+// TestRepairIsOrderedWithPurges: a copy that was chosen before a purge deletes what was
+// not decided of its epoch, and that arrives before the purge says that the epoch is
+// clean, is refused: nobody would delete it again.
+func TestRepairIsOrderedWithPurges(t *testing.T) {
+	b := inDoubt(t, 66)
+	defer b.stop()
+	if f := b.fence(labLog, 6); f.clean != 3 {
+		t.Fatalf("fenced: %+v", f)
+	}
+	repair := func(clean logs.Epoch, at logs.LSN) error {
+		wait := make(chan error, 1)
+		b.s.Repair(labLog, clean, []*wire.LogRecord{rec(at, "chosen before")}, func(err error) { wait <- err })
+		return <-wait
+	}
+	if err := repair(3, lsn(4, 6)); err != nil {
+		t.Fatalf("before the purge: %v", err)
+	}
+	b.must(func(done func(error)) { b.s.DeleteCopies(labLog, lsn(4, 3), lsn(4, logs.ESNMax), done) })
+	if err := repair(3, lsn(4, 4)); !errors.Is(err, ErrCleanMeanwhile) {
+		t.Errorf("between the purge's delete and its mark: %v", err)
+	}
+	decided := &wire.EpochRecovery{Epoch: 4, SealEpoch: 5, LastKnownGood: 2}
+	marked := make(chan error, 1)
+	b.s.SetLastClean(labLog, decided, func(err error) { marked <- err })
+	if err := repair(3, lsn(4, 4)); !errors.Is(err, ErrCleanMeanwhile) { // durable or not
+		t.Errorf("behind the purge's mark: %v", err)
+	}
+	if err := <-marked; err != nil {
+		t.Fatal(err)
+	}
+	b.release(lsn(5, 1))
+	b.expect("of the epoch that was purged", text(b.read(&wire.ReadStartRequest{From: uint64(lsn(4, 1)), Until: uint64(lsn(4, 9))})),
+		"e4n1=b e4n2=c under[e4n3 e4n9]")
+	if err := repair(4, lsn(4, 3)); err != nil {
+		t.Errorf("chosen after the purge: %v", err)
+	}
+}

@@ -78,6 +78,11 @@ type logState struct {
 
 	fencing bool // NextEpoch is under way
 
+	// deciding is up to where marks are on their way to the journal, or there, that
+	// say what recovery decided, or delete what it did not. Invariant: it grows under
+	// Store.order as they are written; Repair goes by it.
+	deciding logs.Epoch
+
 	waiting []*readStream // those that wait for something to deliver
 }
 

@@ -44,7 +44,7 @@ func (s *Store) openLSM(dir string, compacts bool, memTable int64) (*lsm, error)
 		Logger:                      lsmLogger{s},
 		EventListener: &pebble.EventListener{
 			FlushEnd: func(info pebble.FlushInfo) {
-				if info.Err == nil {
+				if info.Err == nil && s.o.Tasks == nil { // it is told on Pebble's goroutine
 					s.flushed()
 				}
 			},
@@ -148,6 +148,9 @@ func (s *Store) fail(err error) {
 // fatal ends the goroutine after it has told of the error.
 func (s *Store) fatal(err error) {
 	s.fail(err)
+	if s.o.Tasks != nil {
+		panic(err) // there is no goroutine to end
+	}
 	runtime.Goexit()
 }
 

@@ -54,6 +54,13 @@ type Options struct {
 	RemovedGrace     time.Duration // [96h] that a log is kept after it is gone from the configuration
 	Workers          int           // [4] goroutines that read
 
+	// Tasks, where set, takes the place of the store's goroutines: what would run on
+	// one of its own is handed over as a function, to be run once, after the caller
+	// has returned, by whoever makes every call of this store. Then the journal must
+	// have KindState durable when Append returns, and the store ends with Abandon. The
+	// simulation drives a store so.
+	Tasks func(f func())
+
 	// Attributes are a log's, false if it is not configured (any more). [all are
 	// kept for ever]
 	Attributes func(logs.LogID) (*catalog.LogAttributes, bool)

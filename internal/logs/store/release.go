@@ -1,6 +1,9 @@
 package store
 
 import (
+	"maps"
+	"slices"
+
 	"github.com/braiddb/braid/internal/logs"
 	"github.com/braiddb/braid/internal/wire"
 )
@@ -194,7 +197,9 @@ func (s *Store) persistReleased() error {
 	defer s.order.Unlock()
 	s.mu.Lock()
 	var marks []mark
-	for id, l := range s.released {
+	ids := slices.Sorted(maps.Keys(s.released))
+	for _, id := range ids {
+		l := s.released[id]
 		marks = append(marks, mark{kind: markRelease, log: id, number: uint64(l.released)})
 		for _, b := range l.bases {
 			marks = append(marks, mark{kind: markBase, log: id, number: uint64(b.epoch), by: b.count})

@@ -170,7 +170,7 @@ func (s *Store) repair(id logs.LogID, clean logs.Epoch, records []*wire.LogRecor
 		done(journal.ErrClosed)
 		return
 	}
-	if s.peek(id).lce > clean && !id.IsMetadata() {
+	if l := s.peek(id); max(l.lce, l.deciding) > clean && !id.IsMetadata() {
 		s.mu.Unlock()
 		done(ErrCleanMeanwhile)
 		return
@@ -186,6 +186,29 @@ func (s *Store) repair(id logs.LogID, clean logs.Epoch, records []*wire.LogRecor
 		done(err)
 	}
 	s.writeOrdered(b)
+}
+
+// noteDeciding has copies refused, from here on, that were chosen before what the marks
+// say of recovery's decisions: behind a purge's delete they would stay, and the epoch
+// would pass for clean with them. It is left so if the journal does not take the marks,
+// for then they are written again. order is held.
+func (s *Store) noteDeciding(marks []mark) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range marks {
+		m := &marks[i]
+		var e logs.Epoch
+		switch m.kind {
+		case markClean, markPurged:
+			e = logs.Epoch(m.number)
+		case markDelete:
+			e = logs.LSN(m.by).Epoch()
+		default:
+			continue
+		}
+		l := s.log(m.log)
+		l.deciding = max(l.deciding, e)
+	}
 }
 
 // holds says whether a copy is here, whole, or one that wins over it, or is

@@ -174,7 +174,8 @@ func (s *Store) Partitions() []PartitionRow {
 type StreamRow struct {
 	ID                uint64
 	Log               logs.LogID
-	Next, Until       logs.LSN
+	From, Next, Until logs.LSN
+	LastReleased      logs.LSN // up to which it may be served
 	WindowHigh        logs.LSN
 	FilterVersion     uint64
 	Waiting           bool
@@ -187,7 +188,7 @@ func (s *Store) Streams() []StreamRow {
 	defer s.mu.Unlock()
 	var out []StreamRow
 	for _, r := range s.streams {
-		out = append(out, StreamRow{ID: r.id, Log: r.log.id, Next: r.next, Until: r.terms.until, WindowHigh: r.terms.windowHigh,
+		out = append(out, StreamRow{ID: r.id, Log: r.log.id, From: r.from, Next: r.next, LastReleased: r.log.deliverable(), Until: r.terms.until, WindowHigh: r.terms.windowHigh,
 			FilterVersion: r.terms.version, Waiting: r.reply != nil, FilteredOutShards: len(r.terms.filteredOut)})
 	}
 	slices.SortFunc(out, func(a, b StreamRow) int { return int(int64(a.ID - b.ID)) })

@@ -105,8 +105,10 @@ func Open(fs vfs.FS, dir string, o Options) (*Store, error) {
 	if err := s.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("logs/store: open %s: %w", dir, err), s.closeFiles())
 	}
-	s.apply.start(s)
-	s.work.start(o.Workers)
+	if o.Tasks == nil {
+		s.apply.start(s)
+		s.work.start(o.Workers)
+	}
 	if err := s.settleDoubt(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -263,6 +265,7 @@ func (s *Store) writeOrdered(b *batch) {
 		recs = append(recs, journal.Record{Stream: s.o.Stream, Kind: kindCopies, Pos: b.pos, Payload: b.buf})
 	}
 	if len(b.marks) > 0 {
+		s.noteDeciding(b.marks)
 		recs = append(recs, journal.Record{Stream: s.o.Stream, Kind: kindMarks, Pos: b.pos, Payload: encodeMarks(b.marks)})
 	}
 	s.o.Journal.Append(recs, b.durable)
@@ -273,13 +276,22 @@ func (s *Store) Pressure() {
 	s.run(func() {
 		s.awaitApplied(s.apply.accepted())
 		for _, l := range s.writable() {
-			if _, err := l.lsm.db.AsyncFlush(); err != nil {
+			if err := s.flush(l.lsm); err != nil {
 				s.o.Logger.Error("logs/store: flush", "error", err)
 			}
 			l.done()
 		}
 		s.flushed()
 	})
+}
+
+// flush begins to make an LSM durable; without goroutines it waits for that.
+func (s *Store) flush(l *lsm) error {
+	if s.o.Tasks != nil {
+		return l.db.Flush()
+	}
+	_, err := l.db.AsyncFlush()
+	return err
 }
 
 // held is an LSM that is kept open until done.
@@ -359,6 +371,24 @@ func (s *Store) Close() error {
 	}
 	s.advance()
 	return errors.Join(err, s.closeFiles())
+}
+
+// Abandon closes the files as they are, as the end of a process does: nothing is
+// answered, flushed or written any more.
+func (s *Store) Abandon() error {
+	s.mu.Lock()
+	was := s.closed
+	s.closed = true
+	s.mu.Unlock()
+	if was {
+		return nil
+	}
+	s.house.end()
+	if s.o.Tasks == nil {
+		s.work.stop()
+		s.apply.stop()
+	}
+	return s.closeFiles()
 }
 
 // closeFiles closes without flushing: what is not durable is the journal's.

@@ -18,6 +18,7 @@ type readStream struct {
 	log     *logState
 	terms   terms
 	starts  uint64   // times that it was begun or rewound
+	from    logs.LSN // where it was begun, or rewound to
 	next    logs.LSN // everything below was delivered
 	busy    bool     // a worker serves it
 	gone    bool
@@ -109,7 +110,8 @@ func (s *Store) readStart(req *wire.ReadStartRequest) *wire.ReadStartResponse {
 		s.streams[r.id] = r
 	}
 	r.starts++
-	r.terms, r.next, r.touched = t, max(logs.LSN(req.From), logs.LSNOldest), s.o.Mono()
+	r.from = max(logs.LSN(req.From), logs.LSNOldest)
+	r.terms, r.next, r.touched = t, r.from, s.o.Mono()
 	return &wire.ReadStartResponse{Stream: r.id, FilterVersion: t.version, LastReleased: uint64(r.log.deliverable())}
 }
 

@@ -48,6 +48,10 @@ func (s *Store) run(f func()) bool {
 	if w.stopped {
 		return false
 	}
+	if s.o.Tasks != nil {
+		s.o.Tasks(f)
+		return true
+	}
 	w.queue = append(w.queue, f)
 	w.cond.Signal()
 	return true
