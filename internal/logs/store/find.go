@@ -3,7 +3,9 @@ package store
 import (
 	"bytes"
 	"errors"
+	"maps"
 	"math"
+	"slices"
 
 	"github.com/braiddb/braid/internal/logs"
 	"github.com/braiddb/braid/internal/wire"
@@ -112,7 +114,7 @@ func (s *Store) firstTelling(id logs.LogID, from, to logs.LSN, later func(*heade
 // much as a partition lasts.
 func (s *Store) findPartition(id logs.LogID, ms int64, low, end logs.LSN) (logs.LSN, logs.LSN, error) {
 	high := logs.LSNMax
-	err := s.spans(id, func(x extent) {
+	err := s.spans(id, func(_ uint64, x extent) {
 		if x.maxMs < ms {
 			low = max(low, min(x.last, end))
 		}
@@ -124,25 +126,23 @@ func (s *Store) findPartition(id logs.LogID, ms int64, low, end logs.LSN) (logs.
 }
 
 // spans visits what each partition has of a log.
-func (s *Store) spans(id logs.LogID, fn func(x extent)) error {
+func (s *Store) spans(id logs.LogID, fn func(partition uint64, x extent)) error {
 	s.settled()
-	seen := map[uint64]bool{}
 	s.shelf.mu.Lock()
-	var open []extent
+	open := map[uint64]extent{}
 	for _, p := range s.shelf.all {
 		if x := p.extents[id]; x != nil {
-			open = append(open, *x)
-			seen[p.id] = true
+			open[p.id] = *x
 		}
 	}
 	s.shelf.mu.Unlock()
 	err := s.eachExtent(id, func(p uint64, x extent) {
-		if !seen[p] && s.shelf.find(p) != nil {
-			fn(x)
+		if _, seen := open[p]; !seen && s.shelf.find(p) != nil {
+			fn(p, x)
 		}
 	})
-	for _, x := range open {
-		fn(x)
+	for _, p := range slices.Sorted(maps.Keys(open)) {
+		fn(p, open[p])
 	}
 	return err
 }
@@ -167,7 +167,7 @@ func (s *Store) DataSize(req *wire.DataSizeRequest, reply func(*wire.DataSizeRes
 		trim := s.peek(id).trim
 		s.mu.Unlock()
 		sum := 0.0
-		err := s.spans(id, func(x extent) {
+		err := s.spans(id, func(_ uint64, x extent) {
 			if x.last > trim {
 				sum += float64(x.bytes) * x.share(req.FromMs, req.ToMs)
 			}

@@ -170,6 +170,23 @@ func (s *Store) Partitions() []PartitionRow {
 	return out
 }
 
+// DirectoryRow is a row of the logsdb_directory table: what a partition has of a log.
+type DirectoryRow struct {
+	Partition    uint64
+	First, Last  logs.LSN
+	MinMs, MaxMs int64 // of its timestamps
+	Bytes        uint64
+	Copies       uint64
+}
+
+// Directory lists the partitions that have any of a log, oldest first.
+func (s *Store) Directory(log logs.LogID) (out []DirectoryRow, err error) {
+	err = s.spans(log, func(p uint64, x extent) {
+		out = append(out, DirectoryRow{Partition: p, First: x.first, Last: x.last, MinMs: x.minMs, MaxMs: x.maxMs, Bytes: x.bytes, Copies: x.copies})
+	})
+	return out, err
+}
+
 // StreamRow is a row of the readers table.
 type StreamRow struct {
 	ID                uint64
