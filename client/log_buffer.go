@@ -334,6 +334,9 @@ func (w *BufferedWriter) Sync(ctx context.Context) error {
 	case <-over:
 		return nil
 	case <-ctx.Done():
+		if why := w.log.queue.waitsFor(); why != nil {
+			return newLogError(w.log.id, why.Status, false, ctx.Err(), "payloads are still on their way: %s", why.Message)
+		}
 		return newLogError(w.log.id, wire.LogStatus_LOG_STATUS_TIMED_OUT, false, ctx.Err(), "payloads are still on their way: %v", ctx.Err())
 	}
 }

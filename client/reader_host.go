@@ -374,9 +374,12 @@ func (r *Reader) gaveUp(cause error) error {
 		return newError(wire.Code_CODE_CANCELED, cause, "given up")
 	}
 	r.mu.Lock()
-	at := r.mu.core.Front()
+	at, released := r.mu.core.Front(), r.mu.core.View().Released
 	r.mu.Unlock()
 	why := "nothing came"
+	if released != 0 && at > released {
+		why = fmt.Sprintf("nothing is there yet: the log ends at %s", released)
+	}
 	switch h.State {
 	case reader.Stalled:
 		why = fmt.Sprintf("the record may lie on %v, which do not answer (%v)", h.Silent, h.Err)

@@ -106,6 +106,9 @@ func (c logTailCmd) options(ctx context.Context, log *client.Log) (o client.Read
 	if o.Until, err = log.Tail(ctx); err != nil {
 		return o, false, err
 	}
+	if o.From > o.Until+1 && o.From > client.LSNOldest && o.From != client.LSNMax {
+		return o, false, fmt.Errorf("log %s: %s lies behind its end, %s: nothing was appended there yet; without --no-follow it is waited for", c.Name, o.From, o.Until)
+	}
 	return o, o.FromTail || o.Until < max(o.From, client.LSNOldest), nil
 }
 

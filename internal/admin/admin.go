@@ -130,10 +130,15 @@ func handler(o Options) http.Handler {
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	for path, h := range o.Mounts {
-		mux.Handle(path, h)
-	}
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for path, h := range o.Mounts {
+			if strings.HasPrefix(r.URL.Path, path) { // as it is: a mux would send who writes // elsewhere
+				h.ServeHTTP(w, r)
+				return
+			}
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
 
 func registry(rooms map[string]func() any) *prometheus.Registry {

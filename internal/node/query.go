@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/braiddb/braid/client"
 	"github.com/braiddb/braid/internal/admin/query"
 	"github.com/braiddb/braid/internal/catalog"
 	"github.com/braiddb/braid/internal/rpc"
@@ -14,11 +17,13 @@ import (
 )
 
 // A liveTable is a table of live state. Where it is of each node, every node is
-// asked for its own rows; else the asked node gives all of them.
+// asked for its own rows; else the asked node gives all of them. Where it is of one
+// log, that is one that exists.
 type liveTable struct {
 	name, doc string
 	columns   []query.Column
 	ofEach    bool
+	ofLog     bool
 	local     func(ctx context.Context, f query.Filter, yield func([]any) bool) error
 }
 
@@ -36,11 +41,16 @@ func (n *Node) newQueries() (*query.Engine, error) {
 	n.live = map[string]*liveTable{}
 	for _, t := range n.liveTables() {
 		n.live[t.name] = t
-		rows := t.local
-		if t.ofEach {
-			rows = func(ctx context.Context, f query.Filter, yield func([]any) bool) error {
+		rows := func(ctx context.Context, f query.Filter, yield func([]any) bool) error {
+			if t.ofLog {
+				if err := n.knownLog(ctx, f); err != nil {
+					return err
+				}
+			}
+			if t.ofEach {
 				return n.gather(ctx, t, f, yield)
 			}
+			return t.local(ctx, f, yield)
 		}
 		tables = append(tables, query.Table{Name: t.name, Doc: t.doc, Columns: t.columns, Rows: rows})
 	}
@@ -143,17 +153,50 @@ func (n *Node) query(ctx context.Context, req *wire.QueryRequest) *wire.QueryRes
 	m := new(missing)
 	result, err := n.queries.Query(context.WithValue(ctx, missingKey{}, m), req.Statement)
 	if err != nil {
-		code := wire.Code_CODE_INVALID
-		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-			code = wire.Code_CODE_TIMEOUT
-		}
-		return &wire.QueryResponse{Error: &wire.Error{Code: code, Message: err.Error()}, Warnings: m.words}
+		return &wire.QueryResponse{Error: queryError(err), Warnings: m.words}
 	}
 	resp := &wire.QueryResponse{Columns: result.Columns, Warnings: m.words}
 	for _, r := range result.Rows {
 		resp.Rows = append(resp.Rows, wire.NewTableRow(r))
 	}
 	return resp
+}
+
+// queryError is a failed query in wire's words: what a table needed of the cluster
+// keeps its own code.
+func queryError(err error) *wire.Error {
+	e := &wire.Error{Code: wire.Code_CODE_INVALID, Message: err.Error()}
+	var asked *client.Error
+	var ofLog *client.LogError
+	switch {
+	case errors.As(err, &asked):
+		e.Code, e.Message = asked.Code, strings.Replace(e.Message, asked.Error(), asked.Message, 1)
+	case errors.As(err, &ofLog):
+		e.Code, e.Message = wire.Code_CODE_UNAVAILABLE, strings.Replace(e.Message, "braid: ", "", 1)
+		if errors.Is(err, client.ErrNotFound) {
+			e.Code = wire.Code_CODE_NOT_FOUND
+		}
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		e.Code = wire.Code_CODE_TIMEOUT
+	}
+	return e
+}
+
+// knownLog refuses a question about a log that there is not: an answer without rows
+// would say that there is nothing of it. Where the master is silent, it is answered.
+func (n *Node) knownLog(ctx context.Context, f query.Filter) error {
+	id, ok := f.Int("log_id")
+	if !ok || id <= 0 { // metadata logs are in no group
+		return nil
+	}
+	if _, ok := n.index.Load().Logs().Attributes(uint64(id)); ok {
+		return nil
+	}
+	_, err := n.client.LogInfo(ctx, strconv.FormatInt(id, 10))
+	if errors.Is(err, client.ErrNotFound) {
+		return err
+	}
+	return nil
 }
 
 // handleQueries serves both kinds of questions; they may take long.

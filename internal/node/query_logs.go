@@ -19,7 +19,7 @@ func (n *Node) logTables() []*liveTable {
 	return []*liveTable{
 		n.sequencersTable(), n.gossipTable(), n.logGroupsTable(), n.logStateTable(), n.epochStoreTable(), n.partitionsTable(),
 		n.readersTable(), n.recordsTable(), n.graylistTable(), n.recoveriesTable(), n.purgesTable(), n.throughputTable(),
-		n.historyTable(), n.shardsTable(),
+		n.historyTable(), n.shardsTable(), n.directoryTable(),
 	}
 }
 
@@ -29,7 +29,8 @@ func (n *Node) sequencersTable() *liveTable {
 		columns: []query.Column{
 			column("node_id", query.Integer, ""), column("log_id", query.Integer, ""), column("state", query.Text, "UNAVAILABLE, ACTIVATING, ACTIVE, PREEMPTED, FAILED"),
 			column("epoch", query.Integer, ""), column("next_lsn", query.Text, ""), column("last_released", query.Text, "readers are served up to it"),
-			column("last_known_good", query.Integer, "ESN up to which everything of the epoch is stored"), column("in_flight", query.Integer, "appends being stored"),
+			column("last_known_good", query.Integer, "ESN up to which everything of the epoch is stored"),
+			column("trim_point", query.Text, "as far as the sequencer has heard"), column("in_flight", query.Integer, "appends being stored"),
 			column("bytes_in_flight", query.Integer, ""), column("window", query.Integer, "max_writes_in_flight"), column("buffered", query.Integer, "appends that wait for the sequencer"),
 			column("held", query.Integer, "retried appends that wait until it is known whether they are stored"), column("preempted_by", query.Integer, "node"),
 			column("draining", query.Integer, "the old epoch that drains"), column("recovering", query.Integer, "earlier epochs are being recovered"),
@@ -43,8 +44,8 @@ func (n *Node) sequencersTable() *liveTable {
 			}
 			n.logs.sequencer.Rows(func(r sequencer.Row) bool {
 				return yield([]any{
-					uint64(n.id.Node), uint64(r.Log), r.State, uint32(r.Epoch), r.Next.String(), r.LastReleased.String(), uint32(r.LastKnownGood), r.InFlight,
-					r.BytesInFlight, r.Window, r.Buffered, r.Held, uint64(r.PreemptedBy), uint32(r.Draining), r.Recovering, r.MetadataRead,
+					uint64(n.id.Node), uint64(r.Log), r.State, uint32(r.Epoch), r.Next.String(), r.LastReleased.String(), uint32(r.LastKnownGood), r.TrimPoint.String(),
+					r.InFlight, r.BytesInFlight, r.Window, r.Buffered, r.Held, uint64(r.PreemptedBy), uint32(r.Draining), r.Recovering, r.MetadataRead,
 					shardWords(r.Nodeset), catalog.FormatReplication(r.Replication), uint32(r.EffectiveFrom), uint32(r.Records), r.Payloads, r.Bytes,
 					r.Age.Milliseconds(), r.Trouble,
 				})
@@ -158,7 +159,7 @@ func (n *Node) logStateTable() *liveTable {
 
 func (n *Node) epochStoreTable() *liveTable {
 	return &liveTable{
-		name: "epoch_store", doc: "A log's record in the epoch store.",
+		name: "epoch_store", doc: "A log's record in the epoch store.", ofLog: true,
 		columns: []query.Column{
 			{Name: "log_id", Type: query.Integer, Required: true}, column("next_epoch", query.Integer, "to be given out"), column("effective_since", query.Integer, ""),
 			column("last_clean_epoch", query.Integer, ""), column("tail_lsn", query.Text, "of the last clean epoch"), column("tail_count", query.Integer, "payloads up to it"),
@@ -216,8 +217,9 @@ func (n *Node) readersTable() *liveTable {
 	return &liveTable{
 		name: "readers", doc: "The read streams that each storage node serves.", ofEach: true,
 		columns: []query.Column{
-			column("node_id", query.Integer, ""), column("log_id", query.Integer, ""), column("stream", query.Integer, ""), column("read_pointer", query.Text, "next LSN to be sent"),
-			column("until_lsn", query.Text, ""), column("window_high", query.Text, "nothing above it is sent"), column("filter_version", query.Integer, "grows with each rewind"),
+			column("node_id", query.Integer, ""), column("log_id", query.Integer, ""), column("stream", query.Integer, ""),
+			column("start_lsn", query.Text, "where it began, or was rewound to"), column("read_pointer", query.Text, "next LSN to be sent"), column("until_lsn", query.Text, ""),
+			column("last_released", query.Text, "it may be served up to it"), column("window_high", query.Text, "nothing above it is sent"), column("filter_version", query.Integer, "grows with each rewind"),
 			column("waiting", query.Integer, "asked, and there is nothing to send"), column("known_down", query.Integer, "shards that the reader holds for silent"),
 		},
 		local: func(_ context.Context, _ query.Filter, yield func([]any) bool) error {
@@ -226,7 +228,7 @@ func (n *Node) readersTable() *liveTable {
 			}
 			for _, s := range n.logs.store.Streams() {
 				if !yield([]any{
-					uint64(n.id.Node), uint64(s.Log), s.ID, s.Next.String(), s.Until.String(), s.WindowHigh.String(), s.FilterVersion, s.Waiting, s.FilteredOutShards,
+					uint64(n.id.Node), uint64(s.Log), s.ID, s.From.String(), s.Next.String(), s.Until.String(), s.LastReleased.String(), s.WindowHigh.String(), s.FilterVersion, s.Waiting, s.FilteredOutShards,
 				}) {
 					break
 				}
@@ -238,7 +240,7 @@ func (n *Node) readersTable() *liveTable {
 
 func (n *Node) recordsTable() *liveTable {
 	return &liveTable{
-		name: "records", doc: "The copies of a log's records as each storage node keeps them, every version of them.", ofEach: true,
+		name: "records", doc: "The copies of a log's records as each storage node keeps them, every version of them.", ofEach: true, ofLog: true,
 		columns: []query.Column{
 			column("node_id", query.Integer, ""), {Name: "log_id", Type: query.Integer, Required: true}, column("lsn", query.Text, ""), column("wave", query.Integer, "or seal epoch, where recovery wrote it"),
 			column("flags", query.Text, ""), column("copyset", query.Text, ""), column("timestamp_ms", query.Integer, ""), column("payload_bytes", query.Integer, ""),
@@ -254,7 +256,11 @@ func (n *Node) recordsTable() *liveTable {
 				answer := make(chan *wire.RecordsResponse, 1)
 				n.logs.store.Records(req, func(r *wire.RecordsResponse) { answer <- r })
 				r := <-answer
-				if r.Status != wire.LogStatus_LOG_STATUS_OK {
+				switch r.Status {
+				case wire.LogStatus_LOG_STATUS_OK:
+				case wire.LogStatus_LOG_STATUS_NOT_FOUND:
+					return nil // nothing of it is here
+				default:
 					return errors.New(r.Status.String())
 				}
 				for i, c := range r.Records {
@@ -321,7 +327,9 @@ func (n *Node) recoveriesTable() *liveTable {
 			column("node_id", query.Integer, ""), column("log_id", query.Integer, ""), column("own_epoch", query.Integer, "on whose behalf"),
 			column("epoch", query.Integer, "at work"), column("up_to", query.Integer, "the last one to be recovered"),
 			column("state", query.Text, "METADATA, SEALING, DIGESTING, MUTATING, CLEANING, ADVANCING or WAITING"), column("for_ms", query.Integer, ""),
-			column("slots", query.Integer, "of the epoch, that had to be decided"), column("last_known_good", query.Integer, ""), column("restarts", query.Integer, ""),
+			column("slots", query.Integer, "of the epoch, that had to be decided"), column("records", query.Integer, "of them"), column("holes", query.Integer, "of them, the bridge included"),
+			column("pending", query.Integer, "decisions that are not stored yet"), column("digest", query.Text, "what was heard: an f-majority, complete or incomplete, or less"),
+			column("absent", query.Integer, "shards of the nodeset that do not take part"), column("last_known_good", query.Integer, ""), column("restarts", query.Integer, ""),
 		},
 		local: func(_ context.Context, _ query.Filter, yield func([]any) bool) error {
 			if n.logs.recovery == nil {
@@ -330,7 +338,7 @@ func (n *Node) recoveriesTable() *liveTable {
 			for _, r := range n.logs.recovery.Rows() {
 				if !yield([]any{
 					uint64(n.id.Node), uint64(r.Log), uint32(r.Own), uint32(r.Epoch), uint32(r.UpTo), r.State, r.For.Milliseconds(), r.Slots,
-					uint32(r.Good), r.Restarts,
+					r.Records, r.Holes, r.Pending, r.Digest, r.Absent, uint32(r.Good), r.Restarts,
 				}) {
 					break
 				}

@@ -6,12 +6,13 @@ import (
 
 	"github.com/braiddb/braid/internal/admin/query"
 	"github.com/braiddb/braid/internal/catalog"
+	"github.com/braiddb/braid/internal/logs"
 )
 
 // historyTable is the metadata log of a log, as readers see it.
 func (n *Node) historyTable() *liveTable {
 	return &liveTable{
-		name: "historical_metadata", doc: "How the epochs of a log are stored, from its first: a row for each change.",
+		name: "historical_metadata", doc: "How the epochs of a log are stored, from its first: a row for each change.", ofLog: true,
 		columns: []query.Column{
 			{Name: "log_id", Type: query.Integer, Required: true}, column("since", query.Integer, "the first epoch that is stored so"),
 			column("replication", query.Text, ""), column("nodeset_size", query.Integer, ""), column("nodeset", query.Text, ""),
@@ -28,6 +29,34 @@ func (n *Node) historyTable() *liveTable {
 			}
 			for _, e := range epochs {
 				if !yield([]any{id, e.Since, catalog.FormatReplication(e.Replication), len(e.Shards), shardWords(e.Shards)}) {
+					break
+				}
+			}
+			return nil
+		},
+	}
+}
+
+// directoryTable is where each store has a log.
+func (n *Node) directoryTable() *liveTable {
+	return &liveTable{
+		name: "logsdb_directory", doc: "What each partition of each storage node has of a log.", ofEach: true, ofLog: true,
+		columns: []query.Column{
+			column("node_id", query.Integer, ""), {Name: "log_id", Type: query.Integer, Required: true}, column("partition", query.Integer, "see partitions"),
+			column("first_lsn", query.Text, ""), column("max_lsn", query.Text, ""), column("first_timestamp_ms", query.Integer, ""),
+			column("max_timestamp_ms", query.Integer, ""), column("copies", query.Integer, ""), column("bytes", query.Integer, "of them, about"),
+		},
+		local: func(_ context.Context, f query.Filter, yield func([]any) bool) error {
+			id, ok := f.Int("log_id")
+			if n.logs.store == nil || !ok || !logs.LogID(id).Valid() {
+				return nil
+			}
+			rows, err := n.logs.store.Directory(logs.LogID(id))
+			if err != nil {
+				return err
+			}
+			for _, r := range rows {
+				if !yield([]any{uint64(n.id.Node), id, r.Partition, r.First.String(), r.Last.String(), r.MinMs, r.MaxMs, r.Copies, r.Bytes}) {
 					break
 				}
 			}

@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"os"
+	"runtime"
 	"strings"
 
 	"github.com/braiddb/braid/internal/admin/query"
@@ -14,7 +16,34 @@ func column(name string, t query.Type, doc string) query.Column {
 
 // liveTables lists what can be asked for with `braid query`.
 func (n *Node) liveTables() []*liveTable {
-	return append([]*liveTable{n.nodesTable(), n.tabletsTable()}, n.logTables()...)
+	return append([]*liveTable{n.infoTable(), n.nodesTable(), n.tabletsTable()}, n.logTables()...)
+}
+
+func (n *Node) infoTable() *liveTable {
+	return &liveTable{
+		name: "info", doc: "Each running node: its process, and what of itself it was told.", ofEach: true,
+		columns: []query.Column{
+			column("node_id", query.Integer, ""), column("cluster_id", query.Text, ""), column("pid", query.Integer, "several nodes of a demo share one"),
+			column("version", query.Text, "of the binary"), column("go_version", query.Text, ""), column("started_ms", query.Integer, "since 1970"),
+			column("uptime_ms", query.Integer, ""), column("incarnation", query.Integer, "starts of its data directory, this one included"),
+			column("data_directory", query.Text, ""), column("location", query.Text, "region/zone/rack"), column("roles", query.Text, ""),
+			column("address", query.Text, "for nodes"), column("client_address", query.Text, ""), column("redis_address", query.Text, ""),
+			column("console_address", query.Text, ""), column("catalog_version", query.Integer, "that it has carried out"),
+			column("memory", query.Integer, "bytes that it may use"), column("not_ready", query.Text, "why, if it does not serve fully"),
+		},
+		local: func(_ context.Context, _ query.Filter, yield func([]any) bool) error {
+			d, notReady := n.descriptor(), ""
+			if err := n.Ready(); err != nil {
+				notReady = err.Error()
+			}
+			yield([]any{
+				d.Id, n.clusterID(), os.Getpid(), d.Version, runtime.Version(), n.begin.UnixMilli(), n.deps.Now().Sub(n.begin).Milliseconds(),
+				d.Incarnation, n.cfg.Data, d.Location, strings.Join(catalog.RoleNames(d.Roles), ","), d.RpcAddr, d.ClientAddr, d.RedisAddr, d.ConsoleAddr,
+				n.index.Load().Version(), n.cfg.Memory, notReady,
+			})
+			return nil
+		},
+	}
 }
 
 func (n *Node) nodesTable() *liveTable {

@@ -32,17 +32,17 @@ func drawn(t *testing.T, r *catalog.Replication, nodeset []LogShard, seed uint64
 	t.Helper()
 	p, err := NewCopysetPicker(r, nodeset, rand.New(rand.NewPCG(seed, 7)))
 	if err != nil {
-		t.Fatalf("%s: %v", Describe(r), err)
+		t.Fatalf("%s: %v", catalog.FormatReplication(r), err)
 	}
 	got := map[logs.ShardID]float64{}
 	valid := map[string]bool{}
 	var dst []logs.ShardID
 	for range draws {
 		if dst, err = p.Pick(avoid, dst); err != nil {
-			t.Fatalf("%s: %v", Describe(r), err)
+			t.Fatalf("%s: %v", catalog.FormatReplication(r), err)
 		}
 		if len(dst) != Copies(r) {
-			t.Fatalf("%s: copyset %v", Describe(r), dst)
+			t.Fatalf("%s: copyset %v", catalog.FormatReplication(r), dst)
 		}
 		key := make([]byte, 0, 16)
 		for _, s := range dst {
@@ -59,7 +59,7 @@ func drawn(t *testing.T, r *catalog.Replication, nodeset []LogShard, seed uint64
 			chosen = append(chosen, nodeset[at])
 		}
 		if !CanReplicate(r, chosen) {
-			t.Fatalf("%s: copyset %v does not satisfy it", Describe(r), chosen)
+			t.Fatalf("%s: copyset %v does not satisfy it", catalog.FormatReplication(r), chosen)
 		}
 	}
 	return got
@@ -109,7 +109,7 @@ func TestCopiesFollowWeights(t *testing.T) {
 		for _, s := range c.nodeset {
 			want := draws * float64(Copies(c.r)) * s.Weight / sum
 			if off := got[s.Shard]/want - 1; math.Abs(off) > 0.05 {
-				t.Errorf("%s: %s of weight %g has %+.1f %% of its share", Describe(c.r), s.Shard, s.Weight, 100*off)
+				t.Errorf("%s: %s of weight %g has %+.1f %% of its share", catalog.FormatReplication(c.r), s.Shard, s.Weight, 100*off)
 			}
 		}
 	}
@@ -146,7 +146,7 @@ func TestCopysetsAnywhere(t *testing.T) {
 		if _, err := NewCopysets(r, shards, rng); err != nil {
 			var under *UnderReplicatedError
 			if !errors.As(err, &under) || CanReplicate(r, weighted) {
-				t.Fatalf("round %d: %s over %v: %v", round, Describe(r), shards, err)
+				t.Fatalf("round %d: %s over %v: %v", round, catalog.FormatReplication(r), shards, err)
 			}
 			refused++
 			continue
@@ -154,7 +154,7 @@ func TestCopysetsAnywhere(t *testing.T) {
 		got := drawn(t, r, shards, uint64(round), 3000, nil)
 		for _, s := range shards {
 			if (s.Weight > 0) != (got[s.Shard] > 0) {
-				t.Fatalf("round %d: %s over %v: %s was used %g times", round, Describe(r), shards, s.Shard, got[s.Shard])
+				t.Fatalf("round %d: %s over %v: %s was used %g times", round, catalog.FormatReplication(r), shards, s.Shard, got[s.Shard])
 			}
 		}
 		out := weighted[rng.IntN(len(weighted))].Shard

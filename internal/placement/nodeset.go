@@ -18,8 +18,14 @@ type UnderReplicatedError struct {
 
 // Error says what is missing.
 func (e *UnderReplicatedError) Error() string {
-	return fmt.Sprintf("replication %s needs more than these %d shards in %v: add storage nodes, or ask for fewer copies",
-		Describe(e.Replication), e.Shards, e.Domains)
+	in := ""
+	for s := ScopeNode + 1; s < scopes; s++ {
+		if n, asked := e.Domains[s.String()]; asked {
+			in += fmt.Sprintf(", in %d %ss", n, s)
+		}
+	}
+	return fmt.Sprintf("replication %s is not to be had on the %d storage nodes there are%s: add storage nodes, or ask for fewer copies (braid log alter)",
+		catalog.FormatReplication(e.Replication), e.Shards, in)
 }
 
 func underReplicated(r *catalog.Replication, among []LogShard) error {

@@ -35,7 +35,7 @@ func mustSelect(t *testing.T, c *logs.Cluster, r *catalog.Replication, target in
 		t.Fatal(err)
 	}
 	if !slices.IsSortedFunc(set, func(a, b LogShard) int { return compare(a.Shard, b.Shard) }) || !CanReplicate(r, set) {
-		t.Fatalf("%s: nodeset %v", Describe(r), set)
+		t.Fatalf("%s: nodeset %v", catalog.FormatReplication(r), set)
 	}
 	return set
 }
@@ -135,7 +135,7 @@ func TestNodesetIsStable(t *testing.T) {
 				places = append(places, fmt.Sprintf("%c/z/%d", 'a'+rng.IntN(3), rng.IntN(8)))
 				next := mustSelect(t, storageCluster(places...), r, 6, set, seed)
 				if gone := left(set, next); gone > bound || len(next) != 6 {
-					t.Fatalf("%s, log %d: from %v to %v", Describe(r), seed, set, next)
+					t.Fatalf("%s, log %d: from %v to %v", catalog.FormatReplication(r), seed, set, next)
 				} else {
 					grown += gone
 					steps++
@@ -146,7 +146,7 @@ func TestNodesetIsStable(t *testing.T) {
 				set = next
 			}
 			if grown == 0 {
-				t.Fatalf("%s, log %d: never got a new node", Describe(r), seed)
+				t.Fatalf("%s, log %d: never got a new node", catalog.FormatReplication(r), seed)
 			}
 			c := storageCluster(places...)
 			for i := range c.Nodes {
@@ -156,11 +156,11 @@ func TestNodesetIsStable(t *testing.T) {
 				}
 			}
 			if next := mustSelect(t, c, r, 6, nil, seed); left(set, next) > 0 {
-				t.Fatalf("%s, log %d: one that was no member left, and %v became %v", Describe(r), seed, set, next)
+				t.Fatalf("%s, log %d: one that was no member left, and %v became %v", catalog.FormatReplication(r), seed, set, next)
 			}
 		}
 		if more*20 > steps {
-			t.Errorf("%s: %d of %d nodes that came replaced more than one member", Describe(r), more, steps)
+			t.Errorf("%s: %d of %d nodes that came replaced more than one member", catalog.FormatReplication(r), more, steps)
 		}
 	}
 }

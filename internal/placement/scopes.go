@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 
 	"github.com/braiddb/braid/internal/catalog"
 	"github.com/braiddb/braid/internal/logs"
@@ -118,17 +117,6 @@ func Copies(r *catalog.Replication) int {
 // scope is enough.
 func CanReplicate(r *catalog.Replication, among []LogShard) bool {
 	return Copies(r) > 0 && newGrid(among).enough(r, func(int) bool { return true })
-}
-
-// Describe prints a replication property as people write it.
-func Describe(r *catalog.Replication) string {
-	var parts []string
-	for s := ScopeNode; s < scopes; s++ {
-		if d := demand(r, s); d > 0 {
-			parts = append(parts, fmt.Sprintf("%s: %d", s, d))
-		}
-	}
-	return "{" + strings.Join(parts, ", ") + "}"
 }
 
 // grid is in which domain each of some shards lies, domains being numbered from

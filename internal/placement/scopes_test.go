@@ -48,7 +48,7 @@ func TestValidateReplication(t *testing.T) {
 	} {
 		err := ValidateReplication(c.r)
 		if (err == nil) != c.ok || (err != nil && !errors.Is(err, ErrReplication)) {
-			t.Errorf("%s: %v", Describe(c.r), err)
+			t.Errorf("%s: %v", catalog.FormatReplication(c.r), err)
 		}
 	}
 }
@@ -139,14 +139,14 @@ func TestFMajority(t *testing.T) {
 		}
 		got := set.FMajority()
 		if got != want {
-			t.Fatalf("round %d: %s over %v states %v: %s, want %s", round, Describe(r), shards, set.states, got, want)
+			t.Fatalf("round %d: %s over %v states %v: %s, want %s", round, catalog.FormatReplication(r), shards, set.states, got, want)
 		}
 		seen[got]++
 		if can := holdsCopyset(r, shards, heard); set.CanReplicate(ShardHeard) != can {
-			t.Fatalf("round %d: %s over %v states %v: can replicate: %v, want %v", round, Describe(r), shards, set.states, !can, can)
+			t.Fatalf("round %d: %s over %v states %v: can replicate: %v, want %v", round, catalog.FormatReplication(r), shards, set.states, !can, can)
 		}
 		if can := holdsCopyset(r, shards, 1<<len(shards)-1); CanReplicate(r, shards) != can {
-			t.Fatalf("round %d: %s over %v: can replicate: %v, want %v", round, Describe(r), shards, !can, can)
+			t.Fatalf("round %d: %s over %v: can replicate: %v, want %v", round, catalog.FormatReplication(r), shards, !can, can)
 		}
 	}
 	for f := FMajorityNone; f <= FMajorityNonAuthoritative; f++ {

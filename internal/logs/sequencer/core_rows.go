@@ -16,7 +16,7 @@ func (c *core) rows() []Row {
 }
 
 func (s *sequencer) row() Row {
-	row := Row{Log: s.log, State: s.state.String(), LastReleased: s.released, Buffered: len(s.buffer), PreemptedBy: s.preempt.by,
+	row := Row{Log: s.log, State: s.state.String(), LastReleased: s.released, TrimPoint: s.trimmed, Buffered: len(s.buffer), PreemptedBy: s.preempt.by,
 		Window: int(s.attrs.GetMaxWritesInFlight()), Producers: len(s.sessions)}
 	for _, ss := range s.sessions {
 		row.Held += len(ss.held)

@@ -56,7 +56,7 @@ func (s *Store) logState(req *wire.LogStateRequest) *wire.LogStateResponse {
 	}
 	s.mu.Unlock()
 	for _, st := range out.States {
-		err := s.spans(logs.LogID(st.Log), func(x extent) {
+		err := s.spans(logs.LogID(st.Log), func(_ uint64, x extent) {
 			if uint64(x.last) > st.TrimPoint {
 				st.Bytes += x.bytes
 			}

@@ -185,9 +185,13 @@ func (s *Server) trim(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	err = l.Trim(r.Context(), lsn)
+	var past *client.LogError
 	switch {
-	case errors.Is(err, client.ErrPastTail):
-		return refuse(http.StatusBadRequest, "past_tail", "%s lies past the log's tail: what is appended later would be gone as well", lsnText(lsn))
+	case errors.As(err, &past) && errors.Is(err, client.ErrPastTail):
+		p := pastTail(past.Tail, "until=%s lies behind the end of the log, %s: what is appended next would be gone unread; trim up to %s at most",
+			lsnText(lsn), lsnText(past.Tail), lsnText(past.Tail))
+		p.Retriable = false // if it comes to pass, it is something else that would go
+		return p
 	case err != nil:
 		return err // of a part of the shards as well: it is to be repeated
 	}

@@ -21,7 +21,7 @@ type problem struct {
 	OutcomeKnown bool `json:"outcome_known"`
 	// Retriable: the same request may succeed later.
 	Retriable bool `json:"retriable"`
-	// Tail is the log's last record, where a condition on it failed.
+	// Tail is the log's end, where a condition on it failed or the request reached behind it.
 	Tail string `json:"tail,omitempty"`
 	// LastSequence is the producer's last that was taken, where its sequence was not the next.
 	LastSequence *uint64 `json:"last_sequence,omitempty"`

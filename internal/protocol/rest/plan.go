@@ -213,20 +213,31 @@ func (p *plan) settle(ctx context.Context, l Log) error {
 	if !p.bounded() {
 		return nil
 	}
-	tail, err := lastOf(ctx, l)
+	tail, err := l.Tail(ctx)
 	if err != nil {
 		return err
 	}
-	p.tail, p.endpoint = tail, tail
-	return nil
+	if p.from.lsn > max(tail+1, lsnOldest) {
+		return pastTail(tail, "from=%s lies behind the end of the log, %s: nothing was appended there yet; send wait= or follow=true to wait for it",
+			lsnText(p.from.lsn), lsnText(tail))
+	}
+	p.tail, err = lastOf(ctx, l, tail)
+	p.endpoint = p.tail
+	return err
+}
+
+// pastTail refuses a place that the log has not come to. It may yet.
+func pastTail(tail client.LSN, format string, args ...any) *problem {
+	p := refuse(http.StatusBadRequest, "past_tail", format, args...)
+	p.Tail, p.Retriable = lsnText(tail), true
+	return p
 }
 
 // lastOf is the last LSN that may have a record, 0 if there is none. It is one that
 // will be released: an epoch in which nothing was appended yet has none.
-func lastOf(ctx context.Context, l Log) (client.LSN, error) {
-	tail, err := l.Tail(ctx)
-	if err != nil || uint32(tail) != 0 {
-		return tail, err
+func lastOf(ctx context.Context, l Log, tail client.LSN) (client.LSN, error) {
+	if uint32(tail) != 0 {
+		return tail, nil
 	}
 	last, err := l.TailAttributes(ctx)
 	return last.LSN, err

@@ -99,12 +99,16 @@ func TestRecordsAreReadInPages(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 	for from, want := range map[string]string{
-		"tail": "[]", "e1n9": "[]", "4294967302": "[e1n6=r6 e1n7=r7]", "e1n7.0": "[e1n7=r7]", "e1n6.1": "[e1n7=r7]",
+		"tail": "[]", "e1n8": "[]", "4294967302": "[e1n6=r6 e1n7=r7]", "e1n7.0": "[e1n7=r7]", "e1n6.1": "[e1n7=r7]",
 		"2026-01-31T12:00:05Z": "[e1n6=r6 e1n7=r7]", url.QueryEscape("2026-01-31T14:00:06+02:00"): "[e1n7=r7]",
 	} {
 		if p := l.read("/v1/records/a?from=" + from); fmt.Sprint(p.Entries) != want {
 			t.Errorf("from %s: %v, want %s", from, p.Entries, want)
 		}
+	}
+	l.must(400, "GET", "/v1/records/a?from=e1n9", "")
+	if p := l.read("/v1/records/a?from=e1n9&wait=1ms"); len(p.Entries) != 0 || p.Next != "e1n9" {
+		t.Errorf("waiting behind the end: %+v", p)
 	}
 	if p := l.read("/v1/records/a?from=e1n1&filter_key=f1"); fmt.Sprint(p.Entries) != "[e1n1=r1 FILTERED_OUT[e1n2,e1n2] e1n3=r3 FILTERED_OUT[e1n4,e1n4] e1n5=r5 FILTERED_OUT[e1n6,e1n6] e1n7=r7]" {
 		t.Errorf("filtered: %v", p.Entries)
