@@ -492,3 +492,21 @@ func TestConcurrentAppends(t *testing.T) {
 		}
 	})
 }
+
+// TestALogThatIsNotHeardOfYetIsNotGone asks for a log that no node has heard of: only
+// after a while is it said that there is none. A reader that is told so never reads
+// what the log is about to hold.
+func TestALogThatIsNotHeardOfYetIsNotGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newFakeShards(t, 3).client(Options{})
+		defer c.Close()
+		for _, within := range []time.Duration{notFoundFor / 2, 2 * notFoundFor} {
+			ctx, cancel := context.WithTimeout(context.Background(), within)
+			_, err := c.askSequencer(ctx, &wire.SequencerStateRequest{Log: 404})
+			cancel()
+			if want := within > notFoundFor; errors.Is(err, ErrNotFound) != want {
+				t.Errorf("within %v it is said: %v; that there is no such log: want %v", within, err, want)
+			}
+		}
+	})
+}

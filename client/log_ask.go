@@ -29,7 +29,10 @@ func (c *Client) askSequencer(ctx context.Context, req *wire.SequencerStateReque
 				case resp == nil:
 					ok = r.failed()
 				case e.Status == wire.LogStatus_LOG_STATUS_NOT_FOUND && c.opts.Clock.Now().Sub(begun) < notFoundFor:
-					ok = false // the node may not have heard of the log yet
+					// The node may not have heard of the log yet. Should time run out first,
+					// nothing is known: who is told that there is no such log stops for good.
+					ok = false
+					e = newLogError(log, wire.LogStatus_LOG_STATUS_NO_SEQUENCER, true, nil, "node %d has not heard of the log", r.at)
 				case !logs.Retriable(e.Status):
 					return nil, e
 				case resp.Redirect != 0:

@@ -67,7 +67,8 @@ func (l *Log) metadata(ctx context.Context, e logs.Epoch, released bool) ([]*wir
 	if released {
 		seen = e
 	}
-	short, cancel := context.WithTimeout(ctx, l.client.opts.Attempt)
+	// Long enough that "no such log" is believed, if that is the answer.
+	short, cancel := context.WithTimeout(ctx, max(l.client.opts.Attempt, notFoundFor+notFoundFor/4))
 	defer cancel()
 	state, err := l.sequencer(short, logs.StateMetadata, seen)
 	if err == nil && len(state.Metadata) > 0 && logs.Epoch(state.Epoch) >= seen {
