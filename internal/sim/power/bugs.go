@@ -24,6 +24,7 @@ var bugFiles embed.FS
 //	class: seal not persisted
 //	tiers: A B C
 //	rooms: logs/store
+//	since: logs/store TestSoAndSo, where a test was written because none saw it
 //	story: What was done, and what comes of it, in a sentence or two. A line that
 //	  begins with two blanks goes on with the one before.
 //
@@ -36,6 +37,7 @@ var bugFiles embed.FS
 // their order, are what must occur in it exactly once.
 type bug struct {
 	id, name, wing, class, story string
+	since                        string   // a test that was written because nobody saw the bug; may be empty
 	tiers                        []string // A, B, C; model: a room's model test
 	rooms                        []string // whose tests ought to see it, below internal/
 	blocks                       []block
@@ -101,7 +103,7 @@ func parseBug(text string) (*bug, error) {
 }
 
 func (b *bug) parseHead(head string) error {
-	fields := map[string]*string{"id": &b.id, "name": &b.name, "wing": &b.wing, "class": &b.class, "story": &b.story}
+	fields := map[string]*string{"id": &b.id, "name": &b.name, "wing": &b.wing, "class": &b.class, "story": &b.story, "since": &b.since}
 	lists := map[string]*[]string{"tiers": &b.tiers, "rooms": &b.rooms}
 	for _, line := range strings.Split(strings.ReplaceAll(head, "\n  ", " "), "\n") {
 		key, value, found := strings.Cut(line, ": ")

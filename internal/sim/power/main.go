@@ -5,7 +5,7 @@
 //	go run ./internal/sim/power -check
 //	go run ./internal/sim/power -rooms -match 'J..' -out docs/track-record/power.json
 //	go run ./internal/sim/power -for 10m -out docs/track-record/power.json
-//	go run ./internal/sim/power -doc
+//	go run ./internal/sim/power -merge other.json -doc
 //
 //	bugs/L10.bug ──▶ the files of a commit, with the mistake ──▶ go build -overlay
 //	                                                               │
@@ -62,6 +62,7 @@ func main() {
 	doc := flag.Bool("doc", false, "write the table of docs/TRACK_RECORD.md anew")
 	match := flag.String("match", "", "only bugs whose id or name matches this expression")
 	out := flag.String("out", defaultRecord, "the record of what was found; results are merged into it")
+	merge := flag.String("merge", "", "take in what another run recorded, in this file")
 	with := flag.String("with", "", "run every go command under this one, such as nice")
 	worktree := flag.Bool("worktree", false, "use the files as they are, not those of the commit")
 	revision := flag.String("commit", "HEAD", "the commit whose files are used")
@@ -69,12 +70,33 @@ func main() {
 	pattern, err := regexp.Compile(*match)
 	if err == nil {
 		s := &settings{match: pattern, limit: *limit, out: *out, with: strings.Fields(*with), worktree: *worktree, revision: *revision}
-		err = run(s, *list, *check, *rooms, *doc)
+		if *merge != "" {
+			err = mergeRecord(s, *merge)
+		}
+		if err == nil && (*merge == "" || *doc) {
+			err = run(s, *list, *check, *rooms, *doc)
+		}
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "power:", err)
 		os.Exit(1)
 	}
+}
+
+// mergeRecord puts another record's findings into this one.
+func mergeRecord(s *settings, from string) error {
+	bugs, err := loadBugs(s.match)
+	if err != nil {
+		return err
+	}
+	r, err := readRecord(s.out)
+	if err == nil {
+		err = r.merge(from, bugs)
+	}
+	if err != nil {
+		return err
+	}
+	return r.write(s.out)
 }
 
 // run does what was asked for, in the order in which it makes sense.

@@ -64,6 +64,24 @@ func readRecord(path string) (*record, error) {
 	return r, nil
 }
 
+// merge takes in what another run recorded.
+func (r *record) merge(path string, bugs []*bug) error {
+	other, err := readRecord(path)
+	if err != nil {
+		return err
+	}
+	for _, b := range bugs {
+		from, to := other.entry(b), r.entry(b)
+		if len(from.Rooms) > 0 {
+			to.Rooms = from.Rooms
+		}
+		for _, f := range from.Tiers {
+			to.put(f)
+		}
+	}
+	return nil
+}
+
 // entry finds a bug's, or makes it. The bug's file has the last word on what it is.
 func (r *record) entry(b *bug) *entry {
 	i, found := slices.BinarySearchFunc(r.Bugs, b.id, func(e *entry, id string) int { return cmp.Compare(e.ID, id) })
@@ -123,13 +141,15 @@ func writeDocument(path string) error {
 
 // table is a row for each bug.
 func (r *record) table(out *bytes.Buffer, bugs []*bug) {
-	rooms, sims, looked := 0, 0, 0
+	rooms, since, sims, looked := 0, 0, 0, 0
 	var rows bytes.Buffer
 	for _, b := range bugs {
 		e := r.entry(b)
 		tests := e.foundByRoom()
 		if len(tests) > 0 {
 			rooms++
+		} else if b.since != "" {
+			since++
 		}
 		sim, hit := e.foundBySimulation()
 		if hit {
@@ -138,19 +158,22 @@ func (r *record) table(out *bytes.Buffer, bugs []*bug) {
 		if len(e.Tiers) > 0 {
 			looked++
 		}
-		fmt.Fprintf(&rows, "| %s | **%s**: %s | %s | %s | %s |\n", b.id, cell(b.name), cell(b.story), cell(b.class), cell(strings.Join(orMissed(tests, e.Rooms), "; ")), cell(sim))
+		fmt.Fprintf(&rows, "| %s | **%s**: %s | %s | %s | %s |\n", b.id, cell(b.name), cell(b.story), cell(b.class), cell(strings.Join(orMissed(b, tests, e.Rooms), "; ")), cell(sim))
 	}
-	fmt.Fprintf(out, "%d bugs. The tests of the rooms that own the code find %d; of the %d that the simulation was run on it finds %d.\n\n", len(bugs), rooms, looked, sims)
+	fmt.Fprintf(out, "%d bugs. The tests of the rooms that own the code found %d; tests were written for %d that they had missed. Of the %d that the simulation was run on it found %d.\n\n",
+		len(bugs), rooms, since, looked, sims)
 	out.WriteString("| id | what was done, and what comes of it | class | found by the room's tests | found by the simulation |\n|---|---|---|---|---|\n")
 	out.Write(rows.Bytes())
 	out.WriteString("\n")
 }
 
 // orMissed says that nothing was found, or that nobody looked.
-func orMissed(tests []string, looks []finding) []string {
+func orMissed(b *bug, tests []string, looks []finding) []string {
 	switch {
 	case len(tests) > 0:
 		return tests
+	case b.since != "":
+		return []string{"**no**; " + b.since + " was written for it, and does"}
 	case len(looks) > 0:
 		return []string{"**no**"}
 	}
