@@ -147,7 +147,11 @@ func shorten(s string) string {
 // foundByRoom says which tests found a bug.
 func (e *entry) foundByRoom() (tests []string) {
 	for _, f := range e.Rooms {
-		if name := f.Finder + " " + f.Test; f.Found && !slices.Contains(tests, name) {
+		what := f.Test
+		if what == "" { // it took the whole process with it
+			what = f.Message
+		}
+		if name := f.Finder + " " + what; f.Found && !slices.Contains(tests, name) {
 			tests = append(tests, name)
 		}
 	}
