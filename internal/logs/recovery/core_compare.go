@@ -127,7 +127,7 @@ func (c *comparison) advance() {
 			c.enter(compareSure)
 		}
 	case compareSure:
-		c.once(call{kind: callSure, to: c.to})
+		c.once(call{kind: callSure, epoch: c.clean, to: c.to})
 	}
 }
 
@@ -152,6 +152,10 @@ func (c *comparison) answer(ev *event) {
 		return
 	}
 	c.asked = false
+	if ev.err != nil && ev.of.kind == callSure {
+		c.restart()
+		return
+	}
 	if ev.err != nil || ev.of.kind == callDecisions && ev.decisions.Status != statusOK {
 		c.askedAt = c.now + c.cfg.Retry
 		return
@@ -196,7 +200,7 @@ func (c *comparison) beginMetadata() {
 // which nobody takes copies any more. The one that reigns is not of them (D2).
 func (c *comparison) onFence(ev *event) {
 	c.fenced, c.clean = true, ev.cleanTo
-	if c.state != compareFencing {
+	if c.state != compareFencing && c.state != comparePurging { // a purge puts more in doubt
 		return
 	}
 	c.from, c.upTo = max(ev.from, logs.MakeLSN(logs.EpochMin, 0)), c.sealed
@@ -205,12 +209,17 @@ func (c *comparison) onFence(ev *event) {
 	}
 	c.to = min(ev.to, logs.MakeLSN(c.upTo, logs.ESNMax))
 	if c.from > c.to {
-		c.state = compareOver
+		if c.state = compareOver; ev.to > 0 && c.clean < min(logs.Epoch(c.record.GetLastCleanEpoch()), ev.to.Epoch()) {
+			// All of it was compared, but its CLEAN may have been lost: then it is once more.
+			c.call(call{kind: callPurge, epoch: c.clean, to: logs.MakeLSN(logs.Epoch(c.record.GetLastCleanEpoch())+1, 0)})
+		}
 		return
 	}
 	c.upTo, c.decided = c.to.Epoch(), c.from.Epoch()
-	c.history.learn([]*wire.EpochMetadata{c.record.Metadata})
-	c.enter(comparePurging)
+	if c.state == compareFencing {
+		c.history.learn([]*wire.EpochMetadata{c.record.Metadata})
+		c.enter(comparePurging)
+	}
 }
 
 func (c *comparison) addPeers(all []source) {

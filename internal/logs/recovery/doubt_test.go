@@ -94,7 +94,7 @@ func (f *fakeShard) repair(rs []*wire.LogRecord) {
 // nothing that it has acknowledged.
 func (w *walk) spoil() {
 	f := w.view.shards[w.rng.IntN(len(w.view.shards))]
-	if w.lost || f.unfenced || f.doubtFrom > 0 {
+	if !w.spoils || w.lost || f.unfenced || f.doubtFrom > 0 {
 		return
 	}
 	n := 0
@@ -122,7 +122,9 @@ func (w *walk) spoil() {
 // doubts says whether some shard is in doubt. As long as it is, another that is
 // lost would be one more than R = 2 survives.
 func (w *walk) doubts() bool {
-	return slices.ContainsFunc(w.view.shards, func(f *fakeShard) bool { return f.unfenced || f.doubtFrom > 0 && f.sure < f.doubtTo })
+	return slices.ContainsFunc(w.view.shards, func(f *fakeShard) bool {
+		return f.unfenced || f.doubtFrom > 0 && (f.sure < f.doubtTo || f.clean < f.doubtTo.Epoch())
+	})
 }
 
 // compareSome begins comparisons that are asked for.

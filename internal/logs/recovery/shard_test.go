@@ -72,10 +72,17 @@ func (f *fakeShard) answer(c call) event {
 			f.repair(c.repair)
 		}
 	case callSure:
-		f.sure = max(f.sure, c.to)
+		if f.clean > c.epoch {
+			ev.err = errDown
+		} else {
+			f.sure = max(f.sure, c.to)
+		}
 	case callDelete:
 		maps.DeleteFunc(f.copies, func(l logs.LSN, _ []*wire.LogRecord) bool { return l >= c.from && l <= c.to })
 	case callMark:
+		if c.epoch > f.clean && f.doubtFrom > 0 && c.epoch >= f.doubtFrom.Epoch() && c.epoch <= f.doubtTo.Epoch() {
+			f.sure, f.want = min(f.sure, logs.MakeLSN(c.epoch, 0)-1), f.hard // what is purged is compared again
+		}
 		f.clean = max(f.clean, c.epoch)
 		if c.mark.SealEpoch > 0 {
 			f.recoveries[c.epoch] = c.mark

@@ -102,7 +102,8 @@ type walk struct {
 	decisions map[logs.Epoch]*walkDecision
 	finals    map[logs.Epoch]bool // whose decision the epoch store knows
 	lost      bool
-	inDoubt   int // shards that came to be, since none was
+	spoils    bool // journals may end badly in this world
+	inDoubt   int  // shards that came to be, since none was
 	calm      bool
 	bad       error
 	n         walkCounts
@@ -157,6 +158,7 @@ func newWalk(seed uint64, r rules, planted faults) *walk {
 	if rng.IntN(2) == 0 { // fake shards count records, not bytes
 		w.cfg.DigestBytes, w.cfg.MutationsMax = uint32(1+rng.IntN(2)), 1+rng.IntN(2)
 	}
+	w.spoils = rng.IntN(2) == 0
 	n := 4 + rng.IntN(2)
 	w.copies = 2
 	if n == 5 && rng.IntN(2) == 0 {
@@ -217,7 +219,7 @@ func (w *walk) run() error {
 			if w.stepOnce(); w.bad != nil {
 				return w.bad
 			}
-			if r.over && len(w.wires) == 0 && len(w.purges) == 0 && len(w.compares) == 0 {
+			if r.over && w.quiet() {
 				break
 			}
 		}
@@ -233,12 +235,18 @@ func (w *walk) run() error {
 		if w.stepOnce(); w.bad != nil {
 			return w.bad
 		}
-		if len(w.wires) == 0 && len(w.purges) == 0 && len(w.compares) == 0 {
+		if w.quiet() {
 			break
 		}
 	}
 	w.checkEnd()
 	return w.bad
+}
+
+// quiet says whether nothing is under way, and nobody waits to begin.
+func (w *walk) quiet() bool {
+	return len(w.wires) == 0 && len(w.purges) == 0 && len(w.compares) == 0 &&
+		!slices.ContainsFunc(w.view.shards, func(f *fakeShard) bool { return f.up && (f.unfenced || f.want > 0) })
 }
 
 // stepOnce lets one thing happen.

@@ -187,9 +187,25 @@ func (s *Store) doubted(l *logState) stretch {
 // inDoubt is what the log's own marks say.
 func (m *logMarks) inDoubt() stretch { return stretch{max(m.doubtFrom, m.sure+1, 1), m.doubtTo} }
 
-// doubtOpen says whether a log that was fenced has a stretch in doubt. mu is held.
+// unsettled says whether epochs that were in doubt are not clean yet. Of one that is
+// compared before, the CLEAN may be what was lost: then it is purged, with copies that
+// recovery counts on, and has to be compared again (purgedFrom).
+func (m *logMarks) unsettled() bool { return m.lce < m.doubtTo.Epoch() }
+
+// purgedFrom puts epochs in doubt again that were, and are purged now.
+func (m *logMarks) purgedFrom(from, to logs.Epoch) bool {
+	d := stretch{max(m.doubtFrom, 1), min(m.doubtTo, m.sure)}
+	if m.fenced == 0 || !d.meetsEpochs(from, to) {
+		return false
+	}
+	m.sure = logs.MakeLSN(from, 0) - 1
+	return true
+}
+
+// doubtOpen says whether a log that was fenced has a stretch in doubt, or may have
+// again. mu is held.
 func (s *Store) doubtOpen(l *logState) bool {
-	return l.fenced > s.doubt.trusted && !l.id.IsMetadata() && !l.inDoubt().empty()
+	return l.fenced > s.doubt.trusted && !l.id.IsMetadata() && (!l.inDoubt().empty() || l.unsettled())
 }
 
 // noteDoubt counts a log whose doubt began or ended. mu is held.

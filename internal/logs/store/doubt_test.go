@@ -104,7 +104,7 @@ func TestADoubtEnds(t *testing.T) {
 	if err := <-late; !errors.Is(err, ErrCleanMeanwhile) {
 		t.Errorf("a copy of an epoch that is clean meanwhile: %v", err)
 	}
-	b.must(func(done func(error)) { b.s.Sure(labLog, lsn(4, logs.ESNMax), done) })
+	b.must(func(done func(error)) { b.s.Sure(labLog, 3, lsn(4, logs.ESNMax), done) })
 	if a := seal(4); a.Status != statusOK || a.Epochs[0].MaxSeen != 5 {
 		t.Errorf("seal of an epoch that was compared: %v", a)
 	}
@@ -126,7 +126,15 @@ func TestADoubtEnds(t *testing.T) {
 	if a := call(b.s.CheckSeal, &wire.CheckSealRequest{Log: 99}); a.Status != statusOK {
 		t.Errorf("another log, though all were listed: %v", a)
 	}
-	b.must(func(done func(error)) { b.s.Sure(labLog, lsn(5, logs.ESNMax), done) })
+	b.must(func(done func(error)) { b.s.Sure(labLog, 3, lsn(5, logs.ESNMax), done) })
+	if b.s.endDoubt(); !b.s.Suspect() {
+		t.Error("the doubt is over with epochs that may have been clean, and may be purged")
+	}
+	for e := uint32(4); e <= 5; e++ {
+		if a := call(b.s.Clean, &wire.CleanRequest{Log: uint64(labLog), Epoch: e, SealEpoch: 5}); a.Status != statusOK {
+			t.Fatalf("clean: %v", a)
+		}
+	}
 	b.s.endDoubt()
 	if b.s.Suspect() {
 		t.Error("the doubt of the last log is over, and the shard's is not")
@@ -144,6 +152,9 @@ func TestASecondDoubtDoesNotEndTheFirst(t *testing.T) {
 	b := inDoubt(t, 62)
 	b.fence(labLog, 6)
 	b.put(rec(lsn(5, 7), "later"))
+	later := rec(lsn(4, 6), "says that more is good, of which some may be lost")
+	later.LastKnownGood = 5
+	b.must(func(done func(error)) { b.s.Repair(labLog, 3, []*wire.LogRecord{later}, done) })
 	b.stop()
 	if err := b.openSuspect(); err != nil {
 		t.Fatal(err)
@@ -168,7 +179,7 @@ func TestMetadataInDoubt(t *testing.T) {
 	meta := rec(logs.MakeLSN(4, 1), "meta")
 	meta.Log = uint64(labLog.MetadataLog())
 	b.must(func(done func(error)) { b.s.Repair(labLog.MetadataLog(), 0, []*wire.LogRecord{meta}, done) })
-	b.must(func(done func(error)) { b.s.Sure(labLog.MetadataLog(), logs.LSNMax, done) })
+	b.must(func(done func(error)) { b.s.Sure(labLog.MetadataLog(), 0, logs.LSNMax, done) })
 	b.stop()
 	b.open()
 	if v, _, _ := b.s.firstCopy(labLog.MetadataLog(), 1, logs.LSNMax); v.lsn != logs.MakeLSN(4, 1) {
@@ -287,5 +298,52 @@ func TestRepairIsOrderedWithPurges(t *testing.T) {
 		"e4n1=b e4n2=c under[e4n3 e4n9]")
 	if err := repair(4, lsn(4, 3)); err != nil {
 		t.Errorf("chosen after the purge: %v", err)
+	}
+}
+
+// TestAPurgeBringsDoubtBack: an epoch that is compared before it is clean here, and
+// purged then because its CLEAN was lost too, is compared again.
+func TestAPurgeBringsDoubtBack(t *testing.T) {
+	b := inDoubt(t, 67)
+	asked := make(chan logs.Epoch, 100)
+	b.fence(labLog, 6)
+	b.must(func(done func(error)) { b.s.Sure(labLog, 3, lsn(5, logs.ESNMax), done) })
+	if err := b.s.Listed(); err != nil || !b.s.Suspect() {
+		t.Fatalf("listed: %v, suspect %v", err, b.s.Suspect())
+	}
+	b.opts.Compare = func(id logs.LogID, sealed logs.Epoch) { asked <- sealed }
+	b.crash(simfs.Crash{})
+	b.open()
+	defer func() { b.stop() }()
+	purge := func(e uint32) {
+		b.must(func(done func(error)) {
+			b.s.SetLastClean(labLog, &wire.EpochRecovery{Epoch: e, SealEpoch: 5, LastKnownGood: 2}, done)
+		})
+	}
+	purge(4)
+	if e := <-asked; e != 4 {
+		t.Errorf("asked to compare up to epoch %d", e)
+	}
+	late := make(chan error, 1)
+	b.s.Sure(labLog, 3, lsn(5, logs.ESNMax), func(err error) { late <- err })
+	if err := <-late; !errors.Is(err, ErrCleanMeanwhile) {
+		t.Errorf("sure of what was compared before the purge: %v", err)
+	}
+	seal := func() wire.LogStatus {
+		return call(b.s.Seal, &wire.SealRequest{Log: uint64(labLog), Epoch: 5, LastCleanEpoch: 3}).Status
+	}
+	b.crash(simfs.Crash{})
+	b.open()
+	if seal() != statusPartial {
+		t.Error("an epoch that was purged proves something")
+	}
+	b.must(func(done func(error)) { b.s.Sure(labLog, 4, lsn(5, logs.ESNMax), done) })
+	if seal() != statusOK {
+		t.Error("it was compared again")
+	}
+	purge(5)
+	b.must(func(done func(error)) { b.s.Sure(labLog, 5, lsn(5, logs.ESNMax), done) })
+	if b.s.endDoubt(); b.s.Suspect() {
+		t.Error("all is clean, and compared, and in doubt")
 	}
 }

@@ -171,7 +171,12 @@ func (s *Store) admitMark(m *mark) {
 			s.serveLater(s.wakeable(l, nil))
 		}
 	case markClean, markPurged:
+		before := s.doubtOpen(l)
 		s.admitClean(l, m)
+		s.noteDoubt(l, before)
+		if before && !s.doubtOpen(l) {
+			s.run(s.endDoubt)
+		}
 	case markDelete:
 		l.forget(logs.LSN(m.number), logs.LSN(m.by))
 		l.tailsKnown, l.tails = false, nil

@@ -170,7 +170,7 @@ func (s *Store) repair(id logs.LogID, clean logs.Epoch, records []*wire.LogRecor
 		done(journal.ErrClosed)
 		return
 	}
-	if l := s.peek(id); max(l.lce, l.deciding) > clean && !id.IsMetadata() {
+	if s.decidesAbove(id, clean) {
 		s.mu.Unlock()
 		done(ErrCleanMeanwhile)
 		return
@@ -211,6 +211,13 @@ func (s *Store) noteDeciding(marks []mark) {
 	}
 }
 
+// decidesAbove says whether more of a log's epochs than up to one are clean here, or
+// about to be. mu and order are held.
+func (s *Store) decidesAbove(id logs.LogID, clean logs.Epoch) bool {
+	l := s.peek(id)
+	return max(l.lce, l.deciding) > clean && !id.IsMetadata()
+}
+
 // holds says whether a copy is here, whole, or one that wins over it, or is
 // trimmed.
 func (s *Store) holds(r *wire.LogRecord) (bool, error) {
@@ -239,14 +246,21 @@ func (s *Store) holds(r *wire.LogRecord) (bool, error) {
 }
 
 // Sure says that the other shards were asked what they have of a log up to an
-// LSN, and that it is here; of a metadata log that is all of it. done hears when
-// that is durable.
-func (s *Store) Sure(id logs.LogID, upTo logs.LSN, done func(error)) {
+// LSN, and that it is here; of a metadata log that is all of it. Like Repair it fails
+// if more is clean by now than up to clean: a purge may have deleted what was taken.
+// done hears when it is durable.
+func (s *Store) Sure(id logs.LogID, clean logs.Epoch, upTo logs.LSN, done func(error)) {
+	s.order.Lock()
+	defer s.order.Unlock()
 	s.mu.Lock()
-	number := s.doubt.number
+	number, late := s.doubt.number, s.decidesAbove(id, clean)
 	s.mu.Unlock()
+	if late {
+		done(ErrCleanMeanwhile)
+		return
+	}
 	m := mark{kind: markSure, log: id, number: uint64(upTo), by: number}
-	s.write(&batch{s: s, marks: []mark{m}, done: func(err error) {
+	s.writeOrdered(&batch{s: s, marks: []mark{m}, done: func(err error) {
 		if err == nil {
 			s.run(s.endDoubt)
 		}

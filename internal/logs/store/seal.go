@@ -329,7 +329,11 @@ func (s *Store) admitClean(l *logState, m *mark) {
 		}
 	}
 	switch {
-	case m.kind == markPurged || e == l.lce+1:
+	case m.kind == markPurged:
+		if from := l.lce + 1; l.cleanTo(e) && l.purgedFrom(from, e) && s.doubtOpen(l) {
+			s.askOthers(l, l.hard.epoch)
+		}
+	case e == l.lce+1:
 		l.cleanTo(e)
 	case e > l.lce && !l.hasDecided(e):
 		l.decided = append(l.decided, e)
@@ -338,7 +342,7 @@ func (s *Store) admitClean(l *logState, m *mark) {
 		l.cleanTo(l.lce + 1)
 	}
 	l.dropDecided()
-	if s.doubtOpen(l) && l.lce >= l.doubtTo.Epoch() { // the epoch that reigned is over
+	if s.doubtOpen(l) && !l.unsettled() { // the epoch that reigned is over
 		s.askOthers(l, l.hard.epoch)
 	}
 	if l.pending > 0 && l.pending.Epoch() <= l.lce+1 {
