@@ -47,6 +47,7 @@ import (
 // settings are the command's flags.
 type settings struct {
 	match    *regexp.Regexp
+	finders  *regexp.Regexp
 	limit    time.Duration // of each bug in the simulation
 	out      string
 	with     []string // a command that every go command runs under
@@ -62,14 +63,16 @@ func main() {
 	doc := flag.Bool("doc", false, "write the table of docs/TRACK_RECORD.md anew")
 	match := flag.String("match", "", "only bugs whose id or name matches this expression")
 	out := flag.String("out", defaultRecord, "the record of what was found; results are merged into it")
+	finders := flag.String("finders", "", "with -for, only finders whose name matches: A tables, A logs, B, model journal, ...")
 	merge := flag.String("merge", "", "take in what another run recorded, in this file")
 	with := flag.String("with", "", "run every go command under this one, such as nice")
 	worktree := flag.Bool("worktree", false, "use the files as they are, not those of the commit")
 	revision := flag.String("commit", "HEAD", "the commit whose files are used")
 	flag.Parse()
 	pattern, err := regexp.Compile(*match)
-	if err == nil {
-		s := &settings{match: pattern, limit: *limit, out: *out, with: strings.Fields(*with), worktree: *worktree, revision: *revision}
+	ways, bad := regexp.Compile(*finders)
+	if err = errors.Join(err, bad); err == nil {
+		s := &settings{match: pattern, finders: ways, limit: *limit, out: *out, with: strings.Fields(*with), worktree: *worktree, revision: *revision}
 		if *merge != "" {
 			err = mergeRecord(s, *merge)
 		}

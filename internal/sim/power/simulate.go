@@ -54,6 +54,9 @@ func (h *bench) simulate(bugs []*bug) error {
 	green := map[string]bool{} // false: it does not exist, or is red
 	for _, b := range bugs {
 		for _, find := range h.finders(b) {
+			if !h.s.finders.MatchString(find.name) {
+				continue
+			}
 			if _, known := green[find.name]; !known {
 				if green[find.name], err = h.isGreen(find); err != nil {
 					return err
