@@ -287,6 +287,9 @@ func openMachine(m *member) (*machine, error) {
 	return x, err
 }
 
+// index is the catalog as it is applied here.
+func (x *machine) index() *catalog.Index { return x.inner.Index() }
+
 func (x *machine) encode() ([]byte, error) {
 	state, err := x.inner.Encode()
 	b := binary.BigEndian.AppendUint64(nil, x.state.Index)

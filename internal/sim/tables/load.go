@@ -51,7 +51,7 @@ func (t *thread) work() {
 		return
 	}
 	think := c.ms("thinkMs")
-	if c.w.Calm() {
+	if c.w.Calm() && c.ops < opsMin {
 		think = min(think, 30*time.Millisecond)
 	}
 	c.w.After(c.w.Between(0, 2*think), "think", func() {

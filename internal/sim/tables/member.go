@@ -132,7 +132,7 @@ func (m *member) open(e *entry, recovered *journal.StreamReplay) {
 	} else {
 		m.machine = h.sm.(*machine)
 		m.master = master.New(master.Deps{Node: catalog.NodeID(m.n.ID), Incarnation: uint64(m.n.Life()), Group: masterGroup{h},
-			Index: m.machine.inner.Index, Founding: c.first}, master.Options{DeadAfter: c.ms("deadMs")})
+			Index: m.machine.index, Founding: c.first}, master.Options{DeadAfter: c.ms("deadMs")})
 	}
 	m.hosted = append(m.hosted, h)
 	if c.w.Tracing() {

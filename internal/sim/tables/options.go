@@ -79,7 +79,7 @@ func draw(seed uint64) *sim.Options {
 	}
 	k["clients"] = int64(s.Int(3, 7))
 	k["threads"] = int64(s.Int(1, 2))                                 // per client: requests under way at once
-	k["thinkMs"] = int64(s.Int(44, 66)) * k["clients"] * k["threads"] // each client thinks so long at most twice over
+	k["thinkMs"] = int64(s.Int(55, 80)) * k["clients"] * k["threads"] // each client thinks so long at most twice over
 	k["patienceMs"] = int64(s.Int(2000, 25000))
 	k["tryMs"] = int64(s.Int(150, 1500))
 	k["keys"] = int64(s.Int(1, 5)) // per tablet and workload
@@ -87,7 +87,7 @@ func draw(seed uint64) *sim.Options {
 	k["againOneIn"] = int64(s.Rare(3, 60))
 	k["floorStays"] = int64(s.IntN(2))
 	k["carryTime"] = int64(s.IntN(2))
-	k["beatMs"] = int64(s.Int(60, 400))
+	k["beatMs"] = int64(s.Int(110, 400))
 	k["leaseMs"] = k["beatMs"] * int64(s.Int(4, 10))
 	k["electionMs"] = int64(s.Int(10, 400))
 	k["loops"] = int64(s.Int(1, 2))
