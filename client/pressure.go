@@ -27,12 +27,12 @@ type pressure struct {
 }
 
 const (
-	retryShare  = 0.1 // retries to answered requests
-	retryBurst  = 100 // that may be made at once
-	retryDrip   = 10  // a second, whatever is answered: a lone client can always try again
-	askedSlack  = 2   // as many times as a tablet takes is it asked
-	askedFew    = 64  // below, nothing is held back
-	pressureFor = 10 * time.Second
+	retryShare  = 0.1         // retries to answered requests
+	retryBurst  = 100         // that may be made at once
+	retryDrip   = 10          // a second, whatever is answered: a lone client can always try again
+	askedSlack  = 2           // as many times as a tablet takes is it asked
+	askedFew    = 64          // below, nothing is held back
+	pressureFor = time.Second // after the last refusal everything is sent again
 )
 
 // refused takes note of an answer that says that too much is asked, or of none in
@@ -41,7 +41,10 @@ func (p *pressure) refused(now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.hot.Swap(true) {
-		p.mu.at, p.mu.dripped, p.mu.retries, p.mu.asked, p.mu.taken = now, now, retryBurst, 0, 0
+		if p.mu.at.IsZero() {
+			p.mu.dripped, p.mu.retries = now, retryBurst
+		}
+		p.mu.at, p.mu.asked, p.mu.taken = now, 0, 0
 	}
 	p.mu.until = now.Add(pressureFor)
 	p.passLocked(now)
