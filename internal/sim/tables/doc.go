@@ -27,6 +27,7 @@
 //	T4. A safe time is not below the time of anything acknowledged before.
 //	T5. A node that has met a fatal fault says nothing any more.
 //	T6. What a replica acknowledges to a peer is on its disk.
+//	T7. A proposal that was refused as without effect is not in the log.
 //
 // The clients' histories are checked in the end (history.go), with
 // internal/sim/check.

@@ -1,6 +1,7 @@
 package tables
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -284,11 +285,15 @@ func (m *member) flush() {
 	}
 	for _, h := range m.hosted {
 		h.flushed = h.applied
-		if h.Tablet == nil {
-			h.group.FlushedTo(h.applied)
-		} else if err := h.Flushed(); err != nil {
-			m.c.w.Fail("node %d: flushed: %w", m.n.ID, err)
-		}
+		at := h.applied
+		// Who is told of a flush tells the group a little later.
+		m.n.After(m.c.w.Between(0, 100*time.Millisecond), "flushed", func() {
+			if h.Tablet == nil {
+				h.group.FlushedTo(at)
+			} else if err := h.Flushed(); err != nil {
+				m.c.w.Fail("node %d: flushed: %w", m.n.ID, err)
+			}
+		})
 	}
 }
 
@@ -346,8 +351,19 @@ func (x *export) Close() error {
 
 // The group as the tablet sees it, watched.
 
-// Propose passes a proposal on.
-func (h *hosted) Propose(p *multiraft.Proposal) { h.group.Propose(p) }
+// Propose passes a proposal on, watched for T7.
+func (h *hosted) Propose(p *multiraft.Proposal) {
+	o, done := h.view.outcome(p.Data), p.Done
+	o.open++
+	p.Done = func(r multiraft.ProposalResult) {
+		if r.Err != nil && !errors.Is(r.Err, multiraft.ErrUnknownOutcome) {
+			o.open--
+			h.view.checkOutcome(o)
+		}
+		done(r)
+	}
+	h.group.Propose(p)
+}
 
 // ReadTime is watched for T3 and T4.
 func (h *hosted) ReadTime() (hlc.Timestamp, error) {

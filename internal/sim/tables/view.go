@@ -13,17 +13,18 @@ import (
 
 // view is what is known of a group from outside: an oracle that no node sees.
 type view struct {
-	c      *cluster
-	id     catalog.GroupID
-	tablet *catalog.Tablet
-	first  uint64 // index of seen[0]
-	seen   []seenEntry
-	safe   hlc.Timestamp // highest safe time given out
-	acked  hlc.Timestamp // highest time of a write that was answered
-	confAt uint64        // index of the last change of configuration that was applied anywhere
-	holder *hosted       // who passed its gate last
-	healed bool          // a write was answered since the world healed
-	move   *move
+	c        *cluster
+	id       catalog.GroupID
+	tablet   *catalog.Tablet
+	first    uint64 // index of seen[0]
+	seen     []seenEntry
+	safe     hlc.Timestamp       // highest safe time given out
+	acked    hlc.Timestamp       // highest time of a write that was answered
+	outcomes map[uint64]*outcome // by what is proposed
+	confAt   uint64              // index of the last change of configuration that was applied anywhere
+	holder   *hosted             // who passed its gate last
+	healed   bool                // a write was answered since the world healed
+	move     *move
 	documents
 }
 
@@ -32,6 +33,30 @@ type seenEntry struct {
 	term uint64
 	ht   hlc.Timestamp
 	sum  uint64
+}
+
+// outcome is what became of the proposals of one write: how many were not
+// refused, and how often it is in the log.
+type outcome struct{ open, applied int }
+
+func (v *view) outcome(data []byte) *outcome {
+	k := maphash.Bytes(entrySeed, data)
+	if v.outcomes == nil {
+		v.outcomes = make(map[uint64]*outcome)
+	}
+	o := v.outcomes[k]
+	if o == nil {
+		o = &outcome{}
+		v.outcomes[k] = o
+	}
+	return o
+}
+
+// checkOutcome is T7.
+func (v *view) checkOutcome(o *outcome) {
+	if o.applied > o.open {
+		v.c.w.Fail("T7: group %d: a write that was refused as without effect is in the log", v.id)
+	}
 }
 
 // entrySeed is equal in all runs of a process; sums never leave it.
@@ -91,6 +116,13 @@ func (v *view) sawApplied(h *hosted, e *multiraft.Entry) {
 	}
 	if e.Kind == multiraft.KindConf {
 		v.confAt = e.Index
+	}
+	if e.Kind == multiraft.KindWrites && v.tablet.Table != 0 {
+		for i := range e.Writes {
+			o := v.outcome(e.Writes[i].Data)
+			o.applied++
+			v.checkOutcome(o)
+		}
 	}
 	v.seen = append(v.seen, seenEntry{term: e.Term, ht: e.HybridTime, sum: sum(e)})
 }
