@@ -11,7 +11,7 @@ import (
 // TestSeeds runs some seeds, each twice with equal traces, the second time with
 // the readable trace on. A campaign (go run ./internal/sim/run) runs thousands.
 func TestSeeds(t *testing.T) {
-	seeds := uint64(12)
+	seeds := uint64(7)
 	if testing.Short() {
 		seeds = 4
 	}
