@@ -103,6 +103,11 @@ func TestMemoryIsBounded(t *testing.T) {
 	if left := n.share.bytes.Load(); left != 0 {
 		t.Errorf("%d bytes are counted with nothing in flight", left)
 	}
+	g := n.append(request(5, "y"))
+	w.run(time.Second)
+	if r := g.want(t, "OK"); logs.LSN(r.Lsn) != logs.MakeLSN(1, 4) { // Q2
+		t.Errorf("after two were refused the next is %s, want e1n4", logs.LSN(r.Lsn))
+	}
 }
 
 // TestWaitingEndsAtTheSoftLimit fills memory with appends to a log that has no
