@@ -50,6 +50,9 @@
 //	D2. Who answers is sealed there first: nothing it has not shown comes after.
 //	D3. It takes only what names it, and of epochs that are clean only what was
 //	    decided. Until it is sure its seals are PARTIAL, which counts as silence.
+//	D4. What was chosen before more epochs became clean here is neither taken nor
+//	    trusted: it begins anew. An epoch that is purged after it was compared, for its
+//	    CLEAN may be what was lost, is compared again.
 //
 // Differences from LogDevice. A slot of which damaged copies were found counts
 // those shards as unavailable for that slot: recovery waits for silent ones that

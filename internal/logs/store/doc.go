@@ -71,7 +71,10 @@
 // be; then it ends when everybody has answered who still can, with a warning: what
 // nobody knows of was torn before it was acknowledged, or every shard that had it
 // lost it at once. Shards that are down are waited for. The epoch that reigns is
-// compared when it is sealed. The doubt is in the state of the journal's stream and
+// compared when it is sealed, so the doubt lasts as long as the reign. A CLEAN may be
+// what was lost: then the epoch is purged later, with copies that recovery counts on,
+// so purging puts it in doubt again (purgedFrom), and a log's doubt is not over before
+// all that was in doubt is clean (unsettled). The doubt is in the state of the journal's stream and
 // in the logs' marks, so it outlives restarts; once it is durable there a corrupt
 // stream is begun anew. What can still be lost without trace is in
 // docs/formats/log-store.md.
