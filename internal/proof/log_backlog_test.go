@@ -87,10 +87,12 @@ func TestLogBacklogIsReadOnce(t *testing.T) {
 	if b.bytes != 48<<20 {
 		t.Errorf("%d bytes were read", b.bytes)
 	}
-	if b.disk < 0.3 || b.disk > 1.2 { // below 1 is what memory still has
+	// A record of which a slow machine stored two waves may be sent by a node of
+	// each; both copies of every record would be 2.
+	if b.disk < 0.3 || b.disk > 1.5 { // below 1 is what memory still has
 		t.Errorf("%.2f bytes were read from disk for each", b.disk)
 	}
-	if b.sent > 1.05 {
+	if b.sent > 1.5 {
 		t.Errorf("%.2f bytes were sent for each", b.sent)
 	}
 	c.checkReplication(cl, l)
