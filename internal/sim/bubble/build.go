@@ -14,25 +14,35 @@ const worlds = "github.com/braiddb/braid/internal/sim/bubble/world"
 
 // Binary is a program that runs one world per process.
 type Binary struct {
-	path string
+	dir, path string
 	// Unknown says why a seed does not run the same way each time, if so.
 	Unknown error
 }
 
-// Build makes the program in dir, over the seeded standard library if this
+// Build makes the program, over the seeded standard library if this
 // release of Go is known, and over one that is hardly changed if not. All that
 // it depends on is compiled anew for that, once: the go command keeps it. more may
 // name an overlay of files of the project.
-func Build(dir, more string) (*Binary, error) {
+func Build(more string) (_ *Binary, err error) {
 	goroot, err := command("go", "env", "GOROOT")
 	if err != nil {
 		return nil, err
 	}
+	// A name of one length: a program's own path lies in its memory.
+	dir := filepath.Join(os.TempDir(), fmt.Sprintf("braid-bubble-%010d", os.Getpid()))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			os.RemoveAll(dir)
+		}
+	}()
 	v, err := writeOverlay(strings.TrimSpace(goroot), dir, more)
 	if err != nil {
 		return nil, err
 	}
-	b := &Binary{path: filepath.Join(dir, "world.test"), Unknown: v.unknown}
+	b := &Binary{dir: dir, path: filepath.Join(dir, "world.test"), Unknown: v.unknown}
 	tags := "overlay,replay"
 	if v.unknown != nil {
 		tags = "overlay"
@@ -42,6 +52,9 @@ func Build(dir, more string) (*Binary, error) {
 	}
 	return b, nil
 }
+
+// Close removes the program.
+func (b *Binary) Close() error { return os.RemoveAll(b.dir) }
 
 // command runs a program and gives what it says.
 func command(name string, args ...string) (string, error) {

@@ -87,14 +87,17 @@ func simFair(tick uint32) bool {
 }
 `
 
-// procEdits: nobody is preempted by the wall clock, and who is in a system call
-// keeps the processor, so that threads are made at the same points each time and
-// memory lies at the same addresses (maps keyed by pointers are in their order);
-// whether a goroutine that was
+// procEdits: nobody is preempted by the wall clock, who is in a system call keeps
+// the processor, and the main goroutine has no thread of its own: so no two threads
+// race to hand the processor over, as many are made each time, and memory lies at
+// the same addresses (maps keyed by pointers are in their order). Whether a goroutine that was
 // made ready runs next or last is the seed's choice; and the look at the global
 // queue, once in 61 rounds, counts the bubble's goroutines only.
 var procEdits = []edit{
 	{"const forcePreemptNS = 10 * 1000 * 1000 // 10ms\n", "const forcePreemptNS = 3600 * 1000 * 1000 * 1000\n"},
+	{"\t// to preserve the lock.\n\tlockOSThread()\n", "\t// to preserve the lock.\n\n"},
+	{"\tneedUnlock := true\n", "\tneedUnlock := false\n"},
+	{"\tneedUnlock = false\n\tunlockOSThread()\n", "\tneedUnlock = false\n\n"},
 	{"func retake(now int64) uint32 {\n", "func retake(now int64) uint32 { if simAlone { return 0 }\n"},
 	{"func runqput(pp *p, gp *g, next bool) {\n", "func runqput(pp *p, gp *g, next bool) { next = next && (!simOn || gp.bubble == nil || simNext()&(1<<40) != 0)\n"},
 	{"\tif pp.schedtick%61 == 0 && !sched.runq.empty() {\n", "\tif simFair(pp.schedtick) && !sched.runq.empty() {\n"},

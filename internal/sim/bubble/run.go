@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"strconv"
 	"time"
@@ -23,13 +22,10 @@ var ErrDiffers = errors.New("one seed, two traces: something in it follows the w
 
 // Run runs the world of a seed, and writes its trace to a file if one is named.
 func (b *Binary) Run(ctx context.Context, seed uint64, trace string) (*world.Result, error) {
-	args := []string{"-test.run=^TestSeed$", "-test.timeout=" + seedTime.String(), "-seed=" + strconv.FormatUint(seed, 10)}
-	if trace != "" {
-		args = append(args, "-trace="+trace)
-	}
+	// As many arguments and as much of an environment each time: both lie in memory.
+	cmd := exec.CommandContext(ctx, b.path, "-test.run=^TestSeed$", "-test.timeout="+seedTime.String(), "-seed="+strconv.FormatUint(seed, 10), "-trace="+trace)
+	cmd.Env = []string{"GOMAXPROCS=1", "GOGC=off", "GODEBUG=asyncpreemptoff=1"}
 	var out, bad bytes.Buffer
-	cmd := exec.CommandContext(ctx, b.path, args...)
-	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "GOGC=off", "GODEBUG=asyncpreemptoff=1")
 	cmd.Stdout, cmd.Stderr = &out, &bad
 	failed := cmd.Run()
 	res := new(world.Result)

@@ -12,9 +12,9 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime"
 	"sync"
 	"syscall"
@@ -55,30 +55,32 @@ func main() {
 }
 
 func run(ctx context.Context, s settings, seed uint64) error {
-	dir, err := os.MkdirTemp("", "braid-bubble-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
 	fmt.Fprintln(os.Stderr, "building (the first time takes minutes: all is compiled over the changed library)")
-	b, err := bubble.Build(dir, s.overlay)
+	b, err := bubble.Build(s.overlay)
 	if err != nil {
 		return err
 	}
+	defer b.Close()
 	if b.Unknown != nil {
 		fmt.Fprintln(os.Stderr, b.Unknown)
 	}
 	if seed != 0 {
-		return replay(ctx, b, seed, filepath.Join(dir, "trace"))
+		return replay(ctx, b, seed)
 	}
 	return newCampaign(s).run(ctx, b)
 }
 
 // replay runs one seed and prints all that happened in it.
-func replay(ctx context.Context, b *bubble.Binary, seed uint64, trace string) error {
-	res, err := b.Run(ctx, seed, trace)
-	if text, e := os.ReadFile(trace); e == nil {
-		os.Stdout.Write(text)
+func replay(ctx context.Context, b *bubble.Binary, seed uint64) error {
+	f, err := os.CreateTemp("", "braid-trace-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	res, err := b.Run(ctx, seed, f.Name())
+	if _, e := io.Copy(os.Stdout, f); e != nil {
+		return e
 	}
 	if err != nil {
 		return err

@@ -77,6 +77,7 @@ func (a *appends) follow(l *client.Log) {
 		if err != nil {
 			if !errors.Is(err, context.DeadlineExceeded) {
 				a.w.trace.Add("%s: reader: %v", a.path, err)
+				time.Sleep(100 * time.Millisecond)
 			}
 			continue
 		}

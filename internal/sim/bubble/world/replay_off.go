@@ -2,7 +2,4 @@
 
 package world
 
-// Replays says that this program was built over the seeded standard library.
-const Replays = false
-
 func simSeed(bool, uint64) {}

@@ -6,10 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
-	"io"
 	"os"
-	"runtime"
-	"runtime/debug"
 	"testing"
 	"testing/cryptotest"
 	"testing/synctest"
@@ -21,23 +18,16 @@ var (
 )
 
 // TestSeed runs the world of one seed, says what came of it in one line of JSON,
-// and ends the process: lives of nodes have left goroutines in the bubble.
+// and ends the process: lives of nodes have left goroutines in the bubble. Package
+// bubble sets the environment: one processor, no collector.
 func TestSeed(t *testing.T) {
-	if Replays {
-		runtime.GOMAXPROCS(1)
-		debug.SetGCPercent(-1)
-	}
 	cryptotest.SetGlobalRandom(t, *seedFlag)
 	synctest.Test(t, func(*testing.T) {
-		var trace bytes.Buffer
-		var out io.Writer
-		if *traceFlag != "" {
-			out = &trace
-		}
+		var trace bytes.Buffer // always: it is part of what memory looks like
 		simSeed(true, *seedFlag)
-		res := Run(*seedFlag, out)
+		res := Run(*seedFlag, &trace)
 		simSeed(false, 0)
-		if out != nil {
+		if *traceFlag != "" {
 			if err := os.WriteFile(*traceFlag, trace.Bytes(), 0o644); err != nil {
 				res.Problems = append(res.Problems, err.Error())
 			}

@@ -17,6 +17,7 @@ import (
 // World is a cluster and everything around it.
 type World struct {
 	seed     uint64
+	layout   uint64
 	params   Params
 	rng      *rand.Rand // of the faults
 	begin    time.Time
@@ -52,6 +53,7 @@ type Result struct {
 	Kinds    map[string]int
 	Virtual  time.Duration
 	Params   string
+	Layout   string
 }
 
 const (
@@ -69,6 +71,8 @@ func Run(seed uint64, out io.Writer) *Result {
 	w := &World{seed: seed, begin: time.Now(), trace: newTrace(out)}
 	w.params, w.rng = draw(seed)
 	w.trace.Add("seed %d: %s", seed, w.params)
+	w.layout = layout()
+	w.trace.Add("layout %x", w.layout)
 	w.net = lan.New(lan.Options{Seed: seed, Delay: w.params.Delay, Trace: w.trace.Add})
 	var join []string
 	for i := range nodes {
@@ -286,7 +290,7 @@ func (w *World) check() {
 func (w *World) result() *Result {
 	virtual := time.Since(w.begin)
 	w.trace.Add("END")
-	res := &Result{Seed: w.seed, Hash: w.trace.Hash(), Faults: w.faults, Virtual: virtual, Params: w.params.String(), Kinds: map[string]int{}}
+	res := &Result{Seed: w.seed, Hash: w.trace.Hash(), Faults: w.faults, Virtual: virtual, Params: w.params.String(), Layout: fmt.Sprintf("%016x", w.layout), Kinds: map[string]int{}}
 	if w.regs != nil {
 		w.regs.check()
 	}
