@@ -149,7 +149,7 @@ func (w *BufferedWriter) Append(payload []byte, done func(lsn LSN, offset int, e
 	case w.mu.closed:
 		refusal = newLogError(w.log.id, wire.LogStatus_LOG_STATUS_SHUTDOWN, true, ErrClosed, "the writer is closed")
 	case len(payload) > most:
-		refusal = newLogError(w.log.id, wire.LogStatus_LOG_STATUS_TOO_LARGE, true, nil, "a payload of %d bytes, where the log takes %d", len(payload), most)
+		refusal = newLogError(w.log.id, wire.LogStatus_LOG_STATUS_TOO_LARGE, true, nil, "a payload of %d bytes, where the log takes %d: divide it, or raise max_payload_bytes", len(payload), most)
 	case w.mu.bytes > 0 && w.mu.bytes+cost > w.opts.MemoryBytes:
 		w.metrics.Refused.Add(1)
 		refusal = newLogError(w.log.id, wire.LogStatus_LOG_STATUS_OVERLOADED, true, nil,

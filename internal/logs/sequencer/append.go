@@ -104,7 +104,7 @@ func (c *core) check(p *pending) *sequencer {
 }
 
 func tooLarge(n int, most uint32) string {
-	return fmt.Sprintf("a payload of %d bytes, where the log takes %d", n, most)
+	return fmt.Sprintf("a payload of %d bytes, where the log takes %d: divide it, or raise max_payload_bytes (braid log alter)", n, most)
 }
 
 // elsewhere decides on a redirect: nobody is sent away from a node that has just
