@@ -1,0 +1,166 @@
+package proof
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/braiddb/braid/client"
+	"github.com/braiddb/braid/internal/rpc"
+	"github.com/braiddb/braid/internal/wire"
+)
+
+// What a node says of its log shard's doubt.
+const (
+	saysDoubt  = "copies or seals may be lost"
+	saysSure   = "nothing that was acknowledged is in doubt any more"
+	saysGiveUp = "may have lost are given up"
+)
+
+// said says whether a process has logged something since its log had a length.
+func (p *process) said(since int64, words string) bool {
+	b, _ := os.ReadFile(p.log)
+	return int64(len(b)) > since && strings.Contains(string(b[since:]), words)
+}
+
+func (p *process) logLength() int64 {
+	i, err := os.Stat(p.log)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return i.Size()
+}
+
+// spoilTail takes the last groups of a stopped node's journal away and leaves in
+// their place what may be torn or may be lost. It gives where the node's log ends.
+func spoilTail(t *testing.T, p *process, groups int) int64 {
+	t.Helper()
+	all := journalGroups(t, p.dir)
+	if len(all) <= groups {
+		t.Fatalf("only %d groups in the journal of node %d", len(all), p.index)
+	}
+	for i, g := range all[len(all)-groups:] {
+		overwrite(t, g.file, g.at, append([]byte("BRJG and what was there"), make([]byte, (g.bytes+511)/512*512-23)...))
+		if last := i == groups-1; last {
+			overwrite(t, g.file, g.at+(g.bytes+511)/512*512, []byte("BRJG and what never came"))
+		}
+	}
+	return p.logLength()
+}
+
+// A doubtProof is a log on a cluster of three, and what was appended to it.
+type doubtProof struct {
+	t  *testing.T
+	c  *cluster
+	cl *client.Client
+	l  *client.Log
+	h  *appendHistory
+	at time.Time
+}
+
+func newDoubtProof(t *testing.T) *doubtProof {
+	d := &doubtProof{t: t, c: startCluster(t, 3, clusterOptions{flags: []string{"--lease", "1s", "--election-delay", "200ms"}}), h: newAppendHistory(t), at: time.Now()}
+	d.cl = connect(t, d.c)
+	d.l = makeLog(t, d.cl, "/doubt", client.LogStickyCopysets(false))
+	d.did("made")
+	return d
+}
+
+// did says how long a part took.
+func (d *doubtProof) did(what string) {
+	d.t.Logf("%s: %v", what, time.Since(d.at).Round(time.Millisecond))
+	d.at = time.Now()
+}
+
+func (d *doubtProof) write(name string, n int) {
+	d.t.Helper()
+	for i := range n {
+		payload := fmt.Sprintf("%s.%d", name, i)
+		lsn, err := d.l.Append(within(d.t, 20*time.Second), []byte(payload))
+		d.h.outcome(payload, lsn, err)
+		if err != nil {
+			d.t.Fatalf("append %s: %v", payload, err)
+		}
+	}
+	d.did("wrote " + name)
+}
+
+// provision makes another log, and appends to it.
+func (d *doubtProof) provision(path string) {
+	d.t.Helper()
+	l := makeLog(d.t, d.cl, path)
+	if _, err := l.Append(within(d.t, 20*time.Second), []byte(path)); err != nil {
+		d.t.Fatalf("append to %s: %v", path, err)
+	}
+	d.did("provisioned " + path)
+}
+
+// doubted says whether a node's shard may have lost copies of the log.
+func (d *doubtProof) doubted(p *process) bool {
+	pool := rpc.NewPool(rpc.TCP{}, rpc.PoolOptions{Role: rpc.RoleClient})
+	defer pool.Close()
+	req, resp := &wire.LogStateRequest{Logs: []uint64{uint64(d.l.ID())}}, new(wire.LogStateResponse)
+	if err := pool.To(p.clientAddr()).Call(within(d.t, 2*time.Second), rpc.MethodLogState, req, resp); err != nil || len(resp.States) != 1 {
+		return true
+	}
+	return resp.States[0].DoubtFrom != 0
+}
+
+// TestLogDoubtEnds: a node loses the end of its journal, with copies that it had
+// acknowledged. The log is appended to, recovered and read meanwhile, and others are
+// made. Afterwards the copies are back: with another of their holders down everything
+// can be read.
+func TestLogDoubtEnds(t *testing.T) {
+	d := newDoubtProof(t)
+	d.write("before", 100)
+	reading := d.l.NewReader(client.ReaderOptions{From: oldest})
+	defer reading.Close()
+	p := d.c.nodes[(d.c.sequencerOf(d.cl, d.l)+1)%3]
+	p.kill()
+	since := spoilTail(t, p, 60)
+	p.start()
+	d.write("meanwhile", 20)
+	d.provision("/meanwhile")
+	// What reigns cannot be compared: that ends with the reign.
+	if p.said(since, saysSure) {
+		t.Fatalf("node %d is sure of an epoch that others still add to:\n%s", p.index, p.tail())
+	}
+	q := d.c.nodes[d.c.sequencerOf(d.cl, d.l)]
+	if err := q.terminate(10 * time.Second); err != nil {
+		t.Fatal(err)
+	}
+	d.did("ended the reign")
+	q.start()
+	d.write("recovering", 10)
+	if !eventually(20*time.Second, func() bool { return p.said(since, saysDoubt) && !d.doubted(p) }) {
+		t.Fatalf("the doubt of node %d does not end:\n%s", p.index, p.tail())
+	}
+	d.did("sure of the log")
+	if p.said(since, saysGiveUp) {
+		t.Errorf("node %d gave copies up, though the others were in order:\n%s", p.index, p.tail())
+	}
+	d.c.waitReady()
+	d.write("after", 10)
+	d.c.checkReplication(d.cl, d.l)
+	d.did("checked the replication")
+	for n := 0; n < 140; { // one that began before goes on
+		e, err := reading.Next(within(t, 10*time.Second))
+		if err != nil {
+			t.Fatalf("a reader that began before the doubt, after %d records: %v\n%+v", n, err, reading.State())
+		}
+		if !e.IsGap() {
+			n++
+		}
+	}
+	tail := tailOf(t, d.l)
+	down := d.c.nodes[d.c.sequencerOf(d.cl, d.l)]
+	down.kill()
+	if r := readRange(t, d.l, oldest, tail, 10*time.Second, nil); r.records != 140 {
+		t.Errorf("%d records are read with node %d down, not 140", r.records, down.index)
+	}
+	d.did("read with a node down")
+	d.write("recovered", 10)
+	d.h.check(d.l)
+}
