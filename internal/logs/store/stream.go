@@ -324,7 +324,9 @@ type delivery struct {
 // without an overlap (P6), as far as the budget goes.
 func (d *delivery) read() error {
 	if d.next <= d.trim {
-		d.gap(logs.ServerGapTrim, min(d.trim, d.limit))
+		// Beyond the window too: nothing is held for it, and a reader that would be led
+		// there window by window never came to an epoch after the one it is in.
+		d.gap(logs.ServerGapTrim, min(d.trim, d.terms.until))
 	}
 	if d.next > d.limit || d.next == 0 {
 		return nil

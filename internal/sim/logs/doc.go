@@ -1,0 +1,36 @@
+// Package logs is the logs' wing of the simulation: nodes with the production
+// gossip, sequencer, recovery, purging and comparing of shards and log store, and
+// clients that append and read, in a world of internal/sim.
+//
+//	producer: client.Log ── append ──▶ sequencer.Host ── STORE ──▶ store.Store
+//	     ▲                                │   │                      │  journal: sim.Disk
+//	     └── answer, retry, redirect      │   └─ recovery.Host ──────┤  Pebble: memory
+//	                                      ▼                          ▼
+//	reader: reader.Core ◀── records, gaps ──────────────────── read streams
+//
+// Nothing of the write path, of recovery or of reading is modelled: hosts are driven
+// by tasks (Deps.Tasks, Options.Tasks), the rest has no goroutine anyway. What is
+// modelled stands below and between: journal.go keeps records as a journal does,
+// epochs.go is an epoch store that is slow, loses answers and is away for a while,
+// calls.go loses messages, and member.go wires what internal/node wires. Pebble's
+// goroutines write files when they are told to and decide nothing that is read.
+// The producers are production clients; of readers the core is, its host
+// (read.go) does what client.Reader does without waiting.
+//
+// Invariants that are looked at while a run lasts:
+//
+//	L1. STORED leaves a node only when its disk has the copy (member.go).
+//	L2. An append is acknowledged only when each of one wave's copyset said STORED
+//	    for that wave (spy.go).
+//	L3. A release pointer never goes back, nor beyond what its epoch gave out, and
+//	    nothing of an epoch is released before all earlier ones are clean (spy.go).
+//	L4. All readers are told the same of an LSN, whenever they are: the record that
+//	    was acknowledged there, or nothing (truth.go). Nobody is told DATALOSS.
+//	L5. A payload is in the log once, and what was begun after another was
+//	    acknowledged is behind it (truth.go).
+//	L6. The epoch store never goes back, and a compare-and-set that succeeds was of
+//	    the version that was there (epochs.go).
+//
+// In the end (final.go) readers from the oldest LSN must have all that was
+// acknowledged, and the replication checker must find every copy where it belongs.
+package logs

@@ -1,0 +1,186 @@
+package logs
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/braiddb/braid/internal/logs"
+	"github.com/braiddb/braid/internal/logs/checker"
+	"github.com/braiddb/braid/internal/logs/sequencer"
+	"github.com/braiddb/braid/internal/wire"
+)
+
+// reign is the sequencer that numbers a log; nil if none, or two, say so.
+func (c *cluster) reign(t *truth) *sequencer.Row {
+	r, _ := c.reigning(t)
+	return r
+}
+
+func (c *cluster) reigning(t *truth) (found *sequencer.Row, on *member) {
+	for _, m := range c.members {
+		if m.doors == nil {
+			continue
+		}
+		m.sequencer.Rows(func(r sequencer.Row) bool {
+			if r.Log == t.id && r.State == sequencer.StateActive.String() && (found == nil || r.Epoch > found.Epoch) {
+				found, on = &r, m
+			}
+			return true
+		})
+	}
+	return found, on
+}
+
+// settled says that every log is released up to its end, every recovery and purge
+// is over, no shard is in doubt and readers are at the tail.
+func (c *cluster) settled() error {
+	for _, m := range c.members {
+		if m.doors == nil || m.fatal != nil {
+			return fmt.Errorf("node %d does not run", m.n.ID)
+		}
+		if n := m.recovery.Metrics().Running.Load() + m.recovery.Metrics().Waiting.Load(); n > 0 {
+			return fmt.Errorf("node %d: %d recoveries are not over: %+v", m.n.ID, n, m.recovery.Rows())
+		}
+		if rows := m.purger.Rows(); len(rows) > 0 {
+			return fmt.Errorf("node %d: purges are not over: %+v", m.n.ID, rows)
+		}
+	}
+	for _, t := range c.truths {
+		if !t.appended() {
+			continue
+		}
+		r := c.reign(t)
+		if r == nil || r.Recovering || r.InFlight > 0 || r.Buffered > 0 || r.LastReleased != r.Next-1 && r.Next.ESN() > 1 {
+			return fmt.Errorf("log %d is not at rest: %s", t.id, c.describe(t))
+		}
+		for _, x := range t.readers {
+			if r.Next.ESN() > 1 && x.next < r.Next {
+				return fmt.Errorf("log %d: reader %s is at %s, the tail is %s: %+v health %+v view %+v", t.id, x.name, x.next, r.Next-1, x.core.Health(), x.core.Counters, x.core.View())
+			}
+		}
+	}
+	return nil
+}
+
+func (c *cluster) describe(t *truth) string {
+	out := fmt.Sprintf("epoch record %v", c.epochs.seen[t.id])
+	for _, m := range c.members {
+		if m.doors == nil {
+			out += fmt.Sprintf("\n  node %d is down", m.n.ID)
+			continue
+		}
+		out += fmt.Sprintf("\n  node %d: in doubt %v, last clean %d, recoveries %+v, purges %+v", m.n.ID, m.store.Suspect(), m.store.LastClean(t.id), m.recovery.Rows(), m.purger.Rows())
+		m.sequencer.Rows(func(r sequencer.Row) bool {
+			if r.Log == t.id {
+				out += fmt.Sprintf("\n    %s epoch %d next %s released %s good %d in flight %d buffered %d preempted by %d recovering %v readable %v trouble %q",
+					r.State, r.Epoch, r.Next, r.LastReleased, r.LastKnownGood, r.InFlight, r.Buffered, r.PreemptedBy, r.Recovering, r.MetadataRead, r.Trouble)
+			}
+			return true
+		})
+	}
+	return out
+}
+
+// readAll begins the last reading of every log, from its oldest record to its tail,
+// and the check of its copies.
+func (c *cluster) readAll() {
+	for _, t := range c.truths {
+		r, on := c.reigning(t)
+		if r == nil || r.LastReleased == 0 {
+			continue
+		}
+		for _, x := range t.readers {
+			x.over = true
+		}
+		t.last = t.newReading("last", logs.LSNOldest, r.LastReleased, false)
+		on.sequencer.State(&wire.SequencerStateRequest{Log: uint64(t.id), Flags: logs.StateMetadata | logs.StateNoRedirect}, func(s *wire.SequencerStateResponse) {
+			if len(s.Metadata) == 0 {
+				c.w.Fail("log %d: its metadata cannot be learned in the end: %v", t.id, s)
+				return
+			}
+			t.report = checker.New(checker.Config{Log: t.id, Epochs: s.Metadata, From: logs.LSNOldest, To: r.LastReleased, Page: 200})
+			c.check(t)
+		})
+	}
+}
+
+// check asks the shards what the checker wants to know, all at once, and again
+// when all have answered.
+func (c *cluster) check(t *truth) {
+	reqs := t.report.Want()
+	left := len(reqs)
+	for _, req := range reqs {
+		id := logs.ShardID(req.Shard)
+		c.members[id.Node()-1].store.Records(req, func(a *wire.RecordsResponse) {
+			t.report.Answer(id, a)
+			if left--; left == 0 {
+				c.check(t)
+			}
+		})
+	}
+}
+
+func (c *cluster) allRead() error {
+	for _, t := range c.truths {
+		if t.last != nil && !t.last.over {
+			return fmt.Errorf("log %d: the last reading is at %s: %+v", t.id, t.last.next, t.last.core.Health())
+		}
+		if t.last != nil && (t.report == nil || len(t.report.Want()) > 0) {
+			return fmt.Errorf("log %d: its copies are still being checked", t.id)
+		}
+	}
+	return nil
+}
+
+// Check is the last word.
+func (c *cluster) Check() error {
+	for _, t := range c.truths {
+		if err := t.complete(); err != nil {
+			return err
+		}
+		if err := t.conditionsHeld(); err != nil {
+			return err
+		}
+		if t.report != nil {
+			if rep := t.report.Report(); !rep.Clean() {
+				return fmt.Errorf("log %d: the copies are not as they should be: %d problems, silent %v, the first: %v", t.id, len(rep.Problems), rep.Silent, firstOf(rep.Problems))
+			}
+		}
+		for _, r := range t.readers {
+			if r.core.Counters.Rewinds > 0 {
+				c.w.Sometimes("reader: rewound")
+			}
+			if r.core.Counters.AllSendAll > 0 {
+				c.w.Sometimes("reader: all send all")
+			}
+		}
+	}
+	for _, m := range c.members {
+		if m.comparer.Metrics().Done.Load() > 0 {
+			c.w.Sometimes("shard: sure again")
+		}
+	}
+	return nil
+}
+
+func firstOf(p []checker.Problem) any {
+	if len(p) == 0 {
+		return nil
+	}
+	return p[0]
+}
+
+var errCondition = errors.New("a conditional append was taken though its condition did not hold")
+
+// conditionsHeld says that no record lies between what a conditional append took
+// for the tail and the append.
+func (t *truth) conditionsHeld() error {
+	for _, x := range t.conditions {
+		for lsn, list := range t.told {
+			if x.from < lsn && lsn < x.to {
+				return fmt.Errorf("log %d: %w: tail %s, taken as %s, and %q is at %s", t.id, errCondition, x.from, x.to, list, lsn)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,234 @@
+package logs
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/braiddb/braid/internal/catalog"
+	"github.com/braiddb/braid/internal/gossip"
+	"github.com/braiddb/braid/internal/journal"
+	"github.com/braiddb/braid/internal/logs"
+	"github.com/braiddb/braid/internal/logs/recovery"
+	"github.com/braiddb/braid/internal/logs/sequencer"
+	"github.com/braiddb/braid/internal/logs/store"
+	"github.com/braiddb/braid/internal/placement"
+	"github.com/braiddb/braid/internal/rpc"
+	"github.com/braiddb/braid/internal/sim"
+	"github.com/braiddb/braid/internal/wire"
+)
+
+// member is a node over its lives: what is durable, and what this life runs. It
+// wires what internal/node wires.
+type member struct {
+	c *cluster
+	w *sim.World
+	n *sim.Node
+
+	// Durable.
+	platter platter
+	fs      *vfs.MemFS
+	suspect bool            // the journal's tail is in doubt
+	tree    *catalog.Logs   // the catalog as it was last heard of here
+	nodes   []*catalog.Node // likewise
+
+	// Of this life.
+	gossip    *gossip.Host
+	store     *store.Store
+	purger    *recovery.Purger
+	comparer  *recovery.Comparer
+	recovery  *recovery.Host
+	sequencer *sequencer.Host
+	doors     map[rpc.Method]door
+	spy       *spy
+	mutations map[uint64]func(*wire.Stored, error)
+	cookies   uint64
+	synced    int // above 0: the journal is just telling what its disk has
+	fatal     error
+}
+
+func newMember(c *cluster, n *sim.Node) *member {
+	return &member{c: c, w: c.w, n: n, fs: vfs.NewCrashableMem()}
+}
+
+func (m *member) after(d time.Duration, f func()) func() bool {
+	return m.n.After(d, "timer", f).Stop
+}
+
+func (m *member) wallMs() int64 { return m.n.Wall() / 1000 }
+
+func (m *member) tasks(f func()) { m.n.Soon("task", f) }
+
+func (m *member) attributes(log logs.LogID) (*catalog.LogAttributes, bool) {
+	return m.tree.Attributes(uint64(log))
+}
+
+func (m *member) view() recovery.View { return view{m.gossip.View()} }
+
+func (m *member) shard() logs.ShardID { return logs.MakeShard(catalog.NodeID(m.n.ID), 0) }
+
+// boot begins a life as a node does.
+func (m *member) boot() {
+	self, life := catalog.NodeID(m.n.ID), uint64(m.n.Life())
+	quiet := slog.New(slog.DiscardHandler)
+	m.fatal, m.synced, m.purger, m.comparer, m.sequencer = nil, 0, nil, nil, nil
+	m.mutations, m.spy = map[uint64]func(*wire.Stored, error){}, newSpy(m)
+	m.tree, m.nodes = m.c.tree, m.c.nodes
+	m.gossip = gossip.NewHost(gossip.Config{}, gossip.Deps{Self: self, Incarnation: life, Mono: m.n.Mono, AfterFunc: m.after, Rand: m.n.Rand(),
+		Send: m.sendGossip, Probe: m.probe, Nodes: func() []*catalog.Node { return m.nodes }, OnChange: m.clusterChanged})
+	if err := m.openStore(); err != nil {
+		m.w.Fail("node %d: %w", m.n.ID, err)
+		return
+	}
+	door := epochDoor{m, m.c.epochs}
+	cfg := recovery.Config{MutationsMax: int(m.w.Opt.Knob("recoverySlots")), DigestBytes: uint32(m.w.Opt.Knob("digestBytes"))}
+	m.purger = recovery.NewPurger(cfg, recovery.PurgerDeps{Self: self, Shard: m.shard(), Mono: m.n.Mono, AfterFunc: m.after, Logger: quiet,
+		Calls: calls{m}, Store: m.store, View: m.view})
+	m.comparer = recovery.NewComparer(cfg, recovery.ComparerDeps{Self: self, Shard: m.shard(), Mono: m.n.Mono, AfterFunc: m.after, Logger: quiet,
+		Calls: calls{m}, EpochStore: door, Store: m.store, Purge: m.purge, View: m.view})
+	m.recovery = recovery.NewHost(cfg, recovery.Deps{Self: self, Mono: m.n.Mono, AfterFunc: m.after, Rand: m.n.Rand(), Logger: quiet,
+		Calls: calls{m}, EpochStore: door, View: m.view})
+	m.sequencer = sequencer.NewHost(m.c.sequencerConfig(), sequencer.Deps{Self: self, Incarnation: life, Mono: m.n.Mono, WallMs: m.wallMs, AfterFunc: m.after,
+		Rand: m.n.Rand(), Logger: quiet, EpochStore: door, Stores: calls{m}, Recoverer: recoverer{m.recovery}, Cluster: m.gossip.View,
+		Attributes: m.attributes, Fatal: m.die, Tasks: m.tasks})
+	m.serve()
+	m.gossip.Start()
+	m.sequencer.Start()
+	m.comparer.Start()
+	m.gossip.SetStarting(false)
+}
+
+func (m *member) openStore() (err error) {
+	k := m.w.Opt.Knob
+	m.store, err = store.Open(m.fs, "logs", store.Options{Shard: m.shard(), Journal: simJournal{m}, Stream: journal.StreamID(1), Recovered: m.platter.replay(),
+		Suspect: m.suspect, Incarnation: uint64(m.n.Life()), Mono: m.n.Mono, WallMs: m.wallMs, AfterFunc: m.after, Fatal: m.die,
+		CacheBytes: 1 << 20, MemTableBytes: 16 << 20, RecordCacheBytes: k("cacheBytes"), PartitionBytes: k("partitionBytes"), PartitionTime: m.c.ms("partitionMs"),
+		Attributes: m.attributes, Purge: m.purge, Tasks: m.tasks,
+		NextEpoch: func(log logs.LogID, done func(logs.Epoch, error)) {
+			epochDoor{m, m.c.epochs}.Read(log, func(r *wire.EpochRecord, err error) { done(logs.Epoch(r.GetMetadata().GetEpoch()), err) })
+		},
+		Compare: func(log logs.LogID, sealed logs.Epoch) {
+			if m.comparer != nil {
+				m.comparer.Compare(log, sealed)
+			}
+		}})
+	if err == nil && m.store.Suspect() {
+		m.w.Sometimes("shard: in doubt")
+	}
+	m.suspect = false // the store has written it down
+	return err
+}
+
+// recoverer is recovery as the sequencer sees it.
+type recoverer struct{ host *recovery.Host }
+
+// Recover makes earlier epochs clean.
+func (r recoverer) Recover(a sequencer.RecoverArgs, done func(sequencer.RecoveryResult, error)) (cancel func()) {
+	args := recovery.Args{Log: a.Log, UpTo: a.UpTo, Own: a.Own, Metadata: a.Metadata, Record: a.Record}
+	return r.host.Recover(args, func(x recovery.Result, err error) {
+		done(sequencer.RecoveryResult{Status: x.Status, Record: x.Record, Tail: x.Tail, CountBase: x.CountBase, PreemptedBy: x.PreemptedBy,
+			SealEpoch: x.SealEpoch, Message: x.Message}, err)
+	})
+}
+
+// view is the cluster as recovery sees it.
+type view struct{ *logs.Cluster }
+
+// Writable says whether a shard takes copies.
+func (v view) Writable(s logs.ShardID) bool {
+	n, ok := v.Node(s.Node())
+	return ok && n.Alive && n.Storage && n.Writable
+}
+
+// Authority is what a shard's silence means.
+func (v view) Authority(logs.ShardID) placement.ShardState { return placement.ShardUnheard }
+
+// Shards lists the storage nodes' shards.
+func (v view) Shards() []logs.ShardID {
+	var out []logs.ShardID
+	for _, n := range v.Nodes {
+		if n.Storage {
+			out = append(out, logs.MakeShard(n.ID, 0))
+		}
+	}
+	return out
+}
+
+func (m *member) clusterChanged() {
+	if m.sequencer == nil {
+		return
+	}
+	m.sequencer.ClusterChanged()
+	m.recovery.ViewChanged()
+	m.purger.ViewChanged()
+	m.comparer.ViewChanged()
+}
+
+func (m *member) sendGossip(to catalog.NodeID, g *wire.Gossip) {
+	if m.fatal != nil {
+		return
+	}
+	raw := m.c.encode(g)
+	p := m.c.members[to-1]
+	m.n.Send(int(to), "gossip", len(raw), func() {
+		in := new(wire.Gossip)
+		if p.fatal == nil && m.c.decode(raw, in) {
+			p.gossip.Handle(in)
+		}
+	})
+}
+
+// probe finds out whether a node's address refuses: it does if the machine is
+// reached and the process is gone.
+func (m *member) probe(node catalog.NodeID, refused func()) {
+	p := m.c.members[node-1]
+	m.n.After(m.w.Between(time.Millisecond, 10*time.Millisecond), "probe", func() {
+		if !p.n.Alive() && m.w.Net.Reaches(m.n.ID, p.n.ID) && m.w.Net.Reaches(p.n.ID, m.n.ID) {
+			refused()
+		}
+	})
+}
+
+// append is the door of appends, with L2 on its way out.
+func (m *member) append(req *wire.AppendRequest, reply func(*wire.AppendResponse)) {
+	m.sequencer.Append(req, func(r *wire.AppendResponse) {
+		m.spy.acknowledges(req, r)
+		reply(r)
+	})
+}
+
+// hear gives the node the newest catalog.
+func (m *member) hear() {
+	m.tree, m.nodes = m.c.tree, m.c.nodes
+	if m.n.Alive() && m.sequencer != nil {
+		m.gossip.NodesChanged()
+		m.sequencer.LogsChanged()
+	}
+}
+
+// die is the node's end after a fatal fault: the process exits a little later.
+func (m *member) die(err error) {
+	if m.fatal != nil {
+		return
+	}
+	m.w.Sometimes("node: fatal fault")
+	m.fatal = err
+	m.n.After(m.w.Between(0, 5*time.Millisecond), "exit", func() {
+		m.n.Crash("fatal: "+err.Error(), m.w.Between(100*time.Millisecond, 3*time.Second))
+	})
+}
+
+// down ends the life: of the store's files stays what was synced.
+func (m *member) down() {
+	fs := m.fs.CrashClone(vfs.CrashCloneCfg{})
+	m.close()
+	m.fs = fs
+}
+
+func (m *member) close() {
+	if m.store != nil {
+		_ = m.store.Abandon() // its files are thrown away
+		m.store, m.doors = nil, nil
+	}
+}

@@ -1,0 +1,129 @@
+package logs
+
+import (
+	"slices"
+
+	"github.com/braiddb/braid/internal/catalog"
+	"github.com/braiddb/braid/internal/logs"
+	"github.com/braiddb/braid/internal/wire"
+)
+
+// spy sees what one life of a node sends and hears as a sequencer.
+type spy struct {
+	m        *member
+	copies   map[place]*sent
+	released map[logs.LogID]logs.LSN
+	highest  map[logs.LogID]logs.LSN // given out by this life
+}
+
+// place is a slot of a log.
+type place struct {
+	log logs.LogID
+	lsn logs.LSN
+}
+
+// sent is what was sent of a slot and who said STORED, by wave.
+type sent struct {
+	waves []wave
+}
+
+type wave struct {
+	number  uint32
+	copyset []uint64
+	stored  []uint64 // nodes
+}
+
+func newSpy(m *member) *spy {
+	return &spy{m: m, copies: map[place]*sent{}, released: map[logs.LogID]logs.LSN{}, highest: map[logs.LogID]logs.LSN{}}
+}
+
+// sends is L3, and takes copies down for L2.
+func (s *spy) sends(to catalog.NodeID, b *wire.LogBatch) {
+	for _, st := range b.Stores {
+		if st.SealEpoch > 0 {
+			continue // recovery's
+		}
+		r := st.Record
+		at := place{logs.LogID(r.Log), logs.LSN(r.Lsn)}
+		x := s.copies[at]
+		if x == nil {
+			x = &sent{}
+			s.copies[at] = x
+			s.highest[at.log] = max(s.highest[at.log], at.lsn)
+		}
+		if n := len(x.waves); n == 0 || x.waves[n-1].number != r.Wave {
+			if n == 1 {
+				s.m.w.Sometimes("wave: a second one")
+			}
+			x.waves = append(x.waves, wave{number: r.Wave, copyset: slices.Clone(r.Copyset)})
+		}
+	}
+	for _, r := range b.Releases {
+		s.releases(r)
+	}
+}
+
+func (s *spy) releases(r *wire.Release) {
+	w, log, lsn := s.m.w, logs.LogID(r.Log), logs.LSN(r.Released)
+	if log.IsMetadata() {
+		return
+	}
+	if clean := s.m.c.epochs.clean(log); lsn != 0 && lsn.Epoch() > clean+1 {
+		w.Fail("node %d releases log %d up to %s, though only %d epochs are clean", s.m.n.ID, log, lsn, clean)
+	}
+	if lsn > s.highest[log] && lsn.Epoch() == s.highest[log].Epoch() {
+		w.Fail("node %d releases log %d up to %s and gave out %s", s.m.n.ID, log, lsn, s.highest[log])
+	}
+	if was := s.released[log]; lsn > was {
+		s.released[log] = lsn
+	}
+	for at := lsn; at.ESN() > 0 && at+64 > lsn; at-- { // what it says can be read is stored
+		if x := s.copies[place{log, at}]; x != nil && !x.whole() {
+			w.Fail("node %d releases log %d up to %s, though %s is not stored: %+v", s.m.n.ID, log, lsn, at, x.waves)
+			return
+		}
+	}
+}
+
+// stored takes down who says STORED.
+func (s *spy) stored(b *wire.LogBatch) {
+	for _, st := range b.Stored {
+		x := s.copies[place{logs.LogID(st.Log), logs.LSN(st.Lsn)}]
+		if x == nil || st.Status != wire.LogStatus_LOG_STATUS_OK || st.Cookie&recoveryCookie != 0 {
+			continue
+		}
+		for i := range x.waves {
+			if x.waves[i].number == st.Wave {
+				x.waves[i].stored = append(x.waves[i].stored, b.FromNode)
+			}
+		}
+	}
+}
+
+// whole says whether everybody of some wave's copyset said STORED for it.
+func (x *sent) whole() bool {
+	for i := range x.waves {
+		v := &x.waves[i]
+		if !slices.ContainsFunc(v.copyset, func(s uint64) bool { return !slices.Contains(v.stored, uint64(logs.ShardID(s).Node())) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// acknowledges is L2. What is answered from memory, or found on the shards, was
+// sent by another life.
+func (s *spy) acknowledges(req *wire.AppendRequest, r *wire.AppendResponse) {
+	if r.Status != wire.LogStatus_LOG_STATUS_OK || req.Flags&logs.AppendProbe != 0 {
+		return
+	}
+	log, lsn := logs.LogID(req.Log), logs.LSN(r.Lsn)
+	x := s.copies[place{log, lsn}]
+	if x == nil || !x.whole() && lsn.Epoch() <= s.m.c.epochs.clean(log) { // in the second case recovery has decided on it
+		s.m.w.Sometimes("append: found stored by a retry")
+		return
+	}
+	if !x.whole() {
+		s.m.w.Fail("node %d acknowledges %s of log %d, though no wave is stored: %+v", s.m.n.ID, lsn, log, x.waves)
+	}
+}

@@ -1,0 +1,202 @@
+package logs
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+
+	"github.com/braiddb/braid/internal/catalog"
+	"github.com/braiddb/braid/internal/logs"
+	"github.com/braiddb/braid/internal/logs/checker"
+	"github.com/braiddb/braid/internal/logs/reader"
+	"github.com/braiddb/braid/internal/placement"
+)
+
+// truth is what is known of one log from outside.
+type truth struct {
+	c     *cluster
+	id    logs.LogID
+	attrs *catalog.LogAttributes
+
+	told    map[logs.LSN][]string // payloads, as the first reader was told
+	nothing []span                // LSNs that the first reader was told hold nothing, ascending
+	acked   map[logs.LSN][]string // payloads that were acknowledged there
+	where   map[string]logs.LSN   // of each payload that was told of
+	asked   map[string]bool       // payloads that anybody tried to append
+	refused map[string]bool       // of them, those that are said never to be in the log
+	begun   map[string]logs.LSN   // the highest that was acknowledged when its append began
+	highest logs.LSN              // that was acknowledged
+	trim    logs.LSN              // asked for
+	read    logs.LSN              // the highest that any reader was told of
+	acks    int
+	healed  bool // something was acknowledged since the world healed
+	readers []*reading
+	last    *reading // the one that reads everything in the end
+	report  *checker.Checker
+	// conditions are conditional appends that were taken: expected tail, LSN.
+	conditions []span
+}
+
+type span struct {
+	from, to logs.LSN
+	why      logs.GapType
+}
+
+func newTruth(c *cluster, id logs.LogID, a *catalog.LogAttributes) *truth {
+	return &truth{c: c, id: id, attrs: a, told: map[logs.LSN][]string{}, acked: map[logs.LSN][]string{}, where: map[string]logs.LSN{},
+		asked: map[string]bool{}, refused: map[string]bool{}, begun: map[string]logs.LSN{}}
+}
+
+func (t *truth) copies() int { return placement.Copies(t.attrs.Replication) }
+
+// begins notes that a payload's append begins.
+func (t *truth) begins(payload string) {
+	if !t.asked[payload] {
+		t.asked[payload], t.begun[payload] = true, t.highest
+	}
+}
+
+// acknowledged is a client's success: L4 and L5 as far as they are known now.
+func (t *truth) acknowledged(payload string, lsn logs.LSN) {
+	w := t.c.w
+	t.c.ops++
+	t.acks++
+	t.healed = t.healed || w.Calm()
+	w.Sometimes("append: acknowledged")
+	if lsn.Epoch() > 1 {
+		w.Sometimes("append: a later epoch")
+	}
+	if lsn <= t.begun[payload] && lsn != t.where[payload] {
+		w.Fail("log %d: %q is acknowledged at %s, though %s was acknowledged before it was begun", t.id, payload, lsn, t.begun[payload])
+	}
+	if list, ok := t.told[lsn]; ok && !slices.Contains(list, payload) {
+		w.Fail("log %d: %q is acknowledged at %s, where readers found %q", t.id, payload, lsn, list)
+	}
+	if s := t.silence(lsn); s != nil {
+		w.Fail("log %d: %q is acknowledged at %s, where readers found nothing: %s from %s to %s", t.id, payload, lsn, s.why, s.from, s.to)
+	}
+	if at, ok := t.where[payload]; ok && at != lsn {
+		w.Fail("log %d: %q is acknowledged at %s and was read at %s", t.id, payload, lsn, at)
+	}
+	if !slices.Contains(t.acked[lsn], payload) {
+		t.acked[lsn] = append(t.acked[lsn], payload)
+	}
+	t.highest = max(t.highest, lsn)
+	w.Note(uint64(lsn))
+}
+
+// silence finds the gap that an LSN was told to be in.
+func (t *truth) silence(lsn logs.LSN) *span {
+	for i := range t.nothing {
+		if s := &t.nothing[i]; s.from <= lsn && lsn <= s.to {
+			return s
+		}
+	}
+	return nil
+}
+
+// gap is what a reader was told of LSNs without records: L4.
+func (t *truth) gap(r *reading, it *reader.Item) {
+	w := t.c.w
+	switch it.Gap {
+	case logs.GapTrim:
+		w.Sometimes("reader: trimmed")
+		if it.To > t.trim {
+			w.Fail("log %d: reader %s is told that all up to %s is trimmed, %s was asked for", t.id, r.name, it.To, t.trim)
+		}
+		return
+	case logs.GapBridge:
+		w.Sometimes("reader: bridge")
+	case logs.GapHole:
+		w.Sometimes("reader: hole")
+	default:
+		w.Fail("log %d: reader %s is told %s from %s to %s: %+v", t.id, r.name, it.Gap, it.LSN, it.To, r.core.View())
+		return
+	}
+	for lsn := range t.told { // the order does not matter: whichever is found fails the run
+		if it.LSN <= lsn && lsn <= it.To {
+			w.Fail("log %d: reader %s is told %s from %s to %s, others read a record at %s", t.id, r.name, it.Gap, it.LSN, it.To, lsn)
+			return
+		}
+	}
+	for lsn := range t.acked {
+		if it.LSN <= lsn && lsn <= it.To {
+			w.Fail("log %d: reader %s is told %s from %s to %s, an append was acknowledged at %s", t.id, r.name, it.Gap, it.LSN, it.To, lsn)
+			return
+		}
+	}
+	if s := t.silence(it.LSN); s == nil || s.to < it.To {
+		t.nothing = append(t.nothing, span{it.LSN, it.To, it.Gap})
+	}
+}
+
+// record is what a reader was told of an LSN: L4 and L5.
+func (t *truth) record(r *reading, it *reader.Item) {
+	w := t.c.w
+	var list []string
+	for _, p := range it.Payloads {
+		list = append(list, string(name(p)))
+	}
+	if len(list) > 1 {
+		w.Sometimes("reader: a batch")
+	}
+	if had, ok := t.told[it.LSN]; ok {
+		if !slices.Equal(had, list) {
+			w.Fail("log %d: reader %s finds %q at %s, others %q", t.id, r.name, list, it.LSN, had)
+		}
+		return
+	}
+	t.told[it.LSN] = list
+	if s := t.silence(it.LSN); s != nil {
+		w.Fail("log %d: reader %s finds %q at %s, others %s from %s to %s", t.id, r.name, list, it.LSN, s.why, s.from, s.to)
+	}
+	for _, p := range t.acked[it.LSN] {
+		if !slices.Contains(list, p) {
+			w.Fail("log %d: reader %s finds %q at %s, %q was acknowledged there", t.id, r.name, list, it.LSN, p)
+		}
+	}
+	for _, p := range list {
+		t.found(p, it.LSN)
+	}
+}
+
+func (t *truth) found(p string, lsn logs.LSN) {
+	w := t.c.w
+	switch at, twice := t.where[p]; {
+	case !t.asked[p]:
+		w.Fail("log %d: %s holds %q, which nobody appended", t.id, lsn, p)
+	case t.refused[p]:
+		w.Fail("log %d: %s holds %q, of which was said that it is not in the log", t.id, lsn, p)
+	case twice:
+		w.Fail("log %d: %q is there twice, at %s and %s", t.id, p, at, lsn)
+	case lsn <= t.begun[p]:
+		w.Fail("log %d: %q is at %s, though %s was acknowledged before it was begun", t.id, p, lsn, t.begun[p])
+	}
+	t.where[p] = lsn
+}
+
+// complete says that everything that was acknowledged was read or trimmed.
+func (t *truth) complete() error {
+	lsns := make([]logs.LSN, 0, len(t.acked))
+	for lsn := range t.acked {
+		lsns = append(lsns, lsn)
+	}
+	slices.Sort(lsns)
+	for _, lsn := range lsns {
+		if lsn <= t.trim {
+			continue
+		}
+		if _, ok := t.told[lsn]; !ok {
+			return fmt.Errorf("log %d: %q was acknowledged at %s, and nobody was told of it", t.id, t.acked[lsn], lsn)
+		}
+	}
+	return nil
+}
+
+// name is what tells a payload from all others; the rest is padding.
+func name(p []byte) []byte {
+	if i := bytes.IndexByte(p, ' '); i >= 0 {
+		return p[:i]
+	}
+	return p
+}
