@@ -1,0 +1,79 @@
+package proof
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/braiddb/braid/client"
+)
+
+// TestEveryColumnOfEveryTable asks a cluster with a log, and somebody who reads it,
+// for every column of every table: each answers, and where there must be rows one
+// value of them is what it should be.
+func TestEveryColumnOfEveryTable(t *testing.T) {
+	c := startCluster(t, 3, clusterOptions{})
+	cl := connect(t, c)
+	l := makeLog(t, cl, "/tables/log")
+	var last client.LSN
+	for i := range 10 {
+		lsn, err := l.Append(within(t, 20*time.Second), fmt.Append(nil, i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		last = lsn
+	}
+	r := l.NewReader(client.ReaderOptions{From: 2})
+	defer r.Close()
+	if _, err := r.Next(within(t, 20*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Trim(within(t, 20*time.Second), last-5); err != nil {
+		t.Fatal(err)
+	}
+	// What is to be found sooner or later: a condition on a row of each table that has any.
+	sane := map[string]string{
+		"info": "node_id = 2 AND length(cluster_id) = 32 AND not_ready = '' AND uptime_ms > 0", "nodes": "node_id = 3 AND state = 'alive'",
+		"tablet_replicas": "tablet_id = 1 AND role = 'leader'",
+		"sequencers":      fmt.Sprintf("log_id = %d AND state = 'ACTIVE' AND last_released = '%s'", l.ID(), last),
+		"gossip":          "node_id = 1 AND target_node_id = 3 AND state = 'ALIVE'", "log_groups": "name = '/tables/log' AND replication_property = 'node:2'",
+		"log_storage_state": fmt.Sprintf("log_id = %d AND trim_point = '%s'", l.ID(), last-5), "epoch_store": "next_epoch = 2 OR next_epoch = 1",
+		"partitions": "writable = 1", "readers": fmt.Sprintf("log_id = %d AND start_lsn <> '' AND last_released = '%s'", l.ID(), last),
+		"records": fmt.Sprintf("lsn = '%s' AND payload_bytes = 1", last), "historical_metadata": "since = 1 AND nodeset_size = 3",
+		"shards": "stores > 0 AND damaged = 0", "logsdb_directory": "copies > 0 AND first_timestamp_ms > 0 AND first_lsn <> ''",
+		"tables": "name = 'columns'", "columns": "table_name = 'info' AND name = 'pid' AND type = 'INTEGER'",
+	}
+	var tables []string
+	for _, row := range rows(t, cl, "SELECT name FROM tables") {
+		tables = append(tables, row[0].(string))
+	}
+	for _, table := range slices.Concat(tables, []string{"tables", "columns"}) {
+		var columns []string
+		for _, row := range rows(t, cl, "SELECT name FROM columns WHERE table_name = '%s'", table) {
+			columns = append(columns, row[0].(string))
+		}
+		if len(columns) == 0 {
+			t.Errorf("table %s has no columns", table)
+			continue
+		}
+		where := ""
+		if slices.Contains([]string{"records", "epoch_store", "historical_metadata", "logsdb_directory"}, table) {
+			where = fmt.Sprintf(" WHERE log_id = %d", l.ID())
+		}
+		rows(t, cl, "SELECT %s FROM %s%s", strings.Join(columns, ", "), table, where)
+		if want, ok := sane[table]; ok && !eventually(10*time.Second, func() bool {
+			and := " WHERE ("
+			if where != "" {
+				and = where + " AND ("
+			}
+			return len(rows(t, cl, "SELECT * FROM %s%s%s)", table, and, want)) > 0
+		}) {
+			t.Errorf("%s has no row with %s: %v", table, want, rows(t, cl, "SELECT * FROM %s%s", table, where))
+		}
+	}
+	if len(tables) < len(sane)-2 {
+		t.Errorf("there are only %v", tables)
+	}
+}
