@@ -28,6 +28,11 @@ const (
 	redisShare    = 16 // what Redis clients have sent in part, and as much again that they leave unread
 )
 
+// redisLeast is what Redis clients may have sent in part, or leave unread, however
+// little memory there is: a value of the largest size on its way does not turn
+// everybody else away.
+const redisLeast = 64 << 20
+
 // openStorage opens the LSM and the journal, and every replica that is here.
 func (n *Node) openStorage(context.Context) error {
 	fs, dir := n.deps.FS, n.cfg.Data

@@ -70,7 +70,7 @@ func (c *conn) charge() bool {
 	}
 	c.charged = size
 	total := c.s.buffers.Add(grown)
-	if grown > 0 && total > c.s.opts.QueryBytesTotal {
+	if grown > 0 && total-size > c.s.opts.QueryBytesTotal { // one is always taken
 		c.s.metrics.Refused.Add(1)
 		return false
 	}

@@ -84,8 +84,8 @@ func TestUnreadRepliesAreBoundedOverAllClients(t *testing.T) {
 	}
 	a, readerA := open()
 	b, readerB := open()
-	if _, err := a.write(make([]byte, 900<<10)); err != nil {
-		t.Error(err)
+	if _, err := a.write(make([]byte, 1500<<10)); err != nil {
+		t.Errorf("one reply alone is larger than what all may leave: %v", err)
 	}
 	if _, err := b.write(make([]byte, 60<<10)); err != nil {
 		t.Errorf("what every client may leave unread: %v", err)

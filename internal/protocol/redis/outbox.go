@@ -105,7 +105,7 @@ func (o *outbox) changeLocked(n int) bool {
 	before := charged()
 	o.mu.bytes += n
 	more := charged() - before
-	if all := o.total.Add(more); more > 0 && all > o.most {
+	if all := o.total.Add(more); more > 0 && all-charged() > o.most { // one is always taken
 		o.total.Add(-more)
 		o.mu.bytes -= n
 		return false

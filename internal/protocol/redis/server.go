@@ -38,13 +38,14 @@ type Options struct {
 	// QueryBytesMax bounds a command, and what MULTI queues. Default ValueBytesMax + 1 MiB.
 	QueryBytesMax int
 	// QueryBytesTotal bounds the input buffers of all connections beyond 64 KiB
-	// each. Default 1 GiB.
+	// each: no further one grows while the others hold more. Default 1 GiB.
 	QueryBytesTotal int64
 	// OutputBytesMax bounds the replies that a client leaves unread; one that
 	// leaves more is disconnected. Default 4 * ValueBytesMax.
 	OutputBytesMax int
 	// OutputBytesTotal bounds the replies that all clients leave unread, beyond 64 KiB
-	// each. Default 1 GiB.
+	// each: a client that adds to them while the others leave more is disconnected.
+	// Default 1 GiB.
 	OutputBytesTotal int64
 	// RunningBytesTotal bounds what the single-key commands on their way take, of all
 	// connections: beyond it they are answered TRYAGAIN at once. One is always taken.
