@@ -70,7 +70,7 @@ func (n *Node) handleLogs(s *rpc.Server) {
 		s.Handle(m, nil, func(r *rpc.Request) {
 			f, ok := n.logDoor(m)
 			if !ok {
-				n.reply(r, refusal(m, wire.LogStatus_LOG_STATUS_NOT_READY, "the node is starting or stopping"))
+				n.reply(r, refusal(m, wire.LogStatus_LOG_STATUS_NOT_READY, "the node is starting or stopping, or has no catalog yet"))
 				return
 			}
 			f(r.Msg, func(resp rpc.Message) { n.reply(r, resp) })
@@ -113,6 +113,11 @@ func (n *Node) openLogDoors() {
 func (n *Node) logDoor(m rpc.Method) (logMethod, bool) {
 	doors := n.logDoors.Load()
 	if doors == nil || !n.opened.Load() || n.dead.Load() {
+		return nil, false
+	}
+	// A node that started while there was no master has not heard of any log: it
+	// must not say of one that it does not exist, which callers take for final.
+	if (m == rpc.MethodAppend || m == rpc.MethodSequencerState) && n.index.Load().Version() == 0 {
 		return nil, false
 	}
 	f, ok := (*doors)[m]

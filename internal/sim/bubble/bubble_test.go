@@ -22,7 +22,7 @@ func TestSeedsReplay(t *testing.T) {
 		t.Log(b.Unknown)
 	}
 	seen := map[string]uint64{}
-	for seed := uint64(1); seed <= 2; seed++ {
+	for seed := uint64(1); seed <= 3; seed++ {
 		res, err := b.Twice(context.Background(), seed)
 		if err != nil {
 			t.Fatal(err)
