@@ -151,8 +151,9 @@ func newProducer(c *cluster, t *truth, id int) *producer {
 }
 
 // rest thinks until the next append.
-func (p *producer) rest() {
+func (p *producer) rest(payload string) {
 	p.flying--
+	delete(p.t.open, payload)
 	p.c.w.After(p.c.w.Between(0, 2*p.c.ms("thinkMs")), "producer", p.work)
 }
 
@@ -173,7 +174,7 @@ func (p *producer) work() {
 	default:
 		p.log.AppendAsync(p.pad(payload), func(lsn logs.LSN, err error) {
 			p.judge(payload, lsn, err)
-			p.rest()
+			p.rest(payload)
 		})
 	}
 }
@@ -213,10 +214,10 @@ func (p *producer) explicit(sequence uint64, payload string) {
 		switch {
 		case err == nil:
 			p.t.acknowledged(payload, lsn)
-			p.rest()
+			p.rest(payload)
 		case errors.As(err, &e) && e.Status == wire.LogStatus_LOG_STATUS_SEQUENCE_STALE:
 			p.c.w.Sometimes("append: stale")
-			p.rest()
+			p.rest(payload)
 		default:
 			p.c.w.After(p.c.w.Between(0, time.Second), "again", func() { p.explicit(sequence, payload) })
 		}
@@ -266,6 +267,6 @@ func (p *producer) offer(node catalog.NodeID, req *wire.AppendRequest, payload s
 			p.offer(node, req, payload, hops+1)
 			return
 		}
-		p.rest()
+		p.rest(payload)
 	})
 }

@@ -103,6 +103,8 @@ func (c *cluster) reshape(t *truth) bool {
 }
 
 // trim trims a log up to some LSN that was read, on all shards, as a client does.
+// What an append that has no answer yet may have stored is not trimmed: it could
+// not be found any more when it is sent again, and would be there twice.
 func (c *cluster) trim(t *truth) bool {
 	if t.read.Epoch() == 0 {
 		return false
@@ -110,6 +112,12 @@ func (c *cluster) trim(t *truth) bool {
 	to := t.read
 	if n := uint64(to.ESN()); n > 1 {
 		to -= logs.LSN(c.w.Dice().Uint64N(n))
+	}
+	for payload := range t.open { // the least, in whatever order
+		to = min(to, t.begun[payload])
+	}
+	if to.Epoch() == 0 {
+		return false
 	}
 	t.trim = max(t.trim, to)
 	for i := range c.members {

@@ -11,7 +11,7 @@ import (
 // TestSeeds runs some seeds, each twice with equal traces, the second time with
 // the readable trace on. A campaign (go run ./internal/sim/run) runs thousands.
 func TestSeeds(t *testing.T) {
-	seeds := []uint64{1, 2, 4, 5, 7, 8}
+	seeds := []uint64{1, 2, 3, 4, 5, 7}
 	if testing.Short() {
 		seeds = seeds[:2]
 	}

@@ -23,6 +23,7 @@ type truth struct {
 	acked   map[logs.LSN][]string // payloads that were acknowledged there
 	where   map[string]logs.LSN   // of each payload that was told of
 	asked   map[string]bool       // payloads that anybody tried to append
+	open    map[string]bool       // those of them whose producer has no answer yet
 	refused map[string]bool       // of them, those that are said never to be in the log
 	begun   map[string]logs.LSN   // the highest that was acknowledged when its append began
 	highest logs.LSN              // that was acknowledged
@@ -44,7 +45,7 @@ type span struct {
 
 func newTruth(c *cluster, id logs.LogID, a *catalog.LogAttributes) *truth {
 	return &truth{c: c, id: id, attrs: a, told: map[logs.LSN][]string{}, acked: map[logs.LSN][]string{}, where: map[string]logs.LSN{},
-		asked: map[string]bool{}, refused: map[string]bool{}, begun: map[string]logs.LSN{}}
+		asked: map[string]bool{}, open: map[string]bool{}, refused: map[string]bool{}, begun: map[string]logs.LSN{}}
 }
 
 func (t *truth) copies() int { return placement.Copies(t.attrs.Replication) }
@@ -52,7 +53,7 @@ func (t *truth) copies() int { return placement.Copies(t.attrs.Replication) }
 // begins notes that a payload's append begins.
 func (t *truth) begins(payload string) {
 	if !t.asked[payload] {
-		t.asked[payload], t.begun[payload] = true, t.highest
+		t.asked[payload], t.open[payload], t.begun[payload] = true, true, t.highest
 	}
 }
 
