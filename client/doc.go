@@ -47,7 +47,8 @@
 // An append fails with a *LogError. Its OutcomeKnown says whether the record is
 // certainly not in the log: if it is false (the error is ErrUnknownOutcome too), to
 // append again may put a second one there; a LogProducer may always append again under
-// the same sequence. Retriable says that the same request may succeed later. errors.Is
+// the same sequence. One that was sent again after the log was trimmed above it may end
+// so at once. Retriable says that the same request may succeed later. errors.Is
 // works with ErrConditionFailed (LogError.Tail is the tail), ErrOverloaded (too much
 // under way: nothing was appended), ErrTooLarge, ErrNotFound, ErrDiskFull,
 // ErrSequenceGap, ErrSequenceStale and the others in errors.go. A Reader fails with

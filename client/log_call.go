@@ -28,7 +28,7 @@ type logCall struct {
 	counted bool
 
 	sequence uint64     // 0 until it is first sent, unless the caller gave it
-	after    LSN        // acknowledged before it was first sent
+	after    LSN        // below the first attempt that may have stored it
 	seen     logs.Epoch // as its latest attempt says
 	started  time.Time
 	deadline time.Time
@@ -161,8 +161,11 @@ func (q *logQueue) judgeTransport(node NodeID, err error) outcome {
 
 // requestLocked is what an attempt sends; each has one of its own.
 func (q *logQueue) requestLocked(c *logCall) *wire.AppendRequest {
+	if !c.maybe { // whoever takes it reigns for an epoch that was seen, or a later one
+		c.after = max(q.mu.acked, logs.MakeLSN(q.mu.seen, 0))
+	}
 	if !c.sent {
-		c.sent, c.after = true, q.mu.acked
+		c.sent = true
 		if !q.explicit() {
 			q.mu.sequence++
 			c.sequence = q.mu.sequence

@@ -120,6 +120,7 @@ var logStatusTexts = map[logs.Status]string{
 	wire.LogStatus_LOG_STATUS_AGAIN:            "recovery under way",
 	wire.LogStatus_LOG_STATUS_UNDER_REPLICATED: "too few storage nodes",
 	wire.LogStatus_LOG_STATUS_EPOCH_REGRESSED:  "the epoch store is older than the cluster",
+	wire.LogStatus_LOG_STATUS_TRIMMED:          "trimmed",
 	wire.LogStatus_LOG_STATUS_ACCESS:           "access denied",
 	wire.LogStatus_LOG_STATUS_NEW_EPOCH:        "the log's epoch is newer than the client knew",
 }

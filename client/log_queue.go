@@ -34,8 +34,9 @@ import (
 //	A1. Appends are sent in ascending sequence; a sequence belongs to one append,
 //	    through all of its attempts, and is given when it is first sent, so that none
 //	    is left out.
-//	A2. An append that may have been stored is only ever sent as a retry, with the
-//	    position that everything acknowledged before its first attempt lies below.
+//	A2. An append that may have been stored is only ever sent as a retry, with a
+//	    position that it is stored above: what was acknowledged, and the epoch that was
+//	    seen, before the first attempt that may have stored it.
 //	A3. first_running never passes an append that is not answered, nor goes back.
 //	A4. done is called once, without a lock held.
 //	A5. An append that may have been stored ends with OutcomeKnown false, unless it

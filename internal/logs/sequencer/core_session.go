@@ -31,6 +31,9 @@ type session struct {
 	// lookedFrom, up to lookedTo.
 	lookedFirst          uint64
 	lookedFrom, lookedTo logs.LSN
+	// lookedTrim is the trim point that the last lookup was told: what was stored up
+	// to it cannot be found any more.
+	lookedTrim logs.LSN
 
 	explicit  bool
 	lastKnown bool
@@ -183,6 +186,16 @@ func (s *sequencer) uninformed(req *wire.AppendRequest) bool {
 	return max(logs.LSN(req.After), logs.MakeLSN(logs.Epoch(req.SeenEpoch), 0)) < unknown
 }
 
+// mayBeTrimmed: an earlier attempt of an append that was not found may have been
+// stored where the log is trimmed by now. Whether it was nobody can say any more.
+// Of an explicit producer its later records say so, if it has any.
+func (s *sequencer) mayBeTrimmed(ss *session, req *wire.AppendRequest) bool {
+	if req.Flags&logs.AppendRetry == 0 || req.Flags&logs.AppendProducer != 0 && len(ss.entries) > 0 {
+		return false
+	}
+	return logs.LSN(req.After) < min(ss.lookedTrim, s.forgotten)
+}
+
 // known answers an append that is stored, joins it to one that is under way, and
 // refuses what is not an explicit producer's next; false: it is new.
 func (s *sequencer) known(ss *session, p *pending) bool {
@@ -210,6 +223,11 @@ func (s *sequencer) known(ss *session, p *pending) bool {
 		s.c.m.Duplicates.Add(1)
 		s.c.answer(p.reply, &wire.AppendResponse{Status: wire.LogStatus_LOG_STATUS_SEQUENCE_STALE, Sequence: ss.first - 1, Log: req.Log,
 			Message: fmt.Sprintf("its producer has had an answer to append %d", req.Sequence)})
+		return true
+	case s.mayBeTrimmed(ss, req):
+		s.refuseForGood(p, wire.LogStatus_LOG_STATUS_TRIMMED, 0)
+		s.c.answer(p.reply, &wire.AppendResponse{Status: wire.LogStatus_LOG_STATUS_TRIMMED, Log: req.Log,
+			Message: fmt.Sprintf("if an earlier attempt stored append %d, it was up to %s, where the log is trimmed", req.Sequence, ss.lookedTrim)})
 		return true
 	case s.uninformed(req):
 		s.c.m.Uninformed.Add(1)
@@ -497,6 +515,7 @@ type lookup struct {
 	waiting  map[logs.ShardID]bool
 	best     map[logs.LSN][]*wire.ProducerEntry // the copies of highest precedence
 	whole    uint64                             // see session: the highest of the sequences that shards' answers end at
+	trimmed  logs.LSN                           // the highest trim point that a shard told
 	limit    uint32                             // of each answer, where the producer is explicit
 	tries    int                                // times that its shards were asked
 }
@@ -617,6 +636,7 @@ func (s *sequencer) unclean(r *wire.ProducerLookupResponse) bool {
 // highest precedence counts, be it a hole.
 func (s *sequencer) foundOn(l *lookup, sh logs.ShardID, r *wire.ProducerLookupResponse) {
 	l.whole = max(l.whole, endsAt(l, r))
+	l.trimmed = max(l.trimmed, logs.LSN(r.TrimPoint))
 	for _, e := range r.Entries {
 		lsn := logs.LSN(e.Lsn)
 		// A gathered record may hold several of one producer's appends.
@@ -673,7 +693,7 @@ func (s *sequencer) foundAll(l *lookup) {
 			}
 		}
 	}
-	ss.lookedFirst, ss.lookedFrom, ss.lookedTo = l.first, l.from, l.to
+	ss.lookedFirst, ss.lookedFrom, ss.lookedTo, ss.lookedTrim = l.first, l.from, l.to, l.trimmed
 	if l.explicit && l.to >= s.forgotten {
 		ss.lastKnown, ss.last, ss.whole, ss.lookedWide = true, 0, l.whole, l.limit == lookupWide
 		if n := len(ss.entries); n > 0 {

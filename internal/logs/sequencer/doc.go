@@ -38,7 +38,9 @@
 //	    and the epoch's metadata can be read in the metadata log.
 //	Q6. An append with a producer is stored once, however often it is sent: what
 //	    this node has forgotten (everything up to sequencer.forgotten) is looked
-//	    up on the storage nodes before the append is begun again.
+//	    up on the storage nodes before the append is begun again. Where the log
+//	    is trimmed nothing is found: what may have been stored there is refused as
+//	    TRIMMED, its outcome unknown for good, and not begun again.
 //	Q7. An epoch is used by at most one reign: it was won by compare-and-set, and
 //	    no node had seen it or a later one. Otherwise the store is older than the
 //	    cluster, and the log is refused (EPOCH_REGRESSED).

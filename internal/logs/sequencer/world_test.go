@@ -91,7 +91,7 @@ type shardLog struct {
 	hard, soft     logs.Epoch
 	hardBy, softBy catalog.NodeID
 	copies         map[logs.LSN][]*wire.LogRecord // every version
-	released       logs.LSN
+	released, trim logs.LSN
 	lng            map[logs.Epoch]logs.ESN
 }
 
@@ -309,8 +309,9 @@ func (n *node) respond(q shardCall) any {
 	}
 	r := &wire.ProducerLookupResponse{LastCleanEpoch: uint32(logs.EpochMax)} // what was away is purged in no time
 	l := n.log(logs.LogID(q.lookup.Log))
+	r.TrimPoint = uint64(l.trim)
 	for lsn, versions := range l.copies {
-		if lsn <= logs.LSN(q.lookup.After) || lsn > logs.LSN(q.lookup.To) {
+		if lsn <= max(logs.LSN(q.lookup.After), l.trim) || lsn > logs.LSN(q.lookup.To) {
 			continue
 		}
 		c := winner(versions)

@@ -127,6 +127,7 @@ type producer struct {
 	n      uint64 // appends begun
 	flying int
 	tail   logs.LSN // conditional: what is expected
+	known  logs.LSN // the highest that it was told of
 }
 
 func newProducer(c *cluster, t *truth, id int) *producer {
@@ -165,9 +166,10 @@ func (p *producer) work() {
 	p.n++
 	p.flying++
 	payload := fmt.Sprintf("p%d.%d", p.id, p.n)
-	p.t.begins(payload)
+	p.t.begins(payload, p.known)
 	switch p.kind {
 	case explicit:
+		p.t.open[payload] = true
 		p.explicit(p.n, payload)
 	case conditional:
 		p.conditional(p.n, payload)
@@ -186,19 +188,27 @@ func (p *producer) pad(payload string) []byte {
 	return []byte(payload)
 }
 
+// acknowledged is a success.
+func (p *producer) acknowledged(payload string, lsn logs.LSN) {
+	p.known = max(p.known, lsn)
+	p.t.acknowledged(payload, lsn)
+}
+
 // judge takes down what a client was told.
 func (p *producer) judge(payload string, lsn logs.LSN, err error) {
 	w, t := p.c.w, p.t
 	var e *client.LogError
 	switch {
 	case err == nil:
-		t.acknowledged(payload, lsn)
+		p.acknowledged(payload, lsn)
 	case errors.As(err, &e) && e.OutcomeKnown:
 		w.Sometimes("append: refused")
 		t.refused[payload] = true
 		if at, ok := t.where[payload]; ok {
 			w.Fail("log %d: %q is at %s, and its client is told that it is not in the log: %w", t.id, payload, at, err)
 		}
+	case errors.As(err, &e) && e.Status == wire.LogStatus_LOG_STATUS_TRIMMED:
+		w.Sometimes("append: trimmed before it was answered")
 	default:
 		w.Sometimes("append: unknown outcome")
 	}
@@ -213,7 +223,7 @@ func (p *producer) explicit(sequence uint64, payload string) {
 		var e *client.LogError
 		switch {
 		case err == nil:
-			p.t.acknowledged(payload, lsn)
+			p.acknowledged(payload, lsn)
 			p.rest(payload)
 		case errors.As(err, &e) && e.Status == wire.LogStatus_LOG_STATUS_SEQUENCE_STALE:
 			p.c.w.Sometimes("append: stale")
@@ -249,13 +259,14 @@ func (p *producer) offer(node catalog.NodeID, req *wire.AppendRequest, payload s
 			c.w.Sometimes("append: unknown outcome")
 		case resp.Status == wire.LogStatus_LOG_STATUS_OK:
 			c.w.Sometimes("append: conditional done")
-			p.t.acknowledged(payload, logs.LSN(resp.Lsn))
+			p.acknowledged(payload, logs.LSN(resp.Lsn))
 			p.t.conditions = append(p.t.conditions, span{from: logs.LSN(req.ExpectTail), to: logs.LSN(resp.Lsn)})
 			p.tail = logs.LSN(resp.Lsn)
 		case resp.Status == wire.LogStatus_LOG_STATUS_CONDITION_FAILED:
 			c.w.Sometimes("append: conditional lost")
 			p.t.refused[payload] = true
 			p.tail = logs.LSN(resp.Tail)
+			p.known = max(p.known, p.tail)
 		case resp.Redirect != 0 && resp.StoredAs == 0 && hops < 4:
 			if hops > 1 { // in circles: one has to take it
 				req.Flags |= logs.AppendNoRedirect | logs.AppendReactivateIfPreempted

@@ -26,8 +26,9 @@
 //	    nothing of an epoch is released before all earlier ones are clean (spy.go).
 //	L4. All readers are told the same of an LSN, whenever they are: the record that
 //	    was acknowledged there, or nothing (truth.go). Nobody is told DATALOSS.
-//	L5. A payload is in the log once, and what was begun after another was
-//	    acknowledged is behind it (truth.go).
+//	L5. A payload is in the log once, and what was begun after another was read, or
+//	    was acknowledged to its own producer, is behind it, as it is behind all that
+//	    was acknowledged to others in its epoch (truth.go).
 //	L6. The epoch store never goes back, and a compare-and-set that succeeds was of
 //	    the version that was there (epochs.go).
 //

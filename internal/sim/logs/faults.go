@@ -103,8 +103,9 @@ func (c *cluster) reshape(t *truth) bool {
 }
 
 // trim trims a log up to some LSN that was read, on all shards, as a client does.
-// What an append that has no answer yet may have stored is not trimmed: it could
-// not be found any more when it is sent again, and would be there twice.
+// Appends that have no answer yet may be stored there: a client is told so when it
+// sends them again. But an explicit producer of which all is trimmed is one that
+// never appended, so that what it waits for is not trimmed.
 func (c *cluster) trim(t *truth) bool {
 	if t.read.Epoch() == 0 {
 		return false
@@ -114,7 +115,7 @@ func (c *cluster) trim(t *truth) bool {
 		to -= logs.LSN(c.w.Dice().Uint64N(n))
 	}
 	for payload := range t.open { // the least, in whatever order
-		to = min(to, t.begun[payload])
+		to = min(to, t.begun[payload].known)
 	}
 	if to.Epoch() == 0 {
 		return false

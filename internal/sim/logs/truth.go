@@ -23,9 +23,9 @@ type truth struct {
 	acked   map[logs.LSN][]string // payloads that were acknowledged there
 	where   map[string]logs.LSN   // of each payload that was told of
 	asked   map[string]bool       // payloads that anybody tried to append
-	open    map[string]bool       // those of them whose producer has no answer yet
+	open    map[string]bool       // those of them that an explicit producer has no answer to yet
 	refused map[string]bool       // of them, those that are said never to be in the log
-	begun   map[string]logs.LSN   // the highest that was acknowledged when its append began
+	begun   map[string]floor      // what was there when its append began
 	highest logs.LSN              // that was acknowledged
 	trim    logs.LSN              // asked for
 	read    logs.LSN              // the highest that any reader was told of
@@ -38,6 +38,26 @@ type truth struct {
 	conditions []span
 }
 
+// floor is what an append, when it begins, has to come behind.
+type floor struct {
+	known logs.LSN // acknowledged to its own producer, or read by anybody
+	// acked was acknowledged to anybody, and is before it if they are of one epoch. In
+	// an earlier one who reigned there, and was not yet fenced off, may store it: the
+	// two producers know nothing of each other.
+	acked logs.LSN
+}
+
+// above says whether an LSN is where it may be, or else what it had to be behind.
+func (f floor) above(lsn logs.LSN) (logs.LSN, bool) {
+	switch {
+	case lsn <= f.known:
+		return f.known, false
+	case lsn <= f.acked && lsn.Epoch() == f.acked.Epoch():
+		return f.acked, false
+	}
+	return 0, true
+}
+
 type span struct {
 	from, to logs.LSN
 	why      logs.GapType
@@ -45,15 +65,15 @@ type span struct {
 
 func newTruth(c *cluster, id logs.LogID, a *catalog.LogAttributes) *truth {
 	return &truth{c: c, id: id, attrs: a, told: map[logs.LSN][]string{}, acked: map[logs.LSN][]string{}, where: map[string]logs.LSN{},
-		asked: map[string]bool{}, open: map[string]bool{}, refused: map[string]bool{}, begun: map[string]logs.LSN{}}
+		asked: map[string]bool{}, open: map[string]bool{}, refused: map[string]bool{}, begun: map[string]floor{}}
 }
 
 func (t *truth) copies() int { return placement.Copies(t.attrs.Replication) }
 
-// begins notes that a payload's append begins.
-func (t *truth) begins(payload string) {
+// begins notes that a payload's append begins, when its producer knows of an LSN.
+func (t *truth) begins(payload string, known logs.LSN) {
 	if !t.asked[payload] {
-		t.asked[payload], t.open[payload], t.begun[payload] = true, true, t.highest
+		t.asked[payload], t.begun[payload] = true, floor{known: max(known, t.read), acked: t.highest}
 	}
 }
 
@@ -67,8 +87,8 @@ func (t *truth) acknowledged(payload string, lsn logs.LSN) {
 	if lsn.Epoch() > 1 {
 		w.Sometimes("append: a later epoch")
 	}
-	if lsn <= t.begun[payload] && lsn != t.where[payload] {
-		w.Fail("log %d: %q is acknowledged at %s, though %s was acknowledged before it was begun", t.id, payload, lsn, t.begun[payload])
+	if low, ok := t.begun[payload].above(lsn); !ok && lsn != t.where[payload] {
+		w.Fail("log %d: %q is acknowledged at %s, though %s was acknowledged before it was begun", t.id, payload, lsn, low)
 	}
 	if list, ok := t.told[lsn]; ok && !slices.Contains(list, payload) {
 		w.Fail("log %d: %q is acknowledged at %s, where readers found %q", t.id, payload, lsn, list)
@@ -163,6 +183,7 @@ func (t *truth) record(r *reading, it *reader.Item) {
 
 func (t *truth) found(p string, lsn logs.LSN) {
 	w := t.c.w
+	low, above := t.begun[p].above(lsn)
 	switch at, twice := t.where[p]; {
 	case !t.asked[p]:
 		w.Fail("log %d: %s holds %q, which nobody appended", t.id, lsn, p)
@@ -170,8 +191,8 @@ func (t *truth) found(p string, lsn logs.LSN) {
 		w.Fail("log %d: %s holds %q, of which was said that it is not in the log", t.id, lsn, p)
 	case twice:
 		w.Fail("log %d: %q is there twice, at %s and %s", t.id, p, at, lsn)
-	case lsn <= t.begun[p]:
-		w.Fail("log %d: %q is at %s, though %s was acknowledged before it was begun", t.id, p, lsn, t.begun[p])
+	case !above:
+		w.Fail("log %d: %q is at %s, though %s was acknowledged before it was begun", t.id, p, lsn, low)
 	}
 	t.where[p] = lsn
 }
