@@ -43,6 +43,31 @@ func (s *Store) loadMarks() error {
 	return it.Error()
 }
 
+// loadMetadataLogs finds the metadata logs that have copies here. Those lie among the
+// marks, in no partition, and nothing else may be left that tells of their logs once
+// the journal has let go of them: to a log that is not known here nobody looks.
+func (s *Store) loadMetadataLogs() error {
+	it, err := s.marks.db.NewIter(&pebble.IterOptions{LowerBound: []byte{spaceIndex}, UpperBound: []byte{spaceIndex + 1}})
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	for ok := it.First(); ok; {
+		id, _, _, _, ours := splitCopyKey(it.Key())
+		if !ours {
+			return fmt.Errorf("%w: key of %d bytes among the copies of metadata logs", ErrCorrupt, len(it.Key()))
+		}
+		end := logEnd(spaceIndex, id)
+		if it.SeekLT(end) {
+			_, last, _, _, _ := splitCopyKey(it.Key())
+			l := s.known(id)
+			l.last = max(l.last, last)
+		}
+		ok = it.SeekGE(end)
+	}
+	return it.Error()
+}
+
 // loadPartitions lists the partitions, and opens those that were not closed.
 func (s *Store) loadPartitions() error {
 	names, err := s.fs.List(s.dir)

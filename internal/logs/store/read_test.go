@@ -243,6 +243,25 @@ func TestTrimIsAGapForGood(t *testing.T) {
 	}
 }
 
+// TestATrimGapGoesBeyondTheWindow: a shard tells of a trim as a whole, however small
+// the reader's window, yet not beyond what the stream reads.
+func TestATrimGapGoesBeyondTheWindow(t *testing.T) {
+	b := newLab(t, 60).open()
+	defer func() { b.stop() }()
+	b.put(rec(lsn(1, 1), "a"), rec(lsn(2, 3), "b"), rec(lsn(3, 1), "c"))
+	b.release(lsn(3, 1))
+	if a := call(b.s.Trim, &wire.TrimRequest{Log: uint64(labLog), Lsn: uint64(lsn(2, 5))}); a.Status != statusOK || logs.LSN(a.TrimPoint) != lsn(2, 5) {
+		t.Fatalf("trim: %v", a)
+	}
+	first := func(until logs.LSN) string {
+		start := call(b.s.ReadStart, &wire.ReadStartRequest{Log: uint64(labLog), From: uint64(lsn(1, 1)), Until: uint64(until), WindowHigh: uint64(lsn(1, 8))})
+		defer call(b.s.ReadStop, &wire.ReadStopRequest{Stream: start.Stream})
+		return text(call(b.s.ReadNext, &wire.ReadNextRequest{Stream: start.Stream, BytesMax: 4096}).Deliveries)
+	}
+	b.expect("beyond the window", first(logs.LSNMax), "trim[e1n1 e2n5]")
+	b.expect("up to the stream's end", first(lsn(2, 2)), "trim[e1n1 e2n2]")
+}
+
 func TestNoPayload(t *testing.T) {
 	b := newLab(t, 10).open()
 	defer func() { b.stop() }()

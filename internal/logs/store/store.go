@@ -125,6 +125,9 @@ func (s *Store) load() error {
 	if err := s.loadMarks(); err != nil {
 		return err
 	}
+	if err := s.loadMetadataLogs(); err != nil {
+		return err
+	}
 	if err := s.loadPartitions(); err != nil {
 		return err
 	}
