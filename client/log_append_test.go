@@ -233,6 +233,32 @@ func TestRetriesSayThatTheyAre(t *testing.T) {
 	})
 }
 
+// TestWhatWasTrimmedUnansweredHasAnUnknownOutcome: retries say above what they may be
+// stored, as late as it is certain; who cannot know any more ends them at once.
+func TestWhatWasTrimmedUnansweredHasAnUnknownOutcome(t *testing.T) {
+	inLogBubble(t, 1, Options{}, func(t *testing.T, f *fakeLogs, c *Client) {
+		verdicts := []*fakeVerdict{
+			{resp: &wire.AppendResponse{Status: wire.LogStatus_LOG_STATUS_NEW_EPOCH, Epoch: 9}},
+			{err: rpc.ErrLost},
+			{resp: status(wire.LogStatus_LOG_STATUS_TRIMMED)},
+		}
+		f.onAppend = func(NodeID, *wire.AppendRequest) *fakeVerdict {
+			v := verdicts[0]
+			verdicts = verdicts[1:]
+			return v
+		}
+		_, err := c.logByID(3, "").Append(t.Context(), []byte("x"))
+		if e := (*LogError)(nil); !errors.As(err, &e) || e.OutcomeKnown || e.Retriable || !errors.Is(err, ErrUnknownOutcome) {
+			t.Errorf("%v", err)
+		}
+		for i, want := range []LSN{0, logs.MakeLSN(9, 0), logs.MakeLSN(9, 0)} {
+			if r := f.asked[i].req; LSN(r.After) != want {
+				t.Errorf("attempt %d is above %v, want %v", i, LSN(r.After), want)
+			}
+		}
+	})
+}
+
 func TestContextEndsTheWaiting(t *testing.T) {
 	inLogBubble(t, 1, Options{}, func(t *testing.T, f *fakeLogs, c *Client) {
 		l := c.logByID(3, "")
