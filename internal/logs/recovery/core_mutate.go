@@ -202,10 +202,11 @@ func (x *epochRecovery) message(s *slot, i int) *wire.Store {
 	return st
 }
 
+// hasPayload says whether a shard had the payload before this recovery. What this
+// one gave it whole it gets whole again: its copies are of one precedence, among
+// which a whole one comes before an amendment, and would go on naming the copyset
+// of a plan that was given up.
 func (x *epochRecovery) hasPayload(s *slot, i int) bool {
-	if s.wrote.has(i) {
-		return true
-	}
 	for _, c := range s.copies {
 		if c.member == i {
 			return c.value == valueRecord

@@ -41,3 +41,30 @@ func TestACopyOfRecoveryHasAllOfTheRecord(t *testing.T) {
 		t.Errorf("flags %b, want %b", got.Flags, want)
 	}
 }
+
+// TestAPlanMadeAnewReplacesWholeCopies: a shard that got a record whole from a plan
+// that failed gets it whole again with the new copyset, for an amendment of the same
+// precedence would lose against the copy that is there. One whose own copy was
+// amended is amended again.
+func TestAPlanMadeAnewReplacesWholeCopies(t *testing.T) {
+	record := &wire.LogRecord{Log: 1, Lsn: uint64(logs.MakeLSN(3, 5)), Wave: 1, Payload: []byte("p")}
+	x := &epochRecovery{l: &logRecovery{args: Args{Log: 1, UpTo: 4, Own: 5}}, epoch: 3}
+	for n := 1; n <= 3; n++ {
+		x.nodeset = append(x.nodeset, placement.LogShard{Shard: logs.MakeShard(catalog.NodeID(n), 0)})
+	}
+	s := &slot{esn: 5, value: valueRecord, record: record, copies: []copyAt{{member: 0, value: valueRecord}}}
+	s.target = shardBits{}.with(0).with(1)
+	first := [...]*wire.Store{x.message(s, 0), x.message(s, 1)}
+	s.wrote, s.target = s.target, s.target.with(2)
+	again := [...]*wire.Store{x.message(s, 0), x.message(s, 1)}
+	for i, whole := range [...]bool{false, true} {
+		for _, st := range [...]*wire.Store{first[i], again[i]} {
+			if st.Amend == whole || (st.Record.Payload != nil) != whole {
+				t.Errorf("member %d on %v: amendment %v, payload %q; want a whole copy: %v", i, st.Record.Copyset, st.Amend, st.Record.Payload, whole)
+			}
+		}
+		if len(again[i].Record.Copyset) != 3 {
+			t.Errorf("member %d: the new plan's copyset is %v", i, again[i].Record.Copyset)
+		}
+	}
+}

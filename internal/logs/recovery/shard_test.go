@@ -210,6 +210,11 @@ func (f *fakeShard) store(s *wire.Store) *wire.Stored {
 		}
 		return logs.Precedence(r) == logs.Precedence(s.Record)
 	})
+	if s.Amend && slices.ContainsFunc(f.copies[lsn], func(r *wire.LogRecord) bool {
+		return r.Payload != nil && logs.Precedence(r) == logs.Precedence(s.Record)
+	}) {
+		return out // it is kept, and a whole copy of equal precedence comes before it
+	}
 	f.copies[lsn] = append(f.copies[lsn], s.Record)
 	delete(f.damaged, lsn)
 	return out
