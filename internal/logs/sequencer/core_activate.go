@@ -485,6 +485,9 @@ func (a *activation) crown() {
 	}
 	if epoch > logs.EpochMin && (prior == nil || prior.epoch != epoch-1 || prior.preempted) {
 		s.forgetNegatives(logs.MakeLSN(epoch, 0)) // others reigned meanwhile
+		if s.history != nil {
+			s.history = &history{} // and may have changed what it is stored on
+		}
 	}
 	s.cur, s.state, s.failure, s.preempt = r, StateActive, nil, preemption{}
 	s.configAge = c.configAge

@@ -265,3 +265,47 @@ func TestAConfirmationOfAFormerLifeIsNotBelieved(t *testing.T) {
 		t.Errorf("the shard holds %s for released", r)
 	}
 }
+
+// TestMetadataOfAReignInBetweenIsTold: a node reigned and knew all that the log was
+// stored on; another changed that; the first reigns again, and what it tells of the
+// log's epochs has the one in between.
+func TestMetadataOfAReignInBetweenIsTold(t *testing.T) {
+	w := newWorld(t, 1, 3, Config{})
+	n := w.home(5)
+	m := w.other(n)
+	take := func(by *node, copies, epoch uint32) {
+		t.Helper()
+		w.with(func(a *catalog.LogAttributes) { a.Replication = &catalog.Replication{Node: copies} })
+		r := request(5, "x")
+		r.SeenEpoch, r.Flags = epoch-1, logs.AppendNoRedirect|logs.AppendReactivateIfPreempted
+		if at := w.appendOK(t, by, r); at.Epoch() != logs.Epoch(epoch) {
+			t.Fatalf("%s, want epoch %d", at, epoch)
+		}
+		w.run(2 * time.Second) // its metadata is written
+	}
+	told := func() (since []uint32) {
+		t.Helper()
+		var r *wire.SequencerStateResponse
+		q := &stateRequest{req: &wire.SequencerStateRequest{Log: 5, Flags: logs.StateNoRedirect | logs.StateMetadata}, reply: func(a *wire.SequencerStateResponse) { r = a }}
+		n.step(event{kind: evState, state: q})
+		w.run(5 * time.Second)
+		if r == nil || r.Status != ok {
+			t.Fatalf("%v", r)
+		}
+		for _, e := range r.Metadata {
+			since = append(since, e.EffectiveSince)
+		}
+		return since
+	}
+	take(n, 2, 1)
+	take(m, 3, 2)
+	take(n, 2, 3)
+	if got := fmt.Sprint(told()); got != "[1 2 3]" {
+		t.Fatalf("metadata since %s", got)
+	}
+	take(m, 3, 4)
+	take(n, 2, 5)
+	if got := fmt.Sprint(told()); got != "[1 2 3 4 5]" {
+		t.Errorf("metadata since %s", got)
+	}
+}
