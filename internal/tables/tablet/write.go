@@ -220,7 +220,8 @@ func (t *Tablet) checkAgain(w *write) *wire.Error {
 
 // lock takes all locks of the request, or parks it and reports false.
 func (t *Tablet) lock(w *write) bool {
-	w.locks.write, w.locks.deadline = w, w.deadline
+	deadline := w.deadline // once parked, w is whoever's that lets go of its locks
+	w.locks.write, w.locks.deadline = w, deadline
 	t.wantLocks(w)
 	if t.locks.acquire(&w.locks) {
 		w.locked = true
@@ -228,7 +229,7 @@ func (t *Tablet) lock(w *write) bool {
 	}
 	t.metrics.Parked.Add(1)
 	pointParked.Reach()
-	t.setAlarm(w.deadline)
+	t.setAlarm(deadline)
 	if t.closed.Load() { // Close may have drained the table just before
 		if ready, waiting := t.locks.cancel(&w.locks, nil); waiting {
 			t.resume(t.refuse(w, &wire.Error{Code: wire.Code_CODE_TABLET_NOT_FOUND, Message: "the tablet was closed here"}, ready))
