@@ -23,8 +23,6 @@ var errStopped = errors.New("journal: stopped")
 
 const zeroChunk = 256 << 10
 
-var zeros [zeroChunk]byte
-
 // openSegment is a segment with its file.
 type openSegment struct {
 	seg  *segment
@@ -95,10 +93,12 @@ func (s *shelf) fill(name string, gen uint64, size int64) error {
 // zero writes n more zeros and syncs. A sync that fails here is as fatal as any
 // other: what it was about is not known.
 func (s *shelf) zero(f vfs.File, n int64) error {
+	zeros := make([]byte, min(zeroChunk, n))
 	for at := int64(0); at < n; at += zeroChunk {
 		if s.failed.Load() {
 			return errStopped
 		}
+		clear(zeros) // a file system may use what it was given as its own, as Pebble's in memory does
 		wrote, err := f.Write(zeros[:min(zeroChunk, n-at)])
 		s.stats.bytes.Add(uint64(wrote))
 		if err != nil {
