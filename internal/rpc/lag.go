@@ -1,8 +1,6 @@
 package rpc
 
-import (
-	"time"
-)
+import "time"
 
 // How long requests wait before they are read cannot be seen at this end: they lie
 // in the sender's outbox and in the kernels' buffers, and clocks of two machines
@@ -71,7 +69,7 @@ func (c *serverConn) admit(r *Request, info *methodInfo, payload int) bool {
 	o := &c.server.opts
 	if !r.Deadline.IsZero() && !c.now.Before(r.Deadline) {
 		o.Metrics.Expired.Add(1)
-		r.refuse(errorExpired)
+		r.refuse(errorExpired, 0)
 		return false
 	}
 	if !info.user {
@@ -93,9 +91,5 @@ func (c *serverConn) admit(r *Request, info *methodInfo, payload int) bool {
 	return true
 }
 
-// busy refuses a request for now.
-func (r *Request) busy(after time.Duration) {
-	if r.take() {
-		r.conn.reply(header{kind: kindError, code: errorBusy, method: r.Method, id: r.id, timeout: uint32(max(1, after.Milliseconds()))}, nil)
-	}
-}
+// busy refuses a request that is better sent again after a time.
+func (r *Request) busy(after time.Duration) { r.refuse(errorBusy, max(after, time.Millisecond)) }

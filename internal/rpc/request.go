@@ -53,10 +53,10 @@ func (r *Request) Reply(resp Message) {
 	}
 }
 
-// refuse answers without a response.
-func (r *Request) refuse(code uint8) {
+// refuse answers without a response; after, unless 0, is when to ask again.
+func (r *Request) refuse(code uint8, after time.Duration) {
 	if r.take() {
-		r.conn.reply(header{kind: kindError, code: code, method: r.Method, id: r.id}, nil)
+		r.conn.reply(header{kind: kindError, code: code, method: r.Method, id: r.id, timeout: uint32(after.Milliseconds())}, nil)
 	}
 }
 

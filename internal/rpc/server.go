@@ -334,12 +334,12 @@ func (c *serverConn) request(h header, payload []byte) error {
 	}
 	info := h.method.info()
 	if info == nil || c.server.handlers[h.method].handle == nil || info.oneWay != (h.kind == kindOneWay) {
-		r.refuse(errorNoMethod)
+		r.refuse(errorNoMethod, 0)
 		return nil
 	}
 	if !c.sameHome && !info.open {
 		if err := c.recognise(); err != nil {
-			r.refuse(errorCluster)
+			r.refuse(errorCluster, 0)
 			return err
 		}
 	}
@@ -349,7 +349,7 @@ func (c *serverConn) request(h header, payload []byte) error {
 	hd := &c.server.handlers[h.method]
 	r.Msg = hd.newReq()
 	if err := r.Msg.UnmarshalVTUnsafe(payload); err != nil {
-		r.refuse(errorBadRequest)
+		r.refuse(errorBadRequest, 0)
 		return nil
 	}
 	c.server.opts.Metrics.Decodes.Add(1)
