@@ -42,7 +42,14 @@ func (l *loop) stream(t *snapshotTask) {
 			l.post(event{kind: evStreamed, stream: t, err: err})
 			return
 		}
-		l.h.spawn(func() { l.h.leave(ctx, t, r) })
+		l.h.spawn(func() {
+			s, err := l.h.newSender(t, r)
+			if err != nil {
+				l.h.streamed(t, r, err)
+				return
+			}
+			l.h.sendSnapshot(ctx, s)
+		})
 	}})
 }
 
@@ -59,31 +66,24 @@ func (h *Host) spawn(f func()) {
 	}()
 }
 
-// leave sends a snapshot and says how that went.
-func (h *Host) leave(ctx context.Context, t *snapshotTask, r SnapshotReader) {
-	s, err := h.newSender(t, r)
-	if h.d.Tasks != nil && err == nil {
-		h.leaveByTasks(ctx, s)
-		return
-	}
-	for done := false; err == nil && !done; {
-		done, err = s.next(ctx)
-	}
-	h.left(t, r, err)
-}
-
-// leaveByTasks sends one chunk in each task.
-func (h *Host) leaveByTasks(ctx context.Context, s *snapshotSender) {
-	switch done, err := s.next(ctx); {
-	case err != nil || done:
-		h.left(s.t, s.r, err)
-	default:
-		h.d.Tasks(func() { h.leaveByTasks(ctx, s) })
+// sendSnapshot sends what is left of a snapshot, and says how that went: one chunk
+// after the other, each in a task of its own where there are no goroutines.
+func (h *Host) sendSnapshot(ctx context.Context, s *snapshotSender) {
+	for {
+		last, err := s.next(ctx)
+		if err != nil || last {
+			h.streamed(s.t, s.r, err)
+			return
+		}
+		if h.d.Tasks != nil {
+			h.d.Tasks(func() { h.sendSnapshot(ctx, s) })
+			return
+		}
 	}
 }
 
-// left ends a stream.
-func (h *Host) left(t *snapshotTask, r SnapshotReader, err error) {
+// streamed ends a stream.
+func (h *Host) streamed(t *snapshotTask, r SnapshotReader, err error) {
 	t.cancel()
 	if err = errors.Join(err, r.Close()); err != nil {
 		h.d.Logger.Warn("a snapshot did not arrive", "group", uint64(t.g.id), "to", uint64(t.to), "error", err)
