@@ -185,7 +185,8 @@ func TestComparerWaitsForTheSilent(t *testing.T) {
 }
 
 // TestWhenADoubtIsOver: D1, for each number of shards that are silent, in doubt
-// themselves, or gone.
+// themselves, or gone; of a metadata log too, whose records may have no more copies
+// than the log's.
 func TestWhenADoubtIsOver(t *testing.T) {
 	for _, x := range []struct {
 		what                   string
@@ -203,25 +204,27 @@ func TestWhenADoubtIsOver(t *testing.T) {
 		{"one is silent and one in doubt, of three copies", 3, 1, 1, 0, false, false},
 		{"two are in doubt, of three copies", 3, 0, 2, 0, true, true},
 	} {
-		view := &fakeView{}
-		m := &wire.EpochMetadata{Epoch: 4, EffectiveSince: 1, Replication: &catalog.Replication{Node: x.copies}}
-		for i := range 5 {
-			view.shards = append(view.shards, newFakeShard(logs.MakeShard(catalog.NodeID(i+1), 0)))
-			m.Nodeset = append(m.Nodeset, uint64(view.shards[i].id))
-		}
-		cfg := Config{}.withDefaults()
-		c := newComparison(&cfg, &honest, view, 1, view.shards[0].id, talkLog, 2)
-		c.record, c.from, c.upTo = &wire.EpochRecord{Metadata: m}, logs.MakeLSN(1, 1), 2
-		c.history.learn([]*wire.EpochMetadata{m})
-		c.addPeers(c.history.shards(1, 2))
-		for i := range c.peers {
-			p := &c.peers[i]
-			p.answered = i >= x.silent+x.gone
-			p.doubtful = p.answered && i < x.silent+x.gone+x.doubtful
-			view.find(p.id).gone = i >= x.silent && i < x.silent+x.gone
-		}
-		if over := c.enough(); over != x.over || c.weak != x.weak {
-			t.Errorf("%s: over %v, weak %v", x.what, over, c.weak)
+		for _, log := range []logs.LogID{talkLog, talkLog.MetadataLog()} {
+			view := &fakeView{}
+			m := &wire.EpochMetadata{Epoch: 4, EffectiveSince: 1, Replication: &catalog.Replication{Node: x.copies}}
+			for i := range 5 {
+				view.shards = append(view.shards, newFakeShard(logs.MakeShard(catalog.NodeID(i+1), 0)))
+				m.Nodeset = append(m.Nodeset, uint64(view.shards[i].id))
+			}
+			cfg := Config{}.withDefaults()
+			c := newComparison(&cfg, &honest, view, 1, view.shards[0].id, log, 2)
+			c.record, c.from, c.upTo = &wire.EpochRecord{Metadata: m}, logs.MakeLSN(1, 1), 2
+			c.history.learn([]*wire.EpochMetadata{m})
+			c.addPeers(c.history.shards(1, 2))
+			for i := range c.peers {
+				p := &c.peers[i]
+				p.answered = i >= x.silent+x.gone
+				p.doubtful = p.answered && i < x.silent+x.gone+x.doubtful
+				view.find(p.id).gone = i >= x.silent && i < x.silent+x.gone
+			}
+			if over := c.enough(); over != x.over || c.weak != x.weak {
+				t.Errorf("%s, log %d: over %v, weak %v", x.what, log, over, c.weak)
+			}
 		}
 	}
 }

@@ -400,15 +400,14 @@ func (c *comparison) copysetIn(shards []logs.ShardID) bool {
 	return false
 }
 
-// metadataCopies is how many copies, at least, a record of the metadata log has:
-// one more than the log's, up to three, as far as there were shards.
+// metadataCopies is how many copies, at least, a record of the metadata log has: as
+// many as one of the log. There is one more only where it was written with nodes for it.
 func (c *comparison) metadataCopies() int {
 	m := c.record.GetMetadata()
 	if m == nil {
 		return 2
 	}
-	n := placement.Copies(m.Replication)
-	return min(len(m.Nodeset), max(n, min(3, n+1)))
+	return min(len(m.Nodeset), placement.Copies(m.Replication))
 }
 
 // nodesetOf is the nodeset of a metadata record.
