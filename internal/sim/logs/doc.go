@@ -22,8 +22,9 @@
 //	L1. STORED leaves a node only when its disk has the copy (member.go).
 //	L2. An append is acknowledged only when each of one wave's copyset said STORED
 //	    for that wave (spy.go).
-//	L3. A release pointer never goes back, nor beyond what its epoch gave out, and
-//	    nothing of an epoch is released before all earlier ones are clean (spy.go).
+//	L3. What a life of a node tells another to be released of a log never goes back,
+//	    nor beyond what its epoch gave out, and nothing of an epoch is released before
+//	    all earlier ones are clean (spy.go).
 //	L4. All readers are told the same of an LSN, whenever they are: the record that
 //	    was acknowledged there, or nothing (truth.go). Nobody is told DATALOSS.
 //	L5. A payload is in the log once, and what was begun after another was read, or

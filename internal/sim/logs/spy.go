@@ -10,16 +10,22 @@ import (
 
 // spy sees what one life of a node sends and hears as a sequencer.
 type spy struct {
-	m        *member
-	copies   map[place]*sent
-	released map[logs.LogID]logs.LSN
-	highest  map[logs.LogID]logs.LSN // given out by this life
+	m       *member
+	copies  map[place]*sent
+	told    map[listener]logs.LSN   // what is released
+	highest map[logs.LogID]logs.LSN // given out by this life
 }
 
 // place is a slot of a log.
 type place struct {
 	log logs.LogID
 	lsn logs.LSN
+}
+
+// listener is who is told what is released of a log.
+type listener struct {
+	log logs.LogID
+	on  catalog.NodeID
 }
 
 // sent is what was sent of a slot and who said STORED, by wave.
@@ -34,7 +40,7 @@ type wave struct {
 }
 
 func newSpy(m *member) *spy {
-	return &spy{m: m, copies: map[place]*sent{}, released: map[logs.LogID]logs.LSN{}, highest: map[logs.LogID]logs.LSN{}}
+	return &spy{m: m, copies: map[place]*sent{}, told: map[listener]logs.LSN{}, highest: map[logs.LogID]logs.LSN{}}
 }
 
 // sends is L3, and takes copies down for L2.
@@ -59,11 +65,11 @@ func (s *spy) sends(to catalog.NodeID, b *wire.LogBatch) {
 		}
 	}
 	for _, r := range b.Releases {
-		s.releases(r)
+		s.releases(to, r)
 	}
 }
 
-func (s *spy) releases(r *wire.Release) {
+func (s *spy) releases(to catalog.NodeID, r *wire.Release) {
 	w, log, lsn := s.m.w, logs.LogID(r.Log), logs.LSN(r.Released)
 	if log.IsMetadata() {
 		return
@@ -74,9 +80,10 @@ func (s *spy) releases(r *wire.Release) {
 	if lsn > s.highest[log] && lsn.Epoch() == s.highest[log].Epoch() {
 		w.Fail("node %d releases log %d up to %s and gave out %s", s.m.n.ID, log, lsn, s.highest[log])
 	}
-	if was := s.released[log]; lsn > was {
-		s.released[log] = lsn
+	if was := s.told[listener{log, to}]; lsn < was {
+		w.Fail("node %d tells node %d that log %d is released up to %s, and told it %s before", s.m.n.ID, to, log, lsn, was)
 	}
+	s.told[listener{log, to}] = lsn
 	for at := lsn; at.ESN() > 0 && at+64 > lsn; at-- { // what it says can be read is stored
 		if x := s.copies[place{log, at}]; x != nil && !x.whole() {
 			w.Fail("node %d releases log %d up to %s, though %s is not stored: %+v", s.m.n.ID, log, lsn, at, x.waves)
