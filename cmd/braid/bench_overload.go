@@ -97,18 +97,17 @@ func (c benchCmd) overloadTarget(ctx context.Context) (*overloadTarget, error) {
 		clients = append(clients, cl)
 	}
 	if c.Load == "append" {
-		appends, err := c.overLogs(ctx, clients)
-		t.start = appends
-		if err != nil {
+		var err error
+		if t.start, err = c.overLogs(ctx, clients); err != nil {
 			t.close()
 		}
 		return t, err
 	}
 	value := make([]byte, c.Value)
 	t.start = func(n int64, deadline time.Time, done func(error)) {
-		key, op := c.overloadKey(n), (*client.Op)(nil)
-		if op = client.Get(key); c.Load == "put" {
-			op = client.Set(key, value, client.SetOptions{})
+		op := client.Get(c.overloadKey(n))
+		if c.Load == "put" {
+			op = client.Set(c.overloadKey(n), value, client.SetOptions{})
 		}
 		clients[n%int64(len(clients))].Redis().Start(op, deadline, func(_ *client.Result, err error) { done(kindOf(err)) })
 	}
@@ -169,20 +168,15 @@ func (c benchCmd) overloadKey(n int64) []byte {
 
 // kindOf says in the bench's words what kind of failure an error is.
 func kindOf(err error) error {
-	var kind error
 	switch {
-	case err == nil:
-		return nil
 	case errors.Is(err, client.ErrUnknownOutcome):
-		kind = bench.ErrUnknown
+		return bench.ErrUnknown
 	case errors.Is(err, client.ErrOverloaded):
-		kind = bench.ErrRefused
+		return bench.ErrRefused
 	case errors.Is(err, client.ErrTimeout):
-		kind = bench.ErrExpired
-	default:
-		return err
+		return bench.ErrExpired
 	}
-	return kind
+	return err
 }
 
 // showOverload prints a line for each phase.

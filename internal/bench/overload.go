@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"sync"
@@ -99,7 +100,7 @@ func Overload(ctx context.Context, workload string, start Starter, o OverloadOpt
 		return r, err
 	}
 	if r.Peak == 0 {
-		return r, fmt.Errorf("nothing was answered while capacity was measured: there is nothing to be multiplied")
+		return r, errors.New("nothing was answered while capacity was measured: there is nothing to be multiplied")
 	}
 	o.phases(ctx, start, &r)
 	r.RSSMax = memory.stop()

@@ -141,6 +141,23 @@ func TestRedisLoadSendsAgainWhatWasRefused(t *testing.T) {
 	}
 }
 
+// TestRedisLoadClosesWhatIsMadeMeanwhile has a connection made anew that Close did not see.
+func TestRedisLoadClosesWhatIsMadeMeanwhile(t *testing.T) {
+	ours, theirs := net.Pipe()
+	defer theirs.Close()
+	r := &RedisLoad{end: make(chan struct{})}
+	r.conns = []*redisConn{{load: r, wake: make(chan struct{}, 1)}}
+	r.Close()
+	r.conns[0].use(ours)
+	r.running.Wait()
+	if _, err := ours.Write(nil); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("the connection is still open: %v", err)
+	}
+	if _, err := DialRedis(nil, 1, 1); err == nil {
+		t.Error("connections to no address were made")
+	}
+}
+
 func TestMemoryOfProcessesIsWatched(t *testing.T) {
 	w, err := watchMemory([]int{os.Getpid()})
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -57,6 +58,9 @@ type redisConn struct {
 
 // DialRedis makes connections, spread over the addresses.
 func DialRedis(addrs []string, conns, depth int) (*RedisLoad, error) {
+	if len(addrs) == 0 {
+		return nil, errors.New("no node has a Redis port")
+	}
 	r := &RedisLoad{depth: depth, end: make(chan struct{})}
 	for i := range conns {
 		c := &redisConn{load: r, addr: addrs[i%len(addrs)], wake: make(chan struct{}, 1)}
@@ -156,6 +160,11 @@ func (c *redisConn) use(conn net.Conn) {
 	c.mu.Unlock()
 	c.load.running.Go(func() { c.write(conn) })
 	c.load.running.Go(func() { c.read(conn) })
+	select {
+	case <-c.load.end: // Close may have looked before there was anything to close
+		c.lose(conn)
+	default:
+	}
 }
 
 func (c *redisConn) write(conn net.Conn) {
@@ -281,8 +290,8 @@ func (e redisError) Error() string { return string(e) }
 // Is says that TRYAGAIN is a promise that nothing was done, and that an unknown
 // outcome is one.
 func (e redisError) Is(target error) bool {
-	return target == ErrRefused && bytes.HasPrefix([]byte(e), []byte("TRYAGAIN ")) ||
-		target == ErrUnknown && bytes.HasPrefix([]byte(e), []byte("UNKNOWNOUTCOME "))
+	return target == ErrRefused && strings.HasPrefix(string(e), "TRYAGAIN ") ||
+		target == ErrUnknown && strings.HasPrefix(string(e), "UNKNOWNOUTCOME ")
 }
 
 // readReply reads a reply of SET or GET: a line, or a string.
