@@ -23,13 +23,12 @@ type Starter func(n int64, deadline time.Time, done func(error))
 //	 ├─ as many as may are under way:       shed
 //	 └─ the generator itself is late:       missed
 type openLoop struct {
-	startDue func(due time.Time, n int64, done func(error))
-	patience time.Duration // from due to deadline
-	bound    int64         // operations under way at most
-	begin    time.Time
-	windows  []window // by second since begin
-	under    atomic.Int64
-	n        int64
+	start   func(due time.Time, n int64) // takes one off under when the operation has ended
+	bound   int64                        // operations under way at most
+	begin   time.Time
+	windows []window // by second since begin
+	under   atomic.Int64
+	n       int64
 }
 
 // missedAfter is how late the generator may begin an operation: beyond it is the
@@ -74,8 +73,14 @@ var (
 	ErrUnknown = errors.New("the deadline passed, outcome unknown")
 )
 
+// newOpenLoop counts, by seconds, what becomes of operations whose answers are
+// worth something as long as patience, from when they were due.
 func newOpenLoop(start Starter, patience time.Duration, bound int, seconds int) *openLoop {
-	l := &openLoop{startDue: func(due time.Time, n int64, done func(error)) { start(n, due.Add(patience), done) }, patience: patience, bound: int64(bound), windows: make([]window, seconds+1)}
+	l := &openLoop{bound: int64(bound), windows: make([]window, seconds+1)}
+	l.start = func(due time.Time, n int64) {
+		deadline := due.Add(patience)
+		start(n, deadline, func(err error) { l.ended(due, deadline, err) })
+	}
 	for i := range l.windows {
 		l.windows[i].latency = newLatency(2)
 	}
@@ -119,7 +124,7 @@ func (l *openLoop) issue(due time.Time) {
 		w.mu.Unlock()
 		l.under.Add(1)
 		l.n++
-		l.startDue(due, l.n, func(err error) { l.ended(due, due.Add(l.patience), err) })
+		l.start(due, l.n)
 		return
 	}
 	w.mu.Unlock()

@@ -38,21 +38,21 @@ func (o Options) runOpen(ctx context.Context, do operation) (Result, error) {
 		}
 	}
 	stopProgress := o.report(ctx, begin, &ops)
-	l := &openLoop{bound: int64(o.Outstanding), patience: o.Warmup + o.Duration, begin: from, windows: make([]window, 1)}
-	l.windows[0].latency = newLatency(2)
-	l.startDue = func(due time.Time, n int64, done func(error)) {
+	l := &openLoop{bound: int64(o.Outstanding), begin: begin, windows: make([]window, 1)}
+	l.start = func(due time.Time, n int64) {
 		wg.Go(func() {
 			one(due, n)
-			done(nil)
+			l.under.Add(-1)
 		})
 	}
-	l.run(ctx, o.Rate, begin, end)
+	l.run(ctx, o.Rate, begin, from)
+	l.windows[0].Counts = Counts{} // the warm-up is not counted
+	l.run(ctx, o.Rate, from, end)
 	wg.Wait()
 	measured := min(o.Duration, time.Since(from))
 	stopProgress()
 	r := o.sum([]worker{all}, measured)
-	counts, _ := l.sum(0, 1)
-	r.Shed, r.Missed = counts.Shed, counts.Missed
+	r.Shed, r.Missed = l.windows[0].Shed, l.windows[0].Missed
 	used, err := cpu()
 	if err == nil && r.Operations > 0 {
 		r.CPU = float64(used.Microseconds()) / float64(r.Operations)
