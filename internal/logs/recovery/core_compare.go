@@ -39,17 +39,15 @@ func (s compareState) String() string {
 // or when nobody is left who has not answered, for then nobody knows more, and
 // what may be missing was torn before it was acknowledged, or is lost.
 type comparison struct {
-	world
-	rules   *rules
-	log     logs.LogID // a metadata log's too
-	own     logs.ShardID
-	self    catalog.NodeID
-	sealed  logs.Epoch // up to where it is sealed here
-	state   compareState
-	asked   bool
-	askedAt time.Duration // not before
-	fenced  bool
-	weak    bool // it ended because nobody knows more
+	series
+	rules  *rules
+	log    logs.LogID // a metadata log's too
+	own    logs.ShardID
+	self   catalog.NodeID
+	sealed logs.Epoch // up to where it is sealed here
+	state  compareState
+	fenced bool
+	weak   bool // it ended because nobody knows more
 
 	record    *wire.EpochRecord
 	from, to  logs.LSN   // in doubt
@@ -73,7 +71,7 @@ type comparePeer struct {
 }
 
 func newComparison(cfg *Config, rules *rules, view View, self catalog.NodeID, own logs.ShardID, log logs.LogID, sealed logs.Epoch) *comparison {
-	return &comparison{world: world{cfg: cfg, view: view}, rules: rules, self: self, own: own, log: log, sealed: sealed}
+	return &comparison{series: series{world: world{cfg: cfg, view: view}}, rules: rules, self: self, own: own, log: log, sealed: sealed}
 }
 
 func (c *comparison) step(now time.Duration, ev event) effects {
@@ -132,13 +130,6 @@ func (c *comparison) advance() {
 }
 
 func (c *comparison) enter(s compareState) { c.state, c.asked, c.askedAt = s, false, 0 }
-
-func (c *comparison) once(k call) {
-	if !c.asked && c.due(c.askedAt) {
-		c.asked = true
-		c.call(k)
-	}
-}
 
 func (c *comparison) nextEpoch() logs.Epoch { return logs.Epoch(c.record.GetMetadata().GetEpoch()) }
 
@@ -235,7 +226,7 @@ func (c *comparison) ask() {
 	for i := range c.peers {
 		p := &c.peers[i]
 		switch {
-		case p.answered || p.asked || c.view.Authority(p.id) != placement.ShardUnheard || !c.due(p.retryAt):
+		case !c.mayAsk(&p.source):
 		case !p.sealed && !c.log.IsMetadata():
 			p.asked, p.fence = true, max(p.fence, c.upTo)
 			c.call(call{kind: callSeal, shard: p.id, plan: c.round, seal: &wire.SealRequest{Log: uint64(c.log), Epoch: uint32(p.fence),
@@ -363,7 +354,7 @@ func (c *comparison) enough() bool {
 	silent, unsure := 0, []logs.ShardID{c.own}
 	for i := range c.peers {
 		p := &c.peers[i]
-		if !p.answered && c.view.Authority(p.id) == placement.ShardUnheard {
+		if c.awaits(&p.source) {
 			silent++
 		}
 		if !p.answered || p.doubtful {

@@ -56,6 +56,30 @@ type source struct {
 	seal     *wire.SealResponse
 }
 
+// awaits says whether a shard has not answered, and still may.
+func (w *world) awaits(s *source) bool {
+	return !s.answered && w.view.Authority(s.id) == placement.ShardUnheard
+}
+
+// mayAsk says whether a shard that is awaited is to be asked now.
+func (w *world) mayAsk(s *source) bool { return w.awaits(s) && !s.asked && w.due(s.retryAt) }
+
+// series is the world of a core that goes from state to state with one call out at a
+// time.
+type series struct {
+	world
+	asked   bool          // it is out
+	askedAt time.Duration // not before
+}
+
+// once has one call of the present state out, again some time after it failed.
+func (s *series) once(c call) {
+	if !s.asked && s.due(s.askedAt) {
+		s.asked = true
+		s.call(c)
+	}
+}
+
 // history is what a log's epochs were replicated by, as far as it is known.
 type history struct {
 	known   []*wire.EpochMetadata // ascending by EffectiveSince

@@ -8,7 +8,6 @@ import (
 
 	"github.com/braiddb/braid/internal/catalog"
 	"github.com/braiddb/braid/internal/logs"
-	"github.com/braiddb/braid/internal/placement"
 	"github.com/braiddb/braid/internal/wire"
 )
 
@@ -149,7 +148,7 @@ func (l *logRecovery) begin() {
 func (l *logRecovery) recoverEpochs() {
 	for i := range l.sources {
 		s := &l.sources[i]
-		if s.answered || s.asked || l.view.Authority(s.id) != placement.ShardUnheard || !l.due(s.retryAt) {
+		if !l.mayAsk(s) {
 			continue
 		}
 		s.asked = true

@@ -35,7 +35,7 @@ const (
 // decision, the log was removed or trimmed since, or its data lost; then what was
 // known here to be good stays, and if nothing was, all of the epoch goes.
 type purge struct {
-	world
+	series
 	log     logs.LogID
 	own     logs.ShardID
 	self    catalog.NodeID
@@ -49,8 +49,6 @@ type purge struct {
 	fence   logs.Epoch         // what the own shard is sealed up to, at least upTo
 	seal    *wire.SealResponse // its answer
 	found   *wire.EpochRecovery
-	asked   bool
-	askedAt time.Duration // not before
 }
 
 type purgePeer struct {
@@ -59,7 +57,7 @@ type purgePeer struct {
 }
 
 func newPurge(cfg *Config, view View, self catalog.NodeID, own logs.ShardID, log logs.LogID, clean, upTo logs.Epoch) *purge {
-	return &purge{world: world{cfg: cfg, view: view}, log: log, own: own, self: self, epoch: clean + 1, upTo: upTo}
+	return &purge{series: series{world: world{cfg: cfg, view: view}}, log: log, own: own, self: self, epoch: clean + 1, upTo: upTo}
 }
 
 func (p *purge) step(now time.Duration, ev event) effects {
@@ -108,14 +106,6 @@ func (p *purge) advance() {
 		p.delete()
 	case p.state == purgeMarking:
 		p.once(call{kind: callMark, epoch: p.epoch, mark: p.found})
-	}
-}
-
-// once has one call of the present state out, again some time after it failed.
-func (p *purge) once(c call) {
-	if !p.asked && p.due(p.askedAt) {
-		p.asked = true
-		p.call(c)
 	}
 }
 
@@ -177,7 +167,7 @@ func (p *purge) ask() {
 	}
 	for i := range p.peers {
 		q := &p.peers[i]
-		if q.asked || p.view.Authority(q.id) != placement.ShardUnheard || q.answered || !p.due(q.retryAt) {
+		if !p.mayAsk(&q.source) {
 			continue
 		}
 		q.asked = true

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/braiddb/braid/internal/logs"
-	"github.com/braiddb/braid/internal/placement"
 	"github.com/braiddb/braid/internal/wire"
 )
 
@@ -41,7 +40,7 @@ func (v *survey) step(now time.Duration, ev event) effects {
 	}
 	for i := range v.shards {
 		s := &v.shards[i]
-		if !s.answered && !s.asked && v.view.Authority(s.id) == placement.ShardUnheard && v.due(s.retryAt) {
+		if v.mayAsk(&s.source) {
 			s.asked = true
 			v.call(call{kind: callStates, shard: s.id, states: &wire.LogStateRequest{After: uint64(s.after), Shard: uint64(s.id)}})
 		}
@@ -55,7 +54,7 @@ func (v *survey) step(now time.Duration, ev event) effects {
 // silent are the shards that have not told all, and still may.
 func (v *survey) silent() (out []logs.ShardID) {
 	for i := range v.shards {
-		if s := &v.shards[i]; !s.answered && v.view.Authority(s.id) == placement.ShardUnheard {
+		if s := &v.shards[i]; v.awaits(&s.source) {
 			out = append(out, s.id)
 		}
 	}
