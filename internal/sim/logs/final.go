@@ -44,6 +44,9 @@ func (c *cluster) settled() error {
 		if rows := m.purger.Rows(); len(rows) > 0 {
 			return fmt.Errorf("node %d: purges are not over: %+v", m.n.ID, rows)
 		}
+		if m.store.Suspect() {
+			return fmt.Errorf("node %d: its shard is in doubt", m.n.ID)
+		}
 	}
 	for _, t := range c.truths {
 		if !t.appended() {
