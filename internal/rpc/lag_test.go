@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -155,17 +156,17 @@ func TestABeatPassesACloggedLaneOfUsers(t *testing.T) {
 		s.Handle(MethodSeal, nil, func(r *Request) { r.Reply(&wire.SealResponse{}) })
 		s.Handle(MethodHeartbeat, nil, func(r *Request) { r.Reply(&wire.HeartbeatResponse{}) })
 	}, func(r *rig) {
-		refused, ended := 0, 0
+		var refused, ended atomic.Int64 // some end on the lane's goroutine
 		for range 3000 {
 			r.client.Start(time.Time{}, MethodWrite, &wire.WriteRequest{ClientId: make([]byte, 100)}, new(wire.WriteResponse), func(err error) {
-				if ended++; errors.Is(err, ErrOverloaded) {
-					refused++
+				if ended.Add(1); errors.Is(err, ErrOverloaded) {
+					refused.Add(1)
 				}
 			})
 		}
 		synctest.Wait()
-		if refused == 0 || ended != refused {
-			r.t.Fatalf("%d ended, %d refused: the lane should be clogged", ended, refused)
+		if refused.Load() == 0 || ended.Load() != refused.Load() {
+			r.t.Fatalf("%d ended, %d refused: the lane should be clogged", ended.Load(), refused.Load())
 		}
 		if err := r.client.Send(MethodBeat, &wire.Beat{}); err != nil {
 			r.t.Error(err)
