@@ -66,9 +66,6 @@ func (n *Node) Wall() int64 {
 	return epochMicros + (n.w.now + n.offset).Microseconds()
 }
 
-// WallTime is Wall as a time.
-func (n *Node) WallTime() time.Time { return time.UnixMicro(n.Wall()) }
-
 // setRate changes how fast the monotonic clock runs.
 func (n *Node) setRate(rate float64) {
 	n.mono += time.Duration(float64(n.w.now-n.rateAt) * n.rate)

@@ -19,10 +19,9 @@ import (
 // which node holds what, from heartbeats, and nodes reconcile themselves with its
 // catalog. This file is what a node does about that; the master is the house's.
 
-// heartbeatEvery, answerWithin and moveTime are a node's own.
+// heartbeatEvery and moveTime are a node's own.
 const (
 	heartbeatEvery = 500 * time.Millisecond
-	answerWithin   = time.Second
 	moveTime       = 10 * time.Second
 )
 

@@ -48,7 +48,6 @@ type stream struct {
 	last    time.Time // when the last of them arrives, at the earliest
 	arrived []byte
 	end     bool // the other end closed, and all that it wrote has arrived
-	traced  uint64
 }
 
 // segment is what one Write gave, or the end.
