@@ -1,6 +1,6 @@
-// Package bubble is tier B of the simulation: clusters of whole nodes, as they are
-// in production, in one bubble of simulated time (testing/synctest), and each seed
-// the same to the last bit every time it is run.
+// Package bubble is tier B of the simulation: clusters of whole nodes, wired as the
+// binary wires them, in one bubble of simulated time (testing/synctest), and each
+// seed the same to the last bit every time it is run.
 //
 //	seed ─▶ world.test ─────────────────── one process, one bubble ───────────────────┐
 //	        │ node 1          node 2          node 3        clients, over Redis and rpc │

@@ -6,7 +6,8 @@
 //	...
 //	voteWithheld.Reach()
 //
-// In production nothing counts: Reach is one load of a flag that never changes.
+// Outside of the simulation nothing counts: Reach is one load of a flag that
+// never changes.
 //
 // Invariants:
 //

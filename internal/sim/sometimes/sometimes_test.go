@@ -35,7 +35,7 @@ func TestNamesAreUnique(t *testing.T) {
 	Point("test: here")
 }
 
-func BenchmarkReachInProduction(b *testing.B) {
+func BenchmarkReachUncounted(b *testing.B) {
 	counting.Store(false)
 	for b.Loop() {
 		here.Reach()
