@@ -84,7 +84,7 @@ func (h *bench) isGreen(find finder) (bool, error) {
 	f, err := find.look(nil, min(greenFor, h.s.limit))
 	switch {
 	case errors.Is(err, errNoFinder):
-		fmt.Printf("%s: %v yet\n", find.name, err)
+		fmt.Printf("%s: %v\n", find.name, err)
 		return false, nil
 	case err != nil:
 		return false, err
