@@ -207,7 +207,7 @@ func (n *Node) openDoors(context.Context) error {
 			n.log.Error("redis listener", "error", err)
 		}
 	})
-	n.rest = rest.NewServer(rest.Over(n.client), rest.Options{BodyBytes: max(64<<20, n.cfg.Memory/8)})
+	n.rest = rest.NewServer(rest.Over(n.client), rest.Options{BodyBytes: max(n.cfg.Memory/restShare, clientsLeast)})
 	n.console = admin.Serve(n.listeners.console, admin.Options{
 		Ready: n.Ready, Status: n.status, Metrics: n.metrics(), Mounts: map[string]http.Handler{"/v1/": n.rest},
 	})

@@ -176,7 +176,8 @@ func (n *Node) redisOptions() redis.Options {
 	return redis.Options{
 		Password: n.cfg.RedisPassword, MaxClients: n.cfg.RedisMaxClients, Clock: n.deps.Now, Seed: n.deps.Rand.Uint64(),
 		Logger: n.log, NodeID: n.id.Node, ClusterID: n.id.Cluster, BraidVersion: n.cfg.Version,
-		QueryBytesTotal: max(n.cfg.Memory/redisShare, redisLeast), OutputBytesTotal: max(n.cfg.Memory/redisShare, redisLeast), RunningBytesTotal: n.cfg.Memory / requestShare, Info: n.redisInfo,
+		QueryBytesTotal: max(n.cfg.Memory/redisShare, clientsLeast), OutputBytesTotal: max(n.cfg.Memory/redisShare, clientsLeast),
+		RunningBytesTotal: n.cfg.Memory / requestShare, Info: n.redisInfo,
 	}
 }
 

@@ -15,7 +15,8 @@ import (
 )
 
 // Shares of Config.Memory. What is always in use, caches and memtables, of which
-// three may exist, is two thirds; the queues together, all full, are the rest.
+// three may exist, is two thirds. The queues are bounds that nothing is set aside
+// for: all full at once, which takes every kind of load, they would be as much again.
 const (
 	cacheShare    = 4  // a quarter: blocks of the LSM of documents
 	memtableShare = 16 // each of its memtables, 64 MiB at most
@@ -26,12 +27,13 @@ const (
 	appenderShare = 8  // appends that are being stored
 	requestShare  = 32 // requests under way, of clients and again of nodes and of Redis; copies on their way to the disk
 	redisShare    = 16 // what Redis clients have sent in part, and as much again that they leave unread
+	restShare     = 8  // bodies of REST requests
 )
 
-// redisLeast is what Redis clients may have sent in part, or leave unread, however
-// little memory there is: a value of the largest size on its way does not turn
-// everybody else away.
-const redisLeast = 64 << 20
+// clientsLeast is what Redis clients may have sent in part, or leave unread, and
+// what REST clients may have sent, however little memory there is: a value of the
+// largest size on its way does not turn everybody else away.
+const clientsLeast = 64 << 20
 
 // openStorage opens the LSM and the journal, and every replica that is here.
 func (n *Node) openStorage(context.Context) error {
