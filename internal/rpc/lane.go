@@ -123,7 +123,7 @@ func (l *lane) send(m Method, msg Message) error {
 }
 
 // waitLocked keeps p until a connection is made, and sees to it that one is.
-// While the peer is known to be unreachable it refuses at once.
+// In the pause after a dial that failed, and where dials hang, it refuses at once.
 func (l *lane) waitLocked(p *pending) error {
 	if l.mu.closed != nil {
 		return &unreachable{l.addr, l.mu.closed}
