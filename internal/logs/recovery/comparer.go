@@ -1,6 +1,7 @@
 package recovery
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -296,7 +297,7 @@ func (c *Comparer) Rows() (rows []CompareRow) {
 	for _, id := range c.order {
 		rows = append(rows, CompareRow{Log: id, State: "WAITING"})
 	}
-	slices.SortFunc(rows, func(a, b CompareRow) int { return int(int64(a.Log) - int64(b.Log)) })
+	slices.SortFunc(rows, func(a, b CompareRow) int { return cmp.Compare(a.Log, b.Log) })
 	return rows
 }
 
