@@ -216,8 +216,7 @@ type Row struct {
 // one loop are of one moment, and loops go on meanwhile.
 func (h *Host) Rows(fn func(Row) bool) {
 	for _, l := range h.loops {
-		rows, _ := ask(l, (*core).rows)
-		for _, r := range rows {
+		for _, r := range ask(l, (*core).rows) {
 			if !fn(r) {
 				return
 			}
@@ -238,8 +237,7 @@ type ShardRow struct {
 // space, by loop.
 func (h *Host) Shards(fn func(loop int, r ShardRow) bool) {
 	for i, l := range h.loops {
-		rows, _ := ask(l, (*core).shardRows)
-		for _, r := range rows {
+		for _, r := range ask(l, (*core).shardRows) {
 			if !fn(i, r) {
 				return
 			}

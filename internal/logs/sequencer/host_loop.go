@@ -98,13 +98,7 @@ func (l *loop) rouse() {
 // task is a turn of a loop that has no goroutine.
 func (l *loop) task() {
 	l.tasked = false
-	l.mu.Lock()
-	mine := l.mu.started && !l.mu.running && len(l.mu.events) > 0
-	if mine {
-		l.mu.running = true
-	}
-	l.mu.Unlock()
-	if mine && l.turn() {
+	if l.claim() && l.turn() {
 		l.rouse()
 	}
 }
@@ -113,19 +107,7 @@ func (l *loop) task() {
 func (l *loop) work() {
 	defer close(l.done)
 	for range l.wake {
-		l.mu.Lock()
-		mine := !l.mu.running && len(l.mu.events) > 0
-		if mine {
-			l.mu.running = true
-		}
-		l.mu.Unlock()
-		for mine && l.turn() {
-			l.mu.Lock()
-			mine = !l.mu.running && len(l.mu.events) > 0
-			if mine {
-				l.mu.running = true
-			}
-			l.mu.Unlock()
+		for l.claim() && l.turn() {
 		}
 		l.mu.Lock()
 		over := l.mu.closed && !l.mu.running
@@ -134,6 +116,17 @@ func (l *loop) work() {
 			return
 		}
 	}
+}
+
+// claim says whether a turn is wanted that nobody takes; then it is the caller's.
+func (l *loop) claim() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	mine := l.mu.started && !l.mu.running && len(l.mu.events) > 0
+	if mine {
+		l.mu.running = true
+	}
+	return mine
 }
 
 // turn takes what happened, lets the core step and carries out what it asks. The
@@ -265,16 +258,16 @@ func (l *loop) setTimer(at time.Duration) {
 	l.disarm = l.h.d.AfterFunc(max(at-now, 0), func() { l.post(event{kind: evTimer}) })
 }
 
-// ask has the core answer a question; false: the loop has ended.
-func ask[T any](l *loop, question func(*core) T) (answer T, ok bool) {
+// ask has the core answer a question; of a loop that has ended there is no answer.
+func ask[T any](l *loop, question func(*core) T) (answer T) {
 	got := make(chan T, 1)
 	if !l.post(event{kind: evCall, call: func(c *core) { got <- question(c) }}) {
-		return answer, false
+		return answer
 	}
 	if l.h.d.Tasks != nil {
 		l.task() // nobody else will while it is waited for
 	}
-	return <-got, true
+	return <-got
 }
 
 // refuse answers an event that the loop will not take.
