@@ -162,22 +162,6 @@ func (s *Store) repair(id logs.LogID, clean logs.Epoch, records []*wire.LogRecor
 	in := &incoming{s: s, stores: missing, out: &batch{s: s}}
 	b := in.out
 	b.encode(missing, entryHead)
-	s.order.Lock()
-	defer s.order.Unlock()
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		done(journal.ErrClosed)
-		return
-	}
-	if s.decidesAbove(id, clean) {
-		s.mu.Unlock()
-		done(ErrCleanMeanwhile)
-		return
-	}
-	in.place()
-	s.inFlight += b.bytes
-	s.mu.Unlock()
 	n := int64(len(missing))
 	b.done = func(err error) {
 		if err == nil {
@@ -185,7 +169,30 @@ func (s *Store) repair(id logs.LogID, clean logs.Epoch, records []*wire.LogRecor
 		}
 		done(err)
 	}
-	s.writeOrdered(b)
+	if err := s.takeBack(id, clean, in); err != nil {
+		done(err)
+	}
+}
+
+// takeBack gives the journal copies that are missing here, or says why not.
+func (s *Store) takeBack(id logs.LogID, clean logs.Epoch, in *incoming) error {
+	s.order.Lock()
+	defer s.order.Unlock()
+	s.mu.Lock()
+	closed, late := s.closed, s.decidesAbove(id, clean)
+	if !closed && !late {
+		in.place()
+		s.inFlight += in.out.bytes
+	}
+	s.mu.Unlock()
+	switch {
+	case closed:
+		return journal.ErrClosed
+	case late:
+		return ErrCleanMeanwhile
+	}
+	s.writeOrdered(in.out)
+	return nil
 }
 
 // noteDeciding has copies refused, from here on, that were chosen before what the marks
@@ -251,11 +258,11 @@ func (s *Store) holds(r *wire.LogRecord) (bool, error) {
 // done hears when it is durable.
 func (s *Store) Sure(id logs.LogID, clean logs.Epoch, upTo logs.LSN, done func(error)) {
 	s.order.Lock()
-	defer s.order.Unlock()
 	s.mu.Lock()
 	number, late := s.doubt.number, s.decidesAbove(id, clean)
 	s.mu.Unlock()
 	if late {
+		s.order.Unlock()
 		done(ErrCleanMeanwhile)
 		return
 	}
@@ -266,6 +273,7 @@ func (s *Store) Sure(id logs.LogID, clean logs.Epoch, upTo logs.LSN, done func(e
 		}
 		done(err)
 	}})
+	s.order.Unlock()
 }
 
 // endDoubt ends the shard's doubt if that of its last log is over.

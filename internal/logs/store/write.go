@@ -56,7 +56,7 @@ type incoming struct {
 func (s *Store) receive(b *wire.LogBatch, reply func(*wire.LogBatch)) *incoming {
 	in := &incoming{s: s, from: b.FromNode, node: catalog.NodeID(b.FromNode), reply: reply, out: &batch{s: s}}
 	in.stores = make([]*wire.Store, 0, len(b.Stores))
-	size := 9
+	size := entryHead
 	for _, st := range b.Stores {
 		if status := s.check(st); status != statusOK {
 			in.refuse(st, status)
@@ -132,7 +132,7 @@ func (s *Store) accept(in *incoming) {
 	}
 	in.stores = kept
 	if len(kept) < n {
-		in.out.encode(kept, 9)
+		in.out.encode(kept, entryHead)
 	}
 	if len(kept) > 0 && s.crowded(in.out.bytes) {
 		for _, st := range kept {
