@@ -161,7 +161,7 @@ func (r *Reader) post(ev reader.Event) {
 		r.mu.events[i] = nil
 		out := r.mu.core.Step(r.now(), ev)
 		if len(out.Items) > 0 || out.Done {
-			if r.mu.at > len(r.mu.queue)/2 || r.mu.at == len(r.mu.queue) { // what was given makes room
+			if r.mu.at > len(r.mu.queue)/2 { // what was given makes room
 				left := copy(r.mu.queue, r.mu.queue[r.mu.at:])
 				clear(r.mu.queue[left:])
 				r.mu.queue, r.mu.at = r.mu.queue[:left], 0
