@@ -4,12 +4,14 @@
 //
 //	go run ./internal/sim/bubble/run                    until interrupted
 //	go run ./internal/sim/bubble/run -seeds 1000 -json out.json
+//	go run ./internal/sim/bubble/run -lines all.jsonl -commit 1234abc
 //	go run ./internal/sim/bubble/run -seed 77           one seed, with its trace
 package main
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -31,6 +33,8 @@ type settings struct {
 	once        bool
 	stop        int
 	json        string
+	lines       string
+	commit      string
 	overlay     string
 }
 
@@ -44,6 +48,8 @@ func main() {
 	flag.BoolVar(&s.once, "once", false, "run each seed once, not twice to compare")
 	flag.IntVar(&s.stop, "stop", 5, "stop after so many failures (0: do not)")
 	flag.StringVar(&s.json, "json", "", "write what was found to this file")
+	flag.StringVar(&s.lines, "lines", "", "append a line of JSON for every seed to this file")
+	flag.StringVar(&s.commit, "commit", "", "what -lines says was run")
 	flag.StringVar(&s.overlay, "overlay", "", "files of the project to replace, as the go command takes them")
 	flag.Parse()
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -193,6 +199,7 @@ func (c *campaign) one(ctx context.Context, b *bubble.Binary, seed uint64) {
 			c.Faults[kind] += n
 		}
 	}
+	c.note(f, res)
 	if err != nil || len(f.Problems) > 0 {
 		c.Failures = append(c.Failures, f)
 		fmt.Printf("FAILED seed %d: %s%q\nreplay: go run ./internal/sim/bubble/run -seed %d\n", seed, f.Error, f.Problems, seed)
@@ -200,6 +207,44 @@ func (c *campaign) one(ctx context.Context, b *bubble.Binary, seed uint64) {
 	if c.Seeds%20 == 0 {
 		c.say()
 	}
+}
+
+// line is what is kept of a seed that was run.
+type line struct {
+	Commit string
+	failure
+	Hash    string         `json:",omitempty"`
+	Known   int            // operations with a known outcome
+	Kinds   map[string]int `json:",omitempty"`
+	Seconds float64        // of virtual time
+	Twice   bool           // and was the same both times
+}
+
+// note appends a seed's line, if lines are kept: a campaign that is ended has them all.
+func (c *campaign) note(f failure, res *world.Result) {
+	if c.s.lines == "" {
+		return
+	}
+	l := line{Commit: c.s.commit, failure: f, Twice: !c.s.once && c.Replays && f.Error == ""}
+	if res != nil {
+		l.Hash, l.Known, l.Kinds, l.Seconds = res.Hash, res.Known, res.Kinds, res.Virtual.Seconds()
+	}
+	text, err := json.Marshal(l)
+	if err == nil {
+		err = appendLine(c.s.lines, text)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "run: the line of seed", f.Seed, "is lost:", err)
+	}
+}
+
+func appendLine(name string, text []byte) error {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(text, '\n'))
+	return errors.Join(err, f.Close())
 }
 
 func (c *campaign) say() {
