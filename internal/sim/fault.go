@@ -49,7 +49,18 @@ func (w *World) strike(f *Fault) {
 		return
 	}
 	w.Tracef("FAULT %s node %d peer %d for %s x %d", f.Kind, f.Node, f.Peer, time.Duration(f.For), f.X)
-	var done bool
+	if w.CarryOut(f) {
+		w.faults++
+		w.Sometimes("fault: " + f.Kind)
+	} else {
+		w.skipped++
+		w.Tracef("  found nobody")
+	}
+}
+
+// CarryOut makes a fault happen now and says whether it found somebody. A wing's
+// own fault that is made of several of the world's calls it for each.
+func (w *World) CarryOut(f *Fault) (done bool) {
 	switch f.Kind {
 	case FaultCrash, FaultBlackout, FaultCoup, FaultPause, FaultSlowDisk, FaultSyncError, FaultDiskFull:
 		done = w.strikeNode(f)
@@ -60,13 +71,7 @@ func (w *World) strike(f *Fault) {
 	default:
 		done = w.cluster.Fault(f)
 	}
-	if done {
-		w.faults++
-		w.Sometimes("fault: " + f.Kind)
-	} else {
-		w.skipped++
-		w.Tracef("  found nobody")
-	}
+	return done
 }
 
 // node finds a fault's node; nil where the schedule names one that does not exist.
