@@ -151,11 +151,16 @@ func newProducer(c *cluster, t *truth, id int) *producer {
 	return p
 }
 
-// rest thinks until the next append.
+// rest thinks until the next append. Faults may have left little time for appends:
+// when they are over, what is due of them is caught up with.
 func (p *producer) rest(payload string) {
 	p.flying--
 	delete(p.t.open, payload)
-	p.c.w.After(p.c.w.Between(0, 2*p.c.ms("thinkMs")), "producer", p.work)
+	think := 2 * p.c.ms("thinkMs")
+	if p.c.w.Calm() && p.c.ops < opsMin {
+		think /= 10
+	}
+	p.c.w.After(p.c.w.Between(0, think), "producer", p.work)
 }
 
 // work begins an append.

@@ -52,6 +52,13 @@ func (c *cluster) settled() error {
 		if !t.appended() {
 			continue
 		}
+		for _, m := range c.members {
+			// What was decided against is there until the purge, which begins with the
+			// release: that may be on its way.
+			if clean := m.store.LastClean(t.id); m.given[t.id] && clean < c.epochs.clean(t.id) {
+				return fmt.Errorf("log %d: node %d knows it to be clean up to epoch %d only: %s", t.id, m.n.ID, clean, c.describe(t))
+			}
+		}
 		r := c.reign(t)
 		if r == nil || r.Recovering || r.InFlight > 0 || r.Buffered > 0 || r.LastReleased != r.Next-1 && r.Next.ESN() > 1 {
 			return fmt.Errorf("log %d is not at rest: %s", t.id, c.describe(t))

@@ -29,9 +29,10 @@ type member struct {
 	// Durable.
 	platter platter
 	fs      *vfs.MemFS
-	suspect bool            // the journal's tail is in doubt
-	tree    *catalog.Logs   // the catalog as it was last heard of here
-	nodes   []*catalog.Node // likewise
+	suspect bool                // the journal's tail is in doubt
+	tree    *catalog.Logs       // the catalog as it was last heard of here
+	nodes   []*catalog.Node     // likewise
+	given   map[logs.LogID]bool // logs of which copies were sent here
 
 	// Of this life.
 	gossip    *gossip.Host
@@ -49,7 +50,7 @@ type member struct {
 }
 
 func newMember(c *cluster, n *sim.Node) *member {
-	return &member{c: c, w: c.w, n: n, fs: vfs.NewCrashableMem()}
+	return &member{c: c, w: c.w, n: n, fs: vfs.NewCrashableMem(), given: map[logs.LogID]bool{}}
 }
 
 func (m *member) after(d time.Duration, f func()) func() bool {

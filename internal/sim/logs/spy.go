@@ -46,6 +46,7 @@ func newSpy(m *member) *spy {
 // sends is L3, and takes copies down for L2.
 func (s *spy) sends(to catalog.NodeID, b *wire.LogBatch) {
 	for _, st := range b.Stores {
+		s.m.c.members[to-1].given[logs.LogID(st.Record.Log)] = true
 		if st.SealEpoch > 0 {
 			continue // recovery's
 		}
