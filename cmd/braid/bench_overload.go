@@ -183,10 +183,11 @@ func kindOf(err error) error {
 func (c benchCmd) showOverload(r bench.OverloadResult) error {
 	count := func(n int64) string { return strconv.FormatInt(n, 10) }
 	f := func(v float64, digits int) string { return strconv.FormatFloat(v, 'f', digits, 64) }
-	rows := [][]string{{"LOAD", "OFFERED/S", "GOOD/S", "OF PEAK", "P50 MS", "P99 MS", "REFUSED", "EXPIRED", "UNKNOWN", "FAILED", "SHED", "MISSED", "RETRIES"}}
+	rows := [][]string{{"LOAD", "OFFERED/S", "GOOD/S", "OF PEAK", "P50 MS", "P99 MS", "REFUSED", "EXPIRED", "UNKNOWN", "FAILED", "SHED", "MISSED", "RETRIES", "SERVERS CPU", "OWN CPU", "RSS MIB"}}
 	for _, p := range r.Phases {
 		rows = append(rows, []string{p.Name, f(p.Offered, 0), f(p.Goodput, 0), f(p.Ratio, 2), f(p.P50, 1), f(p.P99, 1), count(p.Refused), count(p.Expired),
-			count(p.Unknown), count(p.Failed), count(p.Shed), count(p.Missed), strconv.FormatUint(p.Retries, 10)})
+			count(p.Unknown), count(p.Failed), count(p.Shed), count(p.Missed), strconv.FormatUint(p.Retries, 10),
+			f(p.ServerCPU, 2), f(p.GeneratorCPU, 2), count(p.RSSMax >> 20)})
 	}
 	if err := c.show(r, rows); err != nil || c.Format == "json" {
 		return err

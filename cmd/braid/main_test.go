@@ -76,6 +76,14 @@ func TestNodesOfOneMachineShareItsProcessors(t *testing.T) {
 }
 
 // TestTheFileIsChecked refuses files that would be misread.
+func TestMemoryHasRoomForWhatTheCollectorDoesNotCount(t *testing.T) {
+	for memory, want := range map[int64]int64{512 << 20: 448 << 20, 16 << 20: 8 << 20} {
+		if got := collectorLimit(memory); got != want {
+			t.Errorf("of %d MiB the collector has %d MiB, not %d", memory>>20, got>>20, want>>20)
+		}
+	}
+}
+
 func TestTheFileIsChecked(t *testing.T) {
 	for _, row := range []struct{ what, text, want string }{
 		{"a key that is no flag", "data: d\nmemroy: 1GiB\n", `"memroy" is not a setting`},

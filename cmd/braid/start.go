@@ -162,7 +162,16 @@ func exitOnFatal(logger *slog.Logger) func(error) {
 // collected many times a second under load.
 func tuneCollector(memory int64) {
 	debug.SetGCPercent(300)
-	debug.SetMemoryLimit(memory)
+	debug.SetMemoryLimit(collectorLimit(memory))
+}
+
+// programBytes is what is resident of the executable; the collector counts it not.
+const programBytes = 32 << 20
+
+// collectorLimit leaves room below memory, which is to bound what is resident: for
+// the program, and a sixteenth for what is allocated while a collection goes on.
+func collectorLimit(memory int64) int64 {
+	return max(memory/2, memory-memory/16-programBytes)
 }
 
 // machineMemory is the physical memory, in bytes.

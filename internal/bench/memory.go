@@ -15,20 +15,23 @@ type memoryWatch struct {
 	once sync.Once
 	end  chan struct{}
 	over chan struct{}
-	most map[int]int64
+
+	mu   sync.Mutex
+	each map[int]int64 // the most of each process
+	last int64         // the most of any since begin
 }
 
 const memoryEvery = 100 * time.Millisecond
 
 // watchMemory begins to watch.
 func watchMemory(pids []int) (*memoryWatch, error) {
-	w := &memoryWatch{end: make(chan struct{}), over: make(chan struct{}), most: map[int]int64{}}
+	w := &memoryWatch{end: make(chan struct{}), over: make(chan struct{}), each: map[int]int64{}}
 	for _, pid := range pids {
 		n, err := residentBytes(pid)
 		if err != nil {
 			return nil, err
 		}
-		w.most[pid] = n
+		w.each[pid] = n
 	}
 	go func() {
 		defer close(w.over)
@@ -42,7 +45,7 @@ func watchMemory(pids []int) (*memoryWatch, error) {
 			}
 			for _, pid := range pids {
 				if n, err := residentBytes(pid); err == nil { // one that has ended keeps what it had
-					w.most[pid] = max(w.most[pid], n)
+					w.saw(pid, n)
 				}
 			}
 		}
@@ -54,7 +57,27 @@ func watchMemory(pids []int) (*memoryWatch, error) {
 func (w *memoryWatch) stop() map[int]int64 {
 	w.once.Do(func() { close(w.end) })
 	<-w.over
-	return maps.Clone(w.most)
+	return maps.Clone(w.each)
+}
+
+func (w *memoryWatch) saw(pid int, n int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.each[pid], w.last = max(w.each[pid], n), max(w.last, n)
+}
+
+// begin forgets what most has seen.
+func (w *memoryWatch) begin() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.last = 0
+}
+
+// most is the most that any process had since begin.
+func (w *memoryWatch) most() int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.last
 }
 
 // residentBytes is a process's VmRSS.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,6 +70,11 @@ type OverloadPhase struct {
 	P50     float64 `json:"p50_ms"`
 	P99     float64 `json:"p99_ms"`
 	Retries uint64  `json:"client_retries"`
+	// Processors that the servers used together, and this process, the generator. One
+	// that has all it can get is the bound, whatever the other could have done.
+	ServerCPU    float64 `json:"server_processors,omitempty"`
+	GeneratorCPU float64 `json:"generator_processors"`
+	RSSMax       int64   `json:"rss_max_bytes,omitempty"` // of the server that held the most
 }
 
 // OverloadResult is a whole run.
@@ -102,13 +108,13 @@ func Overload(ctx context.Context, workload string, start Starter, o OverloadOpt
 	if r.Peak == 0 {
 		return r, errors.New("nothing was answered while capacity was measured: there is nothing to be multiplied")
 	}
-	o.phases(ctx, start, &r)
+	err = o.phases(ctx, start, memory, &r)
 	r.RSSMax = memory.stop()
-	return r, ctx.Err()
+	return r, errors.Join(err, ctx.Err())
 }
 
 // phases runs the open loop at one rate after the other.
-func (o OverloadOptions) phases(ctx context.Context, start Starter, r *OverloadResult) {
+func (o OverloadOptions) phases(ctx context.Context, start Starter, memory *memoryWatch, r *OverloadResult) error {
 	type phase struct {
 		name    string
 		factor  float64
@@ -127,16 +133,23 @@ func (o OverloadOptions) phases(ctx context.Context, start Starter, r *OverloadR
 	l := newOpenLoop(start, o.Patience, o.Outstanding, total)
 	l.begin = time.Now()
 	at := 0
-	var retries []uint64
+	var used []phaseUse
 	for _, p := range list {
 		o.Progress(p.name)
-		before := o.Retries()
+		stop, err := o.watchUse(memory)
+		if err != nil {
+			return err
+		}
 		from := l.begin.Add(time.Duration(at) * time.Second)
 		at += p.seconds
 		to := l.begin.Add(time.Duration(at) * time.Second)
 		l.run(ctx, p.factor*r.Peak, from, to)
 		waitUntil(ctx, to)
-		retries = append(retries, o.Retries()-before)
+		u, err := stop()
+		if err != nil {
+			return err
+		}
+		used = append(used, u)
 	}
 	waitUntil(ctx, time.Now().Add(o.Patience)) // what is under way ends
 	at = 0
@@ -146,10 +159,40 @@ func (o OverloadOptions) phases(ctx context.Context, start Starter, r *OverloadR
 		goodput := float64(counts.Good) / float64(p.seconds)
 		r.Phases = append(r.Phases, OverloadPhase{
 			Name: p.name, Offered: p.factor * r.Peak, Counts: counts, Goodput: goodput, Ratio: goodput / r.Peak,
-			P50: float64(h.ValueAtQuantile(50)) / 1e3, P99: float64(h.ValueAtQuantile(99)) / 1e3, Retries: retries[i],
+			P50: float64(h.ValueAtQuantile(50)) / 1e3, P99: float64(h.ValueAtQuantile(99)) / 1e3, Retries: used[i].retries,
+			ServerCPU: used[i].servers, GeneratorCPU: used[i].generator, RSSMax: used[i].rss,
 		})
 	}
 	r.NormalAfter = l.normalAfter(list[0].seconds, at-list[len(list)-1].seconds, at)
+	return nil
+}
+
+// phaseUse is what a phase took of the machine.
+type phaseUse struct {
+	servers, generator float64 // processors
+	rss                int64
+	retries            uint64
+}
+
+// watchUse begins to look at it; the returned function ends that.
+func (o OverloadOptions) watchUse(memory *memoryWatch) (func() (phaseUse, error), error) {
+	read := func() (servers, own time.Duration, err error) {
+		if servers, err = cpuOf(o.PIDs); err == nil {
+			own, err = cpuOf([]int{os.Getpid()})
+		}
+		return servers, own, err
+	}
+	servers, own, err := read()
+	if err != nil {
+		return nil, err
+	}
+	begin, retries := time.Now(), o.Retries()
+	memory.begin()
+	return func() (phaseUse, error) {
+		s, g, err := read()
+		took := time.Since(begin).Seconds()
+		return phaseUse{(s - servers).Seconds() / took, (g - own).Seconds() / took, memory.most(), o.Retries() - retries}, err
+	}, nil
 }
 
 // normalAfter says how many seconds after from the last window was whose 99th

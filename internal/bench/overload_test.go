@@ -163,6 +163,18 @@ func TestMemoryOfProcessesIsWatched(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.saw(os.Getpid(), 3<<40)
+	w.begin()
+	w.saw(os.Getpid(), 2<<40)
+	if n := w.most(); n != 2<<40 {
+		t.Errorf("since it began there were %d bytes", n)
+	}
+	if n := w.stop()[os.Getpid()]; n != 3<<40 {
+		t.Errorf("of %d bytes %d are told", int64(3)<<40, n)
+	}
+	if w, err = watchMemory([]int{os.Getpid()}); err != nil {
+		t.Fatal(err)
+	}
 	if n := w.stop()[os.Getpid()]; n < 1<<20 {
 		t.Errorf("this process has %d bytes", n)
 	}
