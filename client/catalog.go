@@ -105,6 +105,19 @@ func (c *Client) DropKeyspace(ctx context.Context, name string) error {
 	return err
 }
 
+// ForgetNode gives up a node that will never come back: its data directory is gone. The
+// tablets that it had copies of get others, nothing that it stored of logs is waited
+// for any more, and the node itself is not let in again. A node that was heard from a
+// moment ago is refused with ErrUnavailable. Where data may have been on forgotten
+// nodes alone it is refused with ErrInvalid, unless acceptLoss is set: then readers of
+// logs are told what was lost (GapDataLoss).
+func (c *Client) ForgetNode(ctx context.Context, node NodeID, acceptLoss bool) error {
+	_, err := c.catalog(ctx, &wire.CatalogRequest{
+		Action: wire.CatalogRequest_ACTION_FORGET_NODE, Node: uint64(node), AcceptLoss: acceptLoss,
+	})
+	return err
+}
+
 // CreateTable creates a table and returns it, ready for use.
 func (c *Client) CreateTable(ctx context.Context, s TableSpec) (*Table, error) {
 	desc := &catalog.Table{

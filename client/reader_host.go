@@ -129,14 +129,14 @@ func (r *Reader) lookAt(view *logs.Cluster) {
 	for i := range view.Nodes {
 		n := &view.Nodes[i]
 		if old != nil {
-			if was, ok := old.Node(n.ID); ok && was.Alive == n.Alive && was.Storage == n.Storage {
+			if was, ok := old.Node(n.ID); ok && was.Alive == n.Alive && was.Storage == n.Storage && was.Lost == n.Lost {
 				continue
 			}
 		}
 		status := reader.ShardUp
 		switch {
-		case !n.Storage:
-			status = reader.ShardLost // it was told to hold nothing: what it had is not waited for
+		case !n.Storage || n.Lost:
+			status = reader.ShardLost // it was told to hold nothing, or given up: what it had is not waited for
 		case !n.Alive:
 			status = reader.ShardDown
 		}

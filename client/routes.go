@@ -100,7 +100,7 @@ func nodeInfo(n *catalog.Node) NodeInfo {
 		ID: NodeID(n.Id), RPCAddr: n.RpcAddr, ClientAddr: n.ClientAddr, RedisAddr: n.RedisAddr,
 		ConsoleAddr: n.ConsoleAddr, Location: n.Location, Version: n.Version,
 		Draining: n.State == catalog.NodeState_NODE_STATE_DRAINING,
-		Dead:     n.State == catalog.NodeState_NODE_STATE_DEAD,
+		Dead:     n.Gone(),
 	}
 }
 

@@ -74,7 +74,46 @@ func (f lookFlags) show(v any, rows [][]string) error {
 
 func id[T ~uint64 | ~uint32](v T) string { return strconv.FormatUint(uint64(v), 10) }
 
-type nodesCmd struct{ lookFlags }
+// nodesCmd holds the commands about nodes; without a word it lists them.
+type nodesCmd struct {
+	List   nodesListCmd   `cmd:"" default:"withargs" help:"List the nodes."`
+	Forget nodesForgetCmd `cmd:"" help:"Give a node up whose data directory is gone for good."`
+}
+
+// Help shows typical calls.
+func (nodesCmd) Help() string {
+	return "Examples:\n  braid nodes --addr 127.0.0.1,127.0.0.2\n  braid nodes forget 3"
+}
+
+type nodesForgetCmd struct {
+	lookFlags
+	Node     uint64 `arg:"" help:"The node's id, as braid nodes lists it."`
+	DataLost bool   `help:"Although data may have been on it, or on forgotten nodes, alone: readers of logs are then told of the loss."`
+}
+
+// Help says when to use it.
+func (nodesForgetCmd) Help() string {
+	return `A node that is only silent is waited for: it may come back with all that it
+acknowledged. One whose disk is lost does not, and where too few others can answer in
+its place, logs go on only when that is said. Stop the node first; it is never let in
+again with its old data directory.
+
+Examples:
+  braid nodes forget 3
+  braid nodes forget 4 --data-lost`
+}
+
+// Run gives the node up.
+func (c nodesForgetCmd) Run() error {
+	return c.administer(func(ctx context.Context, cl *client.Client) error {
+		if err := cl.ForgetNode(ctx, client.NodeID(c.Node), c.DataLost); err != nil {
+			return err
+		}
+		return c.show(map[string]uint64{"forgotten": c.Node}, [][]string{{"FORGOTTEN"}, {id(c.Node)}})
+	})
+}
+
+type nodesListCmd struct{ lookFlags }
 
 type nodeRow struct {
 	ID       uint64 `json:"id"`
@@ -118,10 +157,10 @@ func word(name, prefix string) string {
 }
 
 // Help shows a typical call.
-func (nodesCmd) Help() string { return "Example:\n  braid nodes --addr 127.0.0.1,127.0.0.2" }
+func (nodesListCmd) Help() string { return "Example:\n  braid nodes --addr 127.0.0.1,127.0.0.2" }
 
 // Run lists the nodes.
-func (c nodesCmd) Run() error {
+func (c nodesListCmd) Run() error {
 	cl, err := c.cluster()
 	if err != nil {
 		return err

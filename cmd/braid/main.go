@@ -26,7 +26,7 @@ type cli struct {
 	Demo       demoCmd       `cmd:"" help:"Run three nodes in one process on throw-away data."`
 	Start      startCmd      `cmd:"" help:"Run a node."`
 	Status     statusCmd     `cmd:"" help:"Say how the cluster is."`
-	Nodes      nodesCmd      `cmd:"" help:"List the nodes."`
+	Nodes      nodesCmd      `cmd:"" help:"List the nodes, or give one up."`
 	Tables     tablesCmd     `cmd:"" help:"List the tables."`
 	Tablets    tabletsCmd    `cmd:"" help:"List the tablets and who leads them."`
 	Logs       logListCmd    `cmd:"" help:"List log directories and logs."`

@@ -31,7 +31,7 @@ func report(c *client.Cluster) statusReport {
 	r := statusReport{Cluster: c.ID, Tables: len(c.Tables), Tablets: len(c.Tablets), Problems: []string{}}
 	for i, n := range nodeRows(c) {
 		n, replicas := c.Nodes[i], n.Replicas
-		if n.State == catalog.NodeState_NODE_STATE_DEAD && replicas == 0 {
+		if n.Forgotten() || n.Gone() && replicas == 0 {
 			continue // replaced: nothing is missing because of it
 		}
 		r.Nodes++

@@ -298,7 +298,8 @@ const (
 	NodeState_NODE_STATE_UNSPECIFIED NodeState = 0
 	NodeState_NODE_STATE_ALIVE       NodeState = 1
 	NodeState_NODE_STATE_DRAINING    NodeState = 2
-	NodeState_NODE_STATE_DEAD        NodeState = 3
+	NodeState_NODE_STATE_DEAD        NodeState = 3 // silent for long; it may come back
+	NodeState_NODE_STATE_FORGOTTEN   NodeState = 4 // given up by hand: its directory is never let in again
 )
 
 // Enum value maps for NodeState.
@@ -308,12 +309,14 @@ var (
 		1: "NODE_STATE_ALIVE",
 		2: "NODE_STATE_DRAINING",
 		3: "NODE_STATE_DEAD",
+		4: "NODE_STATE_FORGOTTEN",
 	}
 	NodeState_value = map[string]int32{
 		"NODE_STATE_UNSPECIFIED": 0,
 		"NODE_STATE_ALIVE":       1,
 		"NODE_STATE_DRAINING":    2,
 		"NODE_STATE_DEAD":        3,
+		"NODE_STATE_FORGOTTEN":   4,
 	}
 )
 
@@ -1948,12 +1951,13 @@ const file_internal_catalog_catalog_proto_rawDesc = "" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
 	"ROLE_VOTER\x10\x01\x12\x10\n" +
-	"\fROLE_LEARNER\x10\x02*k\n" +
+	"\fROLE_LEARNER\x10\x02*\x85\x01\n" +
 	"\tNodeState\x12\x1a\n" +
 	"\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10NODE_STATE_ALIVE\x10\x01\x12\x17\n" +
 	"\x13NODE_STATE_DRAINING\x10\x02\x12\x13\n" +
-	"\x0fNODE_STATE_DEAD\x10\x03*a\n" +
+	"\x0fNODE_STATE_DEAD\x10\x03\x12\x18\n" +
+	"\x14NODE_STATE_FORGOTTEN\x10\x04*a\n" +
 	"\fStorageState\x12\x1c\n" +
 	"\x18STORAGE_STATE_READ_WRITE\x10\x00\x12\x1b\n" +
 	"\x17STORAGE_STATE_READ_ONLY\x10\x01\x12\x16\n" +

@@ -81,3 +81,13 @@ func RoleNames(roles uint32) (names []string) {
 
 // Has says whether the node has a role.
 func (n *Node) Has(role uint32) bool { return n.GetRoles() == 0 || n.GetRoles()&role != 0 }
+
+// Gone says whether the node takes part in nothing: it has been silent for long, or
+// was given up by hand.
+func (n *Node) Gone() bool {
+	return n.GetState() == NodeState_NODE_STATE_DEAD || n.Forgotten()
+}
+
+// Forgotten says whether the node was given up by hand: it never comes back, and what
+// it alone held is lost.
+func (n *Node) Forgotten() bool { return n.GetState() == NodeState_NODE_STATE_FORGOTTEN }

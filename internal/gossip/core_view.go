@@ -67,7 +67,7 @@ func describe(p *peer) logs.ClusterNode {
 func (c *core) isolated() bool {
 	nodes, dead := 0, 0
 	c.all(func(p *peer) {
-		if p.desc == nil || (p.state == Dead && p.desc.State == catalog.NodeState_NODE_STATE_DEAD) {
+		if p.desc == nil || (p.state == Dead && p.desc.Gone()) {
 			return
 		}
 		nodes++
@@ -96,7 +96,7 @@ func (c *core) domainIsolated(parts int) bool {
 		if d, ok := domain(p.desc.Location, parts); ok && d == own {
 			continue
 		}
-		if p.state == Dead && p.desc.State == catalog.NodeState_NODE_STATE_DEAD {
+		if p.state == Dead && p.desc.Gone() {
 			continue
 		}
 		outside++

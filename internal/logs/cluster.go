@@ -18,6 +18,7 @@ type ClusterNode struct {
 	Incarnation     uint64
 	Alive           bool // by the failure detector
 	Starting        bool // alive, but not ready to sequence
+	Lost            bool // given up by hand: nothing that it held is waited for
 	Location        string
 	Sequencer       bool
 	SequencerWeight float64 // >= 0

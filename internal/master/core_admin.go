@@ -30,6 +30,8 @@ func (c *change) admin(a *Admin) *wire.Error {
 		return c.dropTable(req.GetTable())
 	case wire.CatalogRequest_ACTION_ALTER_TABLE:
 		return c.alterTable(req)
+	case wire.CatalogRequest_ACTION_FORGET_NODE:
+		return c.forget(req.Node, req.AcceptLoss)
 	}
 	if change := logChanges[req.GetAction()]; change != nil {
 		return c.changeLogs(req, change)
@@ -104,7 +106,7 @@ func (c *change) createTable(req *wire.CatalogRequest, placed []*Placed) *wire.E
 		}
 		c.next.NextTabletId++
 		for _, node := range placed[i].GetNodes() {
-			if n := c.was.Node(catalog.NodeID(node)); n == nil || n.State == catalog.NodeState_NODE_STATE_DEAD {
+			if n := c.was.Node(catalog.NodeID(node)); n == nil || n.Gone() {
 				return refuse(wire.Code_CODE_OVERLOADED, "node %d went away while the table was placed: try again", node)
 			}
 			tablet.Replicas = append(tablet.Replicas, &catalog.Replica{

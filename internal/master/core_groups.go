@@ -21,6 +21,9 @@ func (c *change) admit(a *Admit) *wire.Error {
 			if n.Id != 0 && n.Id != old.Id {
 				return refuse(wire.Code_CODE_INVALID, "the directory of node %d says that it is node %d", old.Id, n.Id)
 			}
+			if old.Forgotten() {
+				return isForgotten(old.Id)
+			}
 			if n.Incarnation < old.Incarnation {
 				return refuse(wire.Code_CODE_INVALID, "node %d: an older life of its directory (%d) than was seen (%d): is a copy of it in use?",
 					old.Id, n.Incarnation, old.Incarnation)
@@ -62,7 +65,7 @@ func (c *change) describe(n *catalog.Node) {
 		if old.Id != n.GetId() {
 			continue
 		}
-		if !bytes.Equal(old.DirectoryId, n.DirectoryId) || n.Incarnation < old.Incarnation {
+		if !bytes.Equal(old.DirectoryId, n.DirectoryId) || n.Incarnation < old.Incarnation || old.Forgotten() {
 			return
 		}
 		now := n.CloneVT()
@@ -76,14 +79,16 @@ func (c *change) describe(n *catalog.Node) {
 }
 
 func (c *change) dead(id uint64) {
-	for i, old := range c.next.Nodes {
-		if old.Id == id && old.State != catalog.NodeState_NODE_STATE_DEAD {
-			gone := old.CloneVT()
-			gone.State = catalog.NodeState_NODE_STATE_DEAD
-			c.next.Nodes[i] = gone
-			c.changed = true
-		}
+	if n := c.node(id); n != nil && !n.Gone() {
+		c.setState(n, catalog.NodeState_NODE_STATE_DEAD)
 	}
+}
+
+func (c *change) setState(n *catalog.Node, to catalog.NodeState) {
+	now := n.CloneVT()
+	now.State = to
+	c.next.Nodes[slices.Index(c.next.Nodes, n)] = now
+	c.changed = true
 }
 
 // group is the descriptor of a group in the version being made.
@@ -120,7 +125,7 @@ func (c *change) plan(p *Plan) {
 	switch p.Kind {
 	case Plan_KIND_ADD, Plan_KIND_REPLACE:
 		node := c.node(p.Node)
-		if t.Changing() || node == nil || node.State == catalog.NodeState_NODE_STATE_DEAD || t.ReplicaOn(catalog.NodeID(p.Node)) != nil {
+		if t.Changing() || node == nil || node.Gone() || t.ReplicaOn(catalog.NodeID(p.Node)) != nil {
 			return
 		}
 		if p.Kind == Plan_KIND_REPLACE {

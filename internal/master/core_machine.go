@@ -11,8 +11,8 @@ import (
 
 // Versions of what this package writes. A reader refuses what is newer.
 const (
-	commandVersion = 2 // 2: changes of logs
-	stateFormat    = 2 // 2: with logs
+	commandVersion = 3 // 2: changes of logs; 3: nodes are forgotten
+	stateFormat    = 3 // 2: with logs; 3: forgotten nodes
 )
 
 // ErrNewer says that a master of a later release wrote what is read. Applying it

@@ -154,6 +154,9 @@ func (m *Master) Heartbeat(now time.Duration, req *wire.HeartbeatRequest) *wire.
 	if err != nil {
 		return &wire.HeartbeatResponse{Error: err}
 	}
+	if id := catalog.NodeID(req.Node.Id); x.Node(id).Forgotten() {
+		return &wire.HeartbeatResponse{Error: isForgotten(uint64(id)), Forgotten: true}
+	}
 	b := &beat{at: now, node: req.Node, reports: make(map[catalog.GroupID]*wire.ReplicaReport, len(req.Replicas))}
 	for _, r := range req.Replicas {
 		b.reports[catalog.GroupID(r.GetGroup())] = r
@@ -273,6 +276,12 @@ func (m *Master) Catalog(now time.Duration, req *wire.CatalogRequest, done func(
 		return
 	}
 	admin := &Admin{Request: req}
+	if req.Action == wire.CatalogRequest_ACTION_FORGET_NODE {
+		if err = m.forgettable(now, x, catalog.NodeID(req.Node)); err != nil {
+			done(&wire.CatalogResponse{Error: err})
+			return
+		}
+	}
 	if req.Action == wire.CatalogRequest_ACTION_CREATE_TABLE {
 		if admin.Tablets, err = m.place(now, x, req); err != nil {
 			done(&wire.CatalogResponse{Error: err})

@@ -121,7 +121,7 @@ func (m *Master) describedLocked(now time.Duration, x *catalog.Index) (changed [
 // this leader began to listen.
 func (m *Master) deadLocked(now time.Duration, x *catalog.Index) (dead []uint64) {
 	for _, n := range x.Catalog().Nodes {
-		if n.State != catalog.NodeState_NODE_STATE_DEAD && now-m.heardLocked(catalog.NodeID(n.Id)) >= m.o.DeadAfter {
+		if !n.Gone() && now-m.heardLocked(catalog.NodeID(n.Id)) >= m.o.DeadAfter {
 			dead = append(dead, n.Id)
 		}
 	}
@@ -169,7 +169,7 @@ func (m *Master) settled(now time.Duration, x *catalog.Index) bool {
 		return true
 	}
 	for _, n := range x.Catalog().Nodes {
-		if n.State != catalog.NodeState_NODE_STATE_DEAD && m.mu.beats[catalog.NodeID(n.Id)] == nil {
+		if !n.Gone() && m.mu.beats[catalog.NodeID(n.Id)] == nil {
 			return false
 		}
 	}
@@ -182,7 +182,7 @@ func (m *Master) nodes(now time.Duration, x *catalog.Index) []placement.Node {
 	defer m.mu.Unlock()
 	lives := map[string]bool{}
 	for _, n := range x.Catalog().Nodes {
-		if n.State != catalog.NodeState_NODE_STATE_DEAD {
+		if !n.Gone() {
 			lives[n.RpcAddr] = true
 		}
 	}
@@ -192,9 +192,9 @@ func (m *Master) nodes(now time.Duration, x *catalog.Index) []placement.Node {
 		node := placement.Node{ID: id, Location: n.Location, Roles: n.Roles}
 		b := m.mu.beats[id]
 		switch {
-		case n.State == catalog.NodeState_NODE_STATE_DEAD && lives[n.RpcAddr]:
+		case n.Forgotten() || n.Gone() && lives[n.RpcAddr]:
 			node.State = placement.Gone // another directory lives at its address
-		case n.State == catalog.NodeState_NODE_STATE_DEAD:
+		case n.Gone():
 			node.State = placement.Dead
 		case b == nil || now-b.at >= m.o.SilentAfter:
 			node.State = placement.Silent

@@ -31,6 +31,8 @@
 //	M7. A replica that was destroyed on a node is never made there again under
 //	    its id: it may have acknowledged what it then forgot.
 //	M8. Nodes started with one join list found at most one cluster.
+//	M9. A forgotten node stays forgotten: its directory is never admitted again, and
+//	    no heartbeat of it counts.
 //
 // Time enters as an argument and nothing here starts a goroutine: the node does.
 package master

@@ -169,6 +169,9 @@ func adminOf(t *testing.T, line string) *Admin {
 		for _, c := range f[5:] {
 			req.Table.Schema.Columns = append(req.Table.Schema.Columns, columnOf(c))
 		}
+	case "forget node":
+		req.Action, req.Node = wire.CatalogRequest_ACTION_FORGET_NODE, number(t, f[2])
+		req.AcceptLoss = len(f) > 3 && f[3] == "data-lost"
 	case "drop table":
 		req.Action, req.Table = wire.CatalogRequest_ACTION_DROP_TABLE, tableOf(f[2])
 	case "alter table":

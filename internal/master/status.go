@@ -19,7 +19,7 @@ type Replication struct {
 func ReplicationOf(c *catalog.Catalog) Replication {
 	alive := make(map[uint64]bool, len(c.GetNodes()))
 	for _, n := range c.GetNodes() {
-		if n.State != catalog.NodeState_NODE_STATE_DEAD {
+		if !n.Gone() {
 			alive[n.Id] = true
 		}
 	}

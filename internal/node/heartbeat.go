@@ -100,6 +100,10 @@ func (n *Node) heartbeat(moves *movers) error {
 	if err != nil {
 		return err
 	}
+	if resp.Forgotten {
+		n.fatal(errors.New(resp.Error.GetMessage()))
+		return n.ctx.Err()
+	}
 	if resp.Error != nil {
 		return fmt.Errorf("the master refuses this node: %s", resp.Error.Message)
 	}

@@ -31,9 +31,14 @@ func (v logView) Writable(s logs.ShardID) bool {
 	return ok && n.Alive && n.Storage && n.Writable
 }
 
-// Authority is what a shard's silence means. Until shards are rebuilt elsewhere,
-// each is the only authority on what it holds.
-func (v logView) Authority(logs.ShardID) placement.ShardState { return placement.ShardUnheard }
+// Authority is what a shard's silence means. Each is the only authority on what it
+// holds, until somebody says that it is lost.
+func (v logView) Authority(s logs.ShardID) placement.ShardState {
+	if n, ok := v.Node(s.Node()); ok && n.Lost {
+		return placement.ShardUnavailable
+	}
+	return placement.ShardUnheard
+}
 
 // Shards lists the storage nodes' shards: the nodeset of metadata logs.
 func (v logView) Shards() []logs.ShardID {

