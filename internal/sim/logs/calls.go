@@ -69,9 +69,9 @@ func (m *member) call(to catalog.NodeID, method rpc.Method, limit time.Duration,
 		return
 	}
 	c, w, p := m.c, m.w, m.c.members[to-1]
-	over := false
+	over, life := false, m.n.Life()
 	end := func(err error) {
-		if !over {
+		if !over && m.n.Life() == life { // what a connection of an earlier life answers finds nobody
 			over = true
 			done(err)
 		}
@@ -89,7 +89,7 @@ func (m *member) call(to catalog.NodeID, method rpc.Method, limit time.Duration,
 		arrived = true
 		p.answer(method, raw, func(out []byte) {
 			p.n.Send(m.n.ID, "answer", len(out), func() {
-				if !over && c.decode(out, resp) {
+				if !over && m.n.Life() == life && c.decode(out, resp) {
 					end(nil)
 				}
 			})
