@@ -37,6 +37,7 @@ const (
 	StateMetadata          // give the metadata of all epochs
 	StateNoActivate
 	StateReactivateIfPreempted // as AppendReactivateIfPreempted
+	StateEndSeen               // seen_epoch is to be over: a later one reigns
 )
 
 // Flags of a read stream.

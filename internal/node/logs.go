@@ -97,7 +97,7 @@ func (n *Node) openLogStore(replay *journal.Replay) error {
 	})
 	n.logs.comparer = recovery.NewComparer(recovery.Config{}, recovery.ComparerDeps{
 		Self: n.id.Node, Shard: n.shard(), Mono: n.deps.Mono, AfterFunc: n.deps.AfterFunc, Logger: n.log, Calls: logCalls{n},
-		EpochStore: lateEpochs{n}, Store: s, Purge: n.purge, View: n.logView,
+		EpochStore: lateEpochs{n}, Store: s, Purge: n.purge, View: n.logView, Sequencers: logCalls{n},
 	})
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/braiddb/braid/internal/catalog"
 	"github.com/braiddb/braid/internal/logs"
+	"github.com/braiddb/braid/internal/placement"
 	"github.com/braiddb/braid/internal/rpc"
 	"github.com/braiddb/braid/internal/wire"
 )
@@ -118,4 +119,32 @@ func (c logCalls) LogState(shard logs.ShardID, req *wire.LogStateRequest, done f
 // Store has a shard keep a copy that recovery decided on.
 func (c logCalls) Store(shard logs.ShardID, s *wire.Store, done func(*wire.Stored, error)) {
 	c.n.logs.mutations.Store(shard, s, done)
+}
+
+// Sequencer is the node that should number a log.
+func (c logCalls) Sequencer(log logs.LogID) (catalog.NodeID, bool) {
+	attrs, ok := c.n.logAttributes(log)
+	if !ok {
+		return 0, false
+	}
+	return placement.SequencerNode(c.n.logs.gossip.View(), log, attrs.GetSequencerAffinity())
+}
+
+// SequencerState asks who numbers a log.
+func (c logCalls) SequencerState(node catalog.NodeID, req *wire.SequencerStateRequest, done func(*wire.SequencerStateResponse, error)) {
+	n := c.n
+	if n.dead.Load() {
+		return
+	}
+	addr := n.addresses.rpc(node)
+	switch {
+	case node == n.nodeID() && n.logs.sequencer != nil:
+		n.logs.sequencer.State(req, func(r *wire.SequencerStateResponse) { done(r, nil) })
+		return
+	case node == n.nodeID() || addr == "":
+		done(nil, fmt.Errorf("node %d: %w", node, rpc.ErrUnreachable))
+		return
+	}
+	resp := new(wire.SequencerStateResponse)
+	n.pool.To(addr).Start(n.deps.Now().Add(logDigestTime), rpc.MethodSequencerState, req, resp, func(err error) { done(resp, err) })
 }

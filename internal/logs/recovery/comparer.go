@@ -40,6 +40,7 @@ type ComparerDeps struct {
 	Store      Doubtful
 	Purge      func(log logs.LogID, clean logs.Epoch, release logs.LSN) // what recovery decided is learnt first
 	View       func() View
+	Sequencers Sequencers // nil: nobody is asked to end a reign
 }
 
 // Comparer ends the doubt of the node's own shard: it finds the logs concerned,
@@ -59,6 +60,7 @@ type Comparer struct {
 	order    []logs.LogID              // of those that wait
 	again    map[logs.LogID]logs.Epoch // asked for while they ran, for later epochs
 	open     map[logs.LogID]bool       // to be looked at before all are
+	reigns   *reigns
 }
 
 // NewComparer makes a comparer; it works with Start.
@@ -66,8 +68,10 @@ func NewComparer(cfg Config, d ComparerDeps) *Comparer {
 	if d.Logger == nil {
 		d.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Comparer{cfg: cfg.withDefaults(), deps: d, running: map[logs.LogID]*machine{}, sealed: map[logs.LogID]logs.Epoch{},
+	c := &Comparer{cfg: cfg.withDefaults(), deps: d, running: map[logs.LogID]*machine{}, sealed: map[logs.LogID]logs.Epoch{},
 		again: map[logs.LogID]logs.Epoch{}, open: map[logs.LogID]bool{}}
+	c.reigns = newReigns(&c.cfg, &c.deps, func(log logs.LogID) { c.Compare(log, 0) })
+	return c
 }
 
 // Start looks for what is in doubt, if the shard is.
@@ -208,6 +212,9 @@ func (c *Comparer) end(id logs.LogID, core *comparison) {
 	for _, m := range next {
 		m.post(event{kind: evStart})
 	}
+	if !id.IsMetadata() {
+		c.reigns.left(id, core.left)
+	}
 	c.settled(id)
 }
 
@@ -274,7 +281,7 @@ func (c *Comparer) ViewChanged() {
 // CompareRow is one comparison, for people.
 type CompareRow struct {
 	Log     logs.LogID
-	State   string // WAITING, or what it is at
+	State   string // WAITING, REIGN while what is in doubt is not over, or what it is at
 	Waiting int    // shards that have not answered
 }
 
@@ -297,6 +304,11 @@ func (c *Comparer) Rows() (rows []CompareRow) {
 	for _, id := range c.order {
 		rows = append(rows, CompareRow{Log: id, State: "WAITING"})
 	}
+	for _, id := range c.reigns.logs() {
+		if c.running[id] == nil && !slices.Contains(c.order, id) {
+			rows = append(rows, CompareRow{Log: id, State: "REIGN"})
+		}
+	}
 	slices.SortFunc(rows, func(a, b CompareRow) int { return cmp.Compare(a.Log, b.Log) })
 	return rows
 }
@@ -315,4 +327,5 @@ func (c *Comparer) Close() {
 	for _, m := range c.running {
 		m.stop()
 	}
+	c.reigns.close()
 }

@@ -13,6 +13,16 @@ type Config struct {
 	Purges int
 	// Comparisons is how many logs of a shard in doubt are compared at a time. Default 16.
 	Comparisons int
+	// Ends is how many sequencers are asked at a time for the end of a reign that keeps
+	// a log in doubt. Default 4.
+	Ends int
+	// EndPause is the least time from one such question of a node to its next. Default 10 ms.
+	EndPause time.Duration
+	// EndGrace is how long such a reign is left to end by itself; if it then has not
+	// after it was asked for, twice as long each time, at most EndRetryMax. Default 2 s.
+	EndGrace time.Duration
+	// EndRetryMax is the longest time between two questions about one log. Default 60 s.
+	EndRetryMax time.Duration
 	// Retry is the longest time from a failure to the next try, a sixteenth of it the
 	// first, and how long a silent node is waited for where it can be done without.
 	// Default 1 s.
@@ -35,6 +45,10 @@ func (c Config) withDefaults() Config {
 	c.Recoveries = cmp.Or(c.Recoveries, 400)
 	c.Purges = cmp.Or(c.Purges, 4)
 	c.Comparisons = cmp.Or(c.Comparisons, 16)
+	c.Ends = cmp.Or(c.Ends, 4)
+	c.EndPause = cmp.Or(c.EndPause, 10*time.Millisecond)
+	c.EndGrace = cmp.Or(c.EndGrace, 2*time.Second)
+	c.EndRetryMax = cmp.Or(c.EndRetryMax, time.Minute)
 	c.Retry = cmp.Or(c.Retry, time.Second)
 	c.Grace = cmp.Or(c.Grace, 100*time.Millisecond)
 	c.StoreRetry = cmp.Or(c.StoreRetry, 500*time.Millisecond)

@@ -47,7 +47,8 @@ type comparison struct {
 	sealed logs.Epoch // up to where it is sealed here
 	state  compareState
 	fenced bool
-	weak   bool // it ended because nobody knows more
+	weak   bool       // it ended because nobody knows more
+	left   logs.Epoch // up to it the log stays in doubt, 0: not at all (D5)
 
 	record    *wire.EpochRecord
 	from, to  logs.LSN   // in doubt
@@ -193,6 +194,9 @@ func (c *comparison) onFence(ev *event) {
 	c.fenced, c.clean = true, ev.cleanTo
 	if c.state != compareFencing && c.state != comparePurging { // a purge puts more in doubt
 		return
+	}
+	if c.left = 0; ev.to > 0 && c.clean < ev.to.Epoch() {
+		c.left = ev.to.Epoch()
 	}
 	c.from, c.upTo = max(ev.from, logs.MakeLSN(logs.EpochMin, 0)), c.sealed
 	if next := c.nextEpoch(); next >= 2 {

@@ -53,6 +53,10 @@
 //	D4. What was chosen before more epochs became clean here is neither taken nor
 //	    trusted: it begins anew. An epoch that is purged after it was compared, for its
 //	    CLEAN may be what was lost, is compared again.
+//	D5. A reign that keeps a log in doubt is ended (reigns.go): if it has not by itself
+//	    after a while, the log's sequencer is asked for a later one, and asked again, later
+//	    each time, until a comparison leaves nothing in doubt. A bounded number is asked
+//	    at a time, and per second; who reigns later already reigns on.
 //
 // Differences from LogDevice. A slot of which damaged copies were found counts
 // those shards as unavailable for that slot: recovery waits for silent ones that

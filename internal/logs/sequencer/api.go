@@ -244,11 +244,12 @@ const (
 	causeSeenEpoch                // a client has seen a later one
 	causeESNs                     // the epoch is used up
 	causeCorrupt                  // a record had to be given up
+	causeDoubt                    // a shard may have lost copies of it, and can be compared only once it is over
 )
 
 // String names the cause.
 func (c cause) String() string {
-	return [...]string{"new", "replication", "nodeset", "preempted", "seen epoch", "ESNs exhausted", "record given up"}[c]
+	return [...]string{"new", "replication", "nodeset", "preempted", "seen epoch", "ESNs exhausted", "record given up", "copies in doubt"}[c]
 }
 
 // Notice is a moment worth telling an operator of.

@@ -27,6 +27,17 @@ func (c *core) answerState(q *stateRequest, r *wire.SequencerStateResponse) {
 	c.fx.states = append(c.fx.states, stateAnswer{q.reply, r})
 }
 
+// wanted is the least epoch whose reign may answer. Whoever asks for the end of one
+// epoch is served by any later one, so that of many who ask only the first costs a
+// reign (Q10).
+func (q *stateRequest) wanted() logs.Epoch {
+	e := logs.Epoch(q.req.SeenEpoch)
+	if q.req.Flags&logs.StateEndSeen != 0 && e < logs.EpochMax {
+		e++
+	}
+	return e
+}
+
 // askedState takes a question, which activates the sequencer as an append does.
 func (c *core) askedState(q *stateRequest) {
 	log := logs.LogID(q.req.Log)
@@ -95,14 +106,16 @@ func (s *sequencer) answerOne(q *stateRequest) bool {
 		}
 		s.activate(causePreempted, s.preempt.seal+1)
 		return false
-	case r == nil || !r.accepts() && !c.stopping || logs.Epoch(q.req.SeenEpoch) > r.epoch:
+	case r == nil || !r.accepts() && !c.stopping || r.epoch < q.wanted():
 		if f&logs.StateNoActivate != 0 && s.act == nil {
 			c.answerState(q, s.describe(q, wire.LogStatus_LOG_STATUS_NOT_READY))
 			return true
 		}
 		why := causeNew
 		if r != nil && r.accepts() {
-			why = causeSeenEpoch
+			if why = causeSeenEpoch; f&logs.StateEndSeen != 0 {
+				why = causeDoubt
+			}
 		}
 		s.activate(why, logs.Epoch(q.req.SeenEpoch))
 		return false

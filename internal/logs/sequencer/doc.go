@@ -51,6 +51,8 @@
 //	    for good here. So LSNs follow the order of a session's appends, but for one
 //	    case: a record that an epoch gave an LSN and that a newer epoch fenced off
 //	    is appended anew, behind what was fully stored meanwhile.
+//	Q10. Who needs an epoch to be over (StateEndSeen) is answered by a later reign, and
+//	    however many ask, and ask again, at most one reign ends for it.
 //
 // Differences from LogDevice. A STORED means an fsync, so the first wave's timer
 // is not 10 ms but twice the slowest answer of late, at least
