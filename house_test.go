@@ -61,7 +61,9 @@ var may = map[string]string{
 	"internal/sim/bubble/world": "*",
 	"internal/sim/bubble/run":   "internal/sim/bubble internal/sim/bubble/world",
 	"internal/sim/power":        "",
+	"internal/sim/processes":    "*",
 	"internal/proof":            "*",
+	"internal/proof/cluster":    "*",
 	"cmd/braid":                 "internal/node internal/admin internal/bench client internal/catalog",
 	"internal/bench":            "client internal/catalog",
 }

@@ -1,0 +1,94 @@
+package cluster
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// A Cluster is some processes that form one cluster, with links between them.
+type Cluster struct {
+	Nodes []*Process
+	Links *Links
+}
+
+// Build builds the command into a directory and gives its path.
+func Build(dir string) (binary string, err error) {
+	binary = filepath.Join(dir, "braid")
+	cmd := exec.Command("go", "build", "-o", binary, "github.com/braiddb/braid/cmd/braid")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the binary: %w\n%s", err, out)
+	}
+	return binary, nil
+}
+
+// New makes places for n nodes under a directory, and links between them. Nothing
+// is started.
+func New(binary, dir string, n int, flags ...string) (*Cluster, error) {
+	c := &Cluster{}
+	ports, err := freePorts(4 * n)
+	if err != nil {
+		return nil, err
+	}
+	var join []string
+	for i := range n {
+		name := fmt.Sprint("n", i+1)
+		p := &Process{Index: i + 1, Host: fmt.Sprintf("127.0.0.%d", i+1), binary: binary,
+			Dir: filepath.Join(dir, name), Log: filepath.Join(dir, name+".log"),
+			NodePort: ports[4*i], ClientPort: ports[4*i+1], RedisPort: ports[4*i+2], WebPort: ports[4*i+3]}
+		c.Nodes = append(c.Nodes, p)
+		join = append(join, net.JoinHostPort(p.ProxyHost(), strconv.Itoa(p.NodePort)))
+	}
+	for _, p := range c.Nodes {
+		p.Args = append([]string{"start", "--data", p.Dir, "--listen", p.Host, "--advertise-node", p.ProxyHost(),
+			"--join", strings.Join(join, ","), "--node-port", strconv.Itoa(p.NodePort), "--client-port", strconv.Itoa(p.ClientPort),
+			"--redis-port", strconv.Itoa(p.RedisPort), "--console-port", strconv.Itoa(p.WebPort), "--memory", "256MiB"}, flags...)
+	}
+	c.Links, err = startLinks(c.Nodes)
+	return c, err
+}
+
+// ClientAddrs are the addresses for braid clients.
+func (c *Cluster) ClientAddrs() []string {
+	var out []string
+	for _, p := range c.Nodes {
+		out = append(out, p.ClientAddr())
+	}
+	return out
+}
+
+// Ready says which node does not serve and why, nil if all do.
+func (c *Cluster) Ready() error {
+	for _, p := range c.Nodes {
+		if err := p.Ready(); err != nil {
+			return fmt.Errorf("node %d: %w", p.Index, err)
+		}
+	}
+	return nil
+}
+
+// Close ends every process and the links.
+func (c *Cluster) Close() {
+	for _, p := range c.Nodes {
+		p.Kill()
+	}
+	c.Links.close()
+}
+
+// freePorts finds ports that are free on all addresses.
+func freePorts(n int) (ports []int, err error) {
+	for range n {
+		l, err := net.Listen("tcp", "0.0.0.0:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports, nil
+}
