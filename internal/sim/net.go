@@ -87,6 +87,17 @@ func (t *Net) ToClient(from int, what string, f func()) {
 	})
 }
 
+// Cut cuts a directed link until Mend, or until the world heals: for wings whose
+// faults end with something that happens and not at a time.
+func (t *Net) Cut(from, to int) { t.cut(from, to) }
+
+// Mend undoes one Cut.
+func (t *Net) Mend(from, to int) {
+	if !t.w.calm {
+		t.mend(from, to)
+	}
+}
+
 // cut cuts a directed link; undo it with mend.
 func (t *Net) cut(from, to int)  { t.link(from, to).cuts++ }
 func (t *Net) mend(from, to int) { t.link(from, to).cuts = max(0, t.link(from, to).cuts-1) }

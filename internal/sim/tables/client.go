@@ -55,6 +55,7 @@ type call struct {
 	pausing  bool // a retry is planned
 	over     bool
 	op       *check.Op
+	answer   *wire.WriteResponse // the first that said what became of it
 	finished func(w *wire.WriteResponse, r *wire.ReadResponse)
 }
 
@@ -135,7 +136,7 @@ func (c *call) send(to int) {
 	serve := func() { m.serveWrite(raw, func(out []byte) { c.answered(to, out) }) }
 	w.Net.ToNode(to, "write", len(raw), serve)
 	if !w.Calm() && w.OneIn(int(w.Opt.Knob("againOneIn"))) { // a copy that was held up on its way
-		w.After(w.Between(0, 4*time.Second), "copy", func() {
+		w.After(w.Between(0, 4*time.Second>>w.Dice().IntN(12)), "copy", func() {
 			if !w.Calm() {
 				w.Net.ToNode(to, "write", len(raw), serve)
 			}
@@ -145,7 +146,7 @@ func (c *call) send(to int) {
 
 // answered takes an answer to any of the tries.
 func (c *call) answered(from int, raw []byte) {
-	if c.over {
+	if c.over && c.write == nil {
 		return
 	}
 	w, cl := c.cl.c.w, c.cl
@@ -165,7 +166,11 @@ func (c *call) answered(from int, raw []byte) {
 		}
 		e, cl.time = wr.Error, max(cl.time, wr.HybridTime)
 	}
+	if wr != nil {
+		c.checkAnswer(from, wr)
+	}
 	switch {
+	case c.over: // an answer to an earlier try, or to a copy
 	case e == nil || e.Code == wire.Code_CODE_CONDITION_FAILED:
 		cl.leaders[c.v.id] = from
 		c.finish(check.OK, wr, rr)
@@ -177,6 +182,22 @@ func (c *call) answered(from int, raw []byte) {
 		c.again(from, e)
 	default:
 		w.Fail("node %d answers %s: %s to %v", from, e.Code, e.Message, c.write)
+	}
+}
+
+// checkAnswer is T12 and T13.
+func (c *call) checkAnswer(from int, r *wire.WriteResponse) {
+	w := c.cl.c.w
+	switch {
+	case r.Error != nil && r.Error.Code == wire.Code_CODE_REQUEST_EXPIRED:
+		if !c.over && w.Opt.Knob("rememberedBytes") >= allRemembered {
+			w.Fail("T13: node %d has forgotten a request that its client still runs: %v", from, c.write)
+		}
+	case r.Error != nil && r.Error.Code != wire.Code_CODE_CONDITION_FAILED:
+	case c.answer == nil:
+		c.answer = r
+	case (r.Error == nil) != (c.answer.Error == nil) || !sameResults(r.Results, c.answer.Results):
+		w.Fail("T12: one request is answered %v, and by node %d %v: %v", c.answer, from, r, c.write)
 	}
 }
 

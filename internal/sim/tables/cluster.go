@@ -15,6 +15,7 @@ import (
 type cluster struct {
 	w       *sim.World
 	table   *catalog.Table
+	rows    *catalog.Table   // of tablets that hold rows
 	members []*member        // by node
 	views   []*view          // by group
 	system  *view            // of the master's group, in a managed cluster
@@ -36,7 +37,7 @@ const firstGroup = 100
 
 func newCluster(w *sim.World) *cluster {
 	c := &cluster{w: w, replicas: 1000}
-	c.table = c.redisTable()
+	c.table, c.rows = c.redisTable(), c.rowTable()
 	for _, n := range w.Nodes {
 		c.members = append(c.members, newMember(c, n))
 	}
@@ -53,6 +54,9 @@ func newCluster(w *sim.World) *cluster {
 			t.HashEnd = 0
 		}
 		v := &view{c: c, id: catalog.GroupID(t.Id), tablet: t}
+		if int64(i) < c.w.Opt.Knob("rowTablets") {
+			t.Table, v.ofRows = c.rows.Id, true
+		}
 		c.views = append(c.views, v)
 		c.found(v)
 	}
@@ -161,7 +165,7 @@ func (c *cluster) Fault(f *sim.Fault) bool {
 	case faultTorn:
 		return c.tear(m, int(f.X), time.Duration(f.For))
 	}
-	return false
+	return c.coup(v, m, f)
 }
 
 // Heal is told that the faults are over. A node whose clock was far off may have
@@ -185,6 +189,9 @@ func (c *cluster) Watch() {
 	if n := c.w.Where(); n > 0 && c.members[n-1].n.Up() {
 		for _, h := range c.members[n-1].hosted {
 			h.watch(c.events%8 == 0)
+			if c.events%3 == 0 {
+				h.watchLease()
+			}
 		}
 	}
 	if c.events%128 == 0 {

@@ -18,7 +18,7 @@
 // What survives a crash is what Disk kept of the journal and what the engine
 // had flushed.
 //
-// Invariants that are looked at while a run lasts (view.go):
+// Invariants that are looked at while a run lasts (view.go, promise.go, client.go):
 //
 //	T1. Two replicas of a group never pass their gates at once.
 //	T2. Entries at equal indexes are equal on all replicas.
@@ -28,6 +28,13 @@
 //	T5. A node that has met a fatal fault says nothing any more.
 //	T6. What a replica acknowledges to a peer is on its disk.
 //	T7. A proposal that was refused as without effect is not in the log.
+//	T8. A lease is over, or given up, before a later term has a leader, and stays so.
+//	T9. A vote carries every bound on times that the voter acknowledged to leaders
+//	    of earlier terms which have not revoked.
+//	T10. A leader gives no time at or below what the votes for it carried.
+//	T11. Replicas that applied the same entries remember the same requests.
+//	T12. All answers to one request are equal.
+//	T13. A request that its client still runs is not forgotten, while there is room.
 //
 // The clients' histories are checked in the end (history.go), with
 // internal/sim/check.

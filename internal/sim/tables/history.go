@@ -54,6 +54,10 @@ func (h *history) init(c *cluster) {
 		for _, k := range keysOf(v, "register", n) {
 			v.registers = append(v.registers, register{key: k})
 		}
+		v.probe = keysOf(v, "probe", 1)[0]
+		if v.ofRows {
+			continue
+		}
 		for _, k := range keysOf(v, "counter", n) {
 			v.counters = append(v.counters, counter{key: k})
 		}
@@ -65,7 +69,6 @@ func (h *history) init(c *cluster) {
 			lists++
 		}
 		v.accounts = keysOf(v, "account", n+2)
-		v.probe = keysOf(v, "probe", 1)[0]
 	}
 }
 
@@ -90,23 +93,18 @@ func (c *cluster) readAll() {
 			c.finals++
 			t.readSet(&v.sets[i], op, done)
 		}
+		for i := range v.registers {
+			c.finals++
+			t.look(&v.registers[i], -1, func(*check.RegisterOp, *wire.ReadResponse) { done() })
+		}
+		if v.ofRows {
+			continue
+		}
 		txn := &check.ListTxn{Op: check.Op{Client: -1}}
 		c.hist.lists = append(c.hist.lists, txn)
 		c.finals += 2
 		t.readLists(v, txn, done)
 		t.readBank(v, done)
-		for i := range v.registers {
-			x := &v.registers[i]
-			op := &check.RegisterOp{Op: check.Op{Client: -1}, Kind: check.Read}
-			x.ops = append(x.ops, op)
-			c.finals++
-			t.cl.read(v, &op.Op, 0, []*wire.Op{x.op(wire.OpGet)}, func(r *wire.ReadResponse) {
-				if op.Outcome == check.OK {
-					op.Out = t.parse(r.Results[0])
-				}
-				done()
-			})
-		}
 	}
 }
 

@@ -28,6 +28,9 @@ var loads = []string{"register", "counter", "set", "list", "bank", "repeat"}
 
 func (t *thread) do(load string, v *view) {
 	t.busy = true
+	if v.ofRows {
+		load = "register"
+	}
 	switch load {
 	case "register":
 		t.register(v)
@@ -158,21 +161,20 @@ func (t *thread) register(v *view) {
 	op := &check.RegisterOp{Op: check.Op{Client: t.id}}
 	kind := check.RegisterKind([]check.RegisterKind{check.Read, check.Read, check.Read, check.Write, check.Write, check.Swap,
 		check.Create, check.Cas, check.Cas, check.Delete}[c.w.Dice().IntN(10)])
-	if kind == check.Cas {
+	if v.ofRows && kind != check.Read {
+		t.row(x)
+		return
+	}
+	switch kind {
+	case check.Cas:
 		t.compareAndSet(v, x)
+		return
+	case check.Read:
+		t.look(x, t.id, func(*check.RegisterOp, *wire.ReadResponse) { t.rest() })
 		return
 	}
 	op.Kind = kind
 	x.ops = append(x.ops, op)
-	if kind == check.Read {
-		t.cl.read(v, &op.Op, 0, []*wire.Op{x.op(wire.OpGet)}, func(r *wire.ReadResponse) {
-			if op.Outcome == check.OK {
-				op.Out = t.parse(r.Results[0])
-			}
-			t.rest()
-		})
-		return
-	}
 	op.Arg = c.unique()
 	var do *wire.Op
 	switch kind {
@@ -200,18 +202,35 @@ func (t *thread) register(v *view) {
 	})
 }
 
+// look reads a register: its value, and its version where there is one.
+func (t *thread) look(x *register, client int, then func(*check.RegisterOp, *wire.ReadResponse)) {
+	op := &check.RegisterOp{Op: check.Op{Client: client}, Kind: check.Read}
+	x.ops = append(x.ops, op)
+	ops := []*wire.Op{x.op(wire.OpGet), x.op(wire.OpVersion)}
+	if x.v.ofRows {
+		ops = []*wire.Op{x.op(wire.OpRowGet)}
+	}
+	t.cl.read(x.v, &op.Op, 0, ops, func(r *wire.ReadResponse) {
+		switch {
+		case op.Outcome != check.OK:
+		case x.v.ofRows:
+			op.Out = t.parseRow(r.Results[0])
+		default:
+			op.Out = t.parse(r.Results[0])
+		}
+		then(op, r)
+	})
+}
+
 // compareAndSet reads value and version, and sets the value if the version is
 // still the same. Values are unique, so that is as good as comparing them.
 func (t *thread) compareAndSet(v *view, x *register) {
 	c := t.cl.c
-	look := &check.RegisterOp{Op: check.Op{Client: t.id}, Kind: check.Read}
-	x.ops = append(x.ops, look)
-	t.cl.read(v, &look.Op, 0, []*wire.Op{x.op(wire.OpGet), x.op(wire.OpVersion)}, func(r *wire.ReadResponse) {
+	t.look(x, t.id, func(look *check.RegisterOp, r *wire.ReadResponse) {
 		if look.Outcome != check.OK {
 			t.rest()
 			return
 		}
-		look.Out = t.parse(r.Results[0])
 		op := &check.RegisterOp{Op: check.Op{Client: t.id}, Kind: check.Cas, Old: look.Out, Arg: c.unique()}
 		if op.Old == 0 {
 			// Two absences have one version, whatever was there between: an ordinary create.
@@ -383,7 +402,7 @@ func (t *thread) repeat(v *view) {
 
 func sameResults(a, b []*wire.Result) bool {
 	for i := range a {
-		if a[i].Kind != b[i].Kind || !bytes.Equal(a[i].Bytes, b[i].Bytes) {
+		if i >= len(b) || a[i].Kind != b[i].Kind || a[i].Int != b[i].Int || !bytes.Equal(a[i].Bytes, b[i].Bytes) {
 			return false
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/braiddb/braid/internal/sim"
 	"github.com/braiddb/braid/internal/tables/docdb"
 	"github.com/braiddb/braid/internal/tables/tablet"
+	"github.com/braiddb/braid/internal/wire"
 )
 
 // member is a node over its lives: what is durable, and what this life runs.
@@ -38,7 +39,9 @@ type member struct {
 	host    *multiraft.Host
 	hosted  []*hosted // by group
 	fatal   error
-	exports []*export // open
+	exports []*export       // open
+	acked   []hlc.Timestamp // bounds on times acknowledged to nodes, by node
+	beat    *wire.Beat      // the one that the host is hearing
 	managed
 }
 
@@ -60,6 +63,7 @@ type hosted struct {
 	group          *multiraft.Group
 	applied        uint64
 	flushed        uint64 // durable in the engine
+	oaths          oaths
 }
 
 func newMember(c *cluster, n *sim.Node) *member {
@@ -71,6 +75,7 @@ func newMember(c *cluster, n *sim.Node) *member {
 func (m *member) boot() {
 	w, cfg := m.c.w, m.c.hostConfig()
 	m.fatal, m.hosted, m.exports, m.managed = nil, nil, nil, managed{}
+	m.acked, m.beat = make([]hlc.Timestamp, len(w.Nodes)), nil
 	m.clock = hlc.New(m.n.Wall, cfg.MaxSkew)
 	cfg.Suspect = m.suspect
 	var err error
@@ -156,7 +161,7 @@ func (m *member) openState(h *hosted) (multiraft.AppliedState, error) {
 	t, err := tablet.New(tablet.Deps{
 		Engine: m.engine, Clock: m.clock, Now: m.now, AfterFunc: timer{m}.AfterFunc, DiskFull: m.n.Disk.Full,
 		Logger: slog.New(slog.DiscardHandler), Options: c.tabletOptions(),
-	}, v.tablet, c.table)
+	}, v.tablet, v.schema())
 	if err != nil {
 		return multiraft.AppliedState{}, err
 	}
@@ -287,7 +292,11 @@ func (m *member) flush() {
 		h.flushed = h.applied
 		at := h.applied
 		// Who is told of a flush tells the group a little later.
-		m.n.After(m.c.w.Between(0, 100*time.Millisecond), "flushed", func() {
+		late := 100 * time.Millisecond
+		if m.c.w.OneIn(3) {
+			late = 4 * time.Second
+		}
+		m.n.After(m.c.w.Between(0, late), "flushed", func() {
 			if h.Tablet == nil {
 				h.group.FlushedTo(at)
 			} else if err := h.Flushed(); err != nil {
@@ -304,7 +313,22 @@ func (h *hosted) Apply(ents []multiraft.Entry) error {
 	}
 	err := h.sm.Apply(ents)
 	h.applied = ents[len(ents)-1].Index
+	h.checkRemembered()
 	return err
+}
+
+// checkRemembered is T11.
+func (h *hosted) checkRemembered() {
+	if h.Tablet == nil {
+		return
+	}
+	s := h.Tablet.Status()
+	is, was := remembered{known: true, requests: s.RememberedWrites, bytes: s.RememberedBytes}, &h.view.seen[h.applied-h.view.first].remembered
+	if was.known && *was != is {
+		h.m.c.w.Fail("T11: group %d: after entry %d node %d remembers %d requests of %d bytes, another node %d of %d",
+			h.view.id, h.applied, h.m.n.ID, is.requests, is.bytes, was.requests, was.bytes)
+	}
+	*was = is
 }
 
 // Restore is multiraft.StateMachine, watched. The engine flushes what it holds

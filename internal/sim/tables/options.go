@@ -31,14 +31,19 @@ var points = []string{
 	"snapshot: restored", "membership: changed", "client: gave up", "client: answered from memory",
 	"client: retried", "cas: done", "cas: lost", "tablet: write parked", "tablet: write void", "tablet: duplicate entry",
 	"leader: changed", "replica: damaged", "balancer: moved a leader", "balancer: changed a group", "fault: " + faultOutage, "replica: repaired", "leader: handed over", "clock: refused", "tail: in doubt",
+	"fault: " + faultEclipse, "fault: " + faultUsurp, "fault: " + faultEcho, "fault: " + faultShuttle, "fault: " + faultForget, "fault: " + faultSqueeze,
+	"replica: lost what only a leader that went held beside it",
 	"fault: " + faultTransfer, "fault: " + faultMove, "fault: " + faultFlush, "fault: " + faultTorn, "fault: " + faultDamage,
 	"fault: " + sim.FaultJump, "fault: " + sim.FaultDrift,
 }
 
+// allRemembered is room for every request of a run.
+const allRemembered = 8 << 20
+
 func kinds(o *sim.Options) sim.Kinds {
-	tablets := o.Knob("tablets")
+	tablets, lease := o.Knob("tablets"), time.Duration(o.Knob("leaseMs"))*time.Millisecond
 	group := func(s sim.Swarm, f *sim.Fault, _ int) { f.X = s.Int64N(tablets) }
-	return append(sim.WorldKinds(),
+	return append(append(sim.WorldKinds(), coups(tablets, lease)...),
 		sim.Kind{Name: faultOutage, Most: 2, Draw: func(s sim.Swarm, f *sim.Fault, _ int) { f.For = s.Dur(6*time.Second, 30*time.Second) }},
 		sim.Kind{Name: faultTransfer, Most: 8, Draw: group},
 		sim.Kind{Name: faultMove, Most: 4, Draw: group},
@@ -89,16 +94,22 @@ func draw(seed uint64) *sim.Options {
 	k["carryTime"] = int64(s.IntN(2))
 	k["beatMs"] = int64(s.Int(110, 400))
 	k["leaseMs"] = k["beatMs"] * int64(s.Int(4, 10))
-	k["electionMs"] = int64(s.Int(10, 400))
+	k["electionMs"] = time.Duration(s.Order(10*time.Millisecond, 400*time.Millisecond)).Milliseconds()
 	k["loops"] = int64(s.Int(1, 2))
 	k["logKiB"] = 16 << 10
 	if s.Coin(50) {
-		k["logKiB"] = int64(s.Int(2, 32)) // followers need snapshots
+		k["logKiB"] = int64(s.Int(1, 32)) // followers need snapshots
+	}
+	if k["managed"] == 0 && s.Coin(40) {
+		k["rowTablets"] = 1
+	}
+	if s.Coin(6) { // processors with too much to do: what takes many steps takes long
+		o.Sched.LagOneIn, o.Sched.Lag = s.Int(4, 20), s.Dur(50*time.Millisecond, 300*time.Millisecond)
 	}
 	k["chunkBytes"] = int64(s.Int(128, 16<<10))
 	k["chunkLostOneIn"] = int64(s.Rare(10, 200))
 	k["historyMs"] = []int64{0, 3000, 900_000}[s.IntN(3)]
-	k["rememberedBytes"] = 8 << 20
+	k["rememberedBytes"] = allRemembered
 	if s.Coin(20) {
 		k["rememberedBytes"] = int64(s.Int(4<<10, 64<<10))
 	}

@@ -8,10 +8,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	pb "go.etcd.io/raft/v3/raftpb"
-
 	"github.com/braiddb/braid/internal/catalog"
-	"github.com/braiddb/braid/internal/journal"
 	"github.com/braiddb/braid/internal/wire"
 )
 
@@ -25,7 +22,7 @@ func (d door) SendBatch(to catalog.NodeID, b *wire.RaftBatch) {
 	if !m.speaks("sends to a peer") {
 		return
 	}
-	m.checkBatch(b)
+	words := m.checkBatch(b)
 	raw, err := b.MarshalVT()
 	if err != nil {
 		m.c.w.Fail("node %d: a batch does not marshal: %w", m.n.ID, err)
@@ -39,6 +36,7 @@ func (d door) SendBatch(to catalog.NodeID, b *wire.RaftBatch) {
 			m.c.w.Fail("a batch does not unmarshal: %w", err)
 			return
 		}
+		p.hears(m.n.ID, words)
 		p.host.HandleBatch(in)
 	})
 }
@@ -49,6 +47,7 @@ func (d door) SendBeat(to catalog.NodeID, b *wire.Beat) {
 	if !m.speaks("beats") {
 		return
 	}
+	m.beats(int(to), b)
 	raw, err := b.MarshalVT()
 	if err != nil {
 		m.c.w.Fail("node %d: a beat does not marshal: %w", m.n.ID, err)
@@ -61,7 +60,7 @@ func (d door) SendBeat(to catalog.NodeID, b *wire.Beat) {
 			m.c.w.Fail("a beat does not unmarshal: %w", err)
 			return
 		}
-		p.host.HandleBeat(in)
+		p.hearsBeat(m.n.ID, in)
 	})
 }
 
@@ -115,30 +114,4 @@ func (m *member) speaks(what string) bool {
 		return false
 	}
 	return true
-}
-
-// checkBatch is T6: what a follower acknowledges and a voter grants is on disk.
-func (m *member) checkBatch(b *wire.RaftBatch) {
-	for _, env := range b.Envelopes {
-		if len(env.Raft) == 0 {
-			continue
-		}
-		msg := &pb.Message{}
-		if proto.Unmarshal(env.Raft, msg) != nil || msg.GetReject() {
-			continue
-		}
-		if msg.GetType() != pb.MsgAppResp {
-			continue
-		}
-		last := m.flushedIndex(catalog.GroupID(env.Group))
-		if s := m.platter.streams[journal.StreamID(env.Group)]; s != nil {
-			last = max(last, s.StartPos)
-			if k := len(s.Records); k > 0 {
-				last = max(last, s.Records[k-1].Pos)
-			}
-		}
-		if msg.GetIndex() > last {
-			m.c.w.Fail("node %d acknowledges entry %d of group %d with %d on its disk", m.n.ID, msg.GetIndex(), env.Group, last)
-		}
-	}
 }

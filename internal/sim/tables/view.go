@@ -23,8 +23,10 @@ type view struct {
 	outcomes map[uint64]*outcome // by what is proposed
 	confAt   uint64              // index of the last change of configuration that was applied anywhere
 	holder   *hosted             // who passed its gate last
-	healed   bool                // a write was answered since the world healed
+	led      leaders
+	healed   bool // a write was answered since the world healed
 	move     *move
+	ofRows   bool // its documents are rows: registers alone
 	documents
 }
 
@@ -33,6 +35,15 @@ type seenEntry struct {
 	term uint64
 	ht   hlc.Timestamp
 	sum  uint64
+
+	remembered remembered // after it, where somebody's batch ended with it
+}
+
+// remembered is how much a replica remembers of requests.
+type remembered struct {
+	known    bool
+	requests int
+	bytes    int64
 }
 
 // outcome is what became of the proposals of one write: how many were not
@@ -114,6 +125,9 @@ func (v *view) sawApplied(h *hosted, e *multiraft.Entry) {
 			w.Fail("T3: group %d: entry %d is at %s, the one before at %s", v.id, e.Index, e.HybridTime, v.seen[n-1].ht)
 		}
 	}
+	if e.Kind == multiraft.KindWrites {
+		v.checkFloor(e.Term, e.HybridTime, "an entry")
+	}
 	if e.Kind == multiraft.KindConf {
 		v.confAt = e.Index
 	}
@@ -141,6 +155,9 @@ func (v *view) gaveSafeTime(h *hosted, at hlc.Timestamp) {
 			}
 		}
 	}
+	if v.led.last == h {
+		v.checkFloor(v.led.term, at, "a reader")
+	}
 	v.safe = max(v.safe, at)
 }
 
@@ -167,13 +184,17 @@ func (h *hosted) watch(read bool) {
 	if read {
 		_, _ = h.ReadTime() // watched; a refusal is none of a reader's business here
 	}
+	if read && h.Tablet != nil && h.m.c.events%64 == 0 {
+		// A reader whose time was fixed between an entry and its word to the gate.
+		h.Read(&wire.ReadRequest{Tablet: uint64(v.id), Table: v.tablet.Table, SchemaVersion: 1, Ops: []*wire.Op{v.probeRead()}})
+	}
 }
 
 // probe writes at a new leader, as early as anybody could.
 func (h *hosted) probe() {
 	if h.m.fatal == nil && h.m.find(h.view.id) == h {
 		h.WriteAsync(&wire.WriteRequest{Tablet: uint64(h.view.id), Table: h.view.tablet.Table, SchemaVersion: 1,
-			Ops: []*wire.Op{h.view.probe.set(1, 0)}}, h.m.now().Add(time.Second), func(*wire.WriteResponse) {})
+			Ops: []*wire.Op{h.view.probeWrite()}}, h.m.now().Add(time.Second), func(*wire.WriteResponse) {})
 	}
 }
 
