@@ -335,7 +335,11 @@ func harm(rng *rand.Rand, fs *simfs.FS) (p place) {
 // was damaged.
 func TestDamageIsNeverSilent(t *testing.T) {
 	cases, reported := 0, 0
-	for seed := uint64(1000); cases < 3000; seed++ {
+	first, goal := uint64(1000), 3000
+	if *seedFlag != 0 {
+		first, goal = *seedFlag*1000, 600
+	}
+	for seed := first; cases < goal; seed++ {
 		w := newWorld(t, seed)
 		w.arm(false)
 		for w.crash < 3 {

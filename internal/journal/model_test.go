@@ -177,6 +177,9 @@ type world struct {
 	crash int
 	seen  map[string]int
 	log   []string
+
+	doubted bool // the life before began in doubt and ended so: nobody was asked
+	broken  bool // a sync failed in this life
 }
 
 func newWorld(t testing.TB, seed uint64) *world {
@@ -228,7 +231,7 @@ func (w *world) record(m model) Record {
 		return Record{Stream: id, Kind: KindTruncate, Pos: n[w.rng.IntN(len(n))].Pos}
 	case k == 11:
 		return Record{Stream: id, Kind: KindStart, Pos: s.next() + uint64(w.rng.IntN(5)), Payload: payload}
-	case k == 12 && w.rng.IntN(3) == 0:
+	case k == 12:
 		return Record{Stream: id, Kind: KindDrop}
 	case k == 13 && w.rng.IntN(4) == 0:
 		payload = append(payload, make([]byte, 10<<10+w.rng.IntN(30<<10))...)
@@ -288,6 +291,11 @@ func (w *world) appendBatch(j *Journal) {
 		case s.batch != w.batch:
 		case s.err == nil:
 			w.seen["acknowledged"]++
+			for _, r := range s.recs {
+				if r.Kind == KindDrop {
+					delete(w.low, r.Stream) // who comes next under this id begins anew
+				}
+			}
 		case errors.Is(s.err, ErrNoSpace):
 			w.seen["refused"]++
 		}
@@ -381,10 +389,10 @@ func (w *world) open(clock Clock) (*Journal, *Replay) {
 		if err == nil {
 			return j, r
 		}
-		if !errors.Is(err, simfs.ErrCrashed) {
+		if !errors.Is(err, simfs.ErrCrashed) && !(w.broken && errors.Is(err, simfs.ErrIO)) {
 			w.fatalf("open: %v", err)
 		}
-		w.note("crashed in Open")
+		w.note("crashed in Open, or its sync failed")
 		w.seen["crash in open"]++
 		w.lose()
 	}
@@ -395,7 +403,8 @@ func (w *world) lose() {
 	w.crash++
 	mode := w.rng.IntN(8)
 	percent := func() int { return []int{0, 50, 100, w.rng.IntN(101)}[w.rng.IntN(4)] }
-	if mode == 0 {
+	if mode == 0 || w.broken && mode < 5 {
+		// What a failed sync left in the page cache is what the next life reads.
 		w.note("kill")
 		w.seen["kill"]++
 		w.fs = w.fs.Kill()
@@ -413,9 +422,17 @@ func (w *world) arm(early bool) {
 	if early {
 		left = w.rng.IntN(14)
 	}
-	after := w.rng.IntN(2) == 0
-	w.fs.SetFault(func(simfs.Op) simfs.Fault {
+	after, fails := w.rng.IntN(2) == 0, w.rng.IntN(5) == 0
+	w.broken = false
+	w.fs.SetFault(func(op simfs.Op) simfs.Fault {
 		left--
+		if fails && left < 0 {
+			if w.broken || op.Kind != simfs.OpSync {
+				return simfs.Fault{}
+			}
+			w.broken = true
+			return simfs.Fault{Err: simfs.ErrIO}
+		}
 		return simfs.Fault{Crash: left < 0, After: after}
 	})
 }
@@ -437,10 +454,15 @@ func (w *world) live() {
 			w.fatalf("stream %d is refused, and there was no damage", id)
 		}
 	}
+	if w.doubted && !r.Suspect {
+		w.fatalf("the doubt about the tail is gone, and no peer was asked")
+	}
+	w.doubted = r.Suspect
 	if r.Suspect {
 		w.seen["suspect"]++
 		if w.rng.IntN(2) == 0 {
 			j.Trust()
+			w.doubted = false
 		}
 	}
 	w.settle(m)
