@@ -27,6 +27,10 @@ type Deps struct {
 	FS        vfs.FS
 	Network   rpc.Network
 	Logger    *slog.Logger
+	// JournalSegment is the size of the journal's segments, which Config.JournalBytes
+	// counts as if they were of the standard size [16 MiB]. A simulation takes small
+	// ones: else none is let go of in the time that it has.
+	JournalSegment int64
 	// Fatal is called once when the node must end: a failed fsync, a broken
 	// invariant of the disk. Nothing of this incarnation writes, sends or answers
 	// after it; it may end the process.

@@ -57,9 +57,13 @@ func (n *Node) openStorage(context.Context) error {
 	} else {
 		copy(identity.Cluster[:], b)
 	}
-	const segment = 16 << 20
+	const standard = 16 << 20
+	segment := n.deps.JournalSegment
+	if segment == 0 {
+		segment = standard
+	}
 	j, replay, err := journal.Open(fs, fs.PathJoin(dir, "journal"), identity, journalClock{n.deps}, journal.Options{
-		SegmentBytes: segment, SegmentsMax: int(n.cfg.JournalBytes / segment), ReserveBytes: 256 << 20,
+		SegmentBytes: segment, SegmentsMax: int(n.cfg.JournalBytes / standard), ReserveBytes: 256 << 20,
 		Logger: n.log, OnPressure: n.relieve, Fatal: n.fatal,
 	})
 	if err != nil {

@@ -126,6 +126,25 @@ func (y *FS) Used() int64 {
 	return y.used
 }
 
+// Files gives the paths of all files, sorted.
+func (y *FS) Files() []string {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	var out []string
+	var walk func(n *inode, at string)
+	walk = func(n *inode, at string) {
+		for _, name := range slices.Sorted(maps.Keys(n.names)) {
+			if child := n.names[name]; child.dir {
+				walk(child, path.Join(at, name))
+			} else {
+				out = append(out, path.Join(at, name))
+			}
+		}
+	}
+	walk(y.root, "")
+	return out
+}
+
 // Flip inverts one bit of a file, on the disk and in what is read.
 func (y *FS) Flip(name string, bit int64) error {
 	return y.alter(name, bit/8, 1, func(_ int, b byte) byte { return b ^ 1<<(bit%8) })

@@ -1,6 +1,7 @@
 package world
 
 import (
+	"math/rand/v2"
 	"time"
 )
 
@@ -20,10 +21,22 @@ const (
 	StandStill
 	SlowDisk
 	SyncError
+	// Those from here on damage one node's disk, and are in half of the seeds.
+	DiskFull
+	DiskStall
+	TornTail
+	BitFlip
+	ReadError
+	LostWrite
+	Misdirected
 	kinds
 )
 
-var kindNames = [kinds]string{"power-loss", "all-power-loss", "kill", "isolate", "one-way", "ring", "resets", "clog", "pause", "slow-disk", "sync-error"}
+// damages is the first kind that damages a disk.
+const damages = DiskFull
+
+var kindNames = [kinds]string{"power-loss", "all-power-loss", "kill", "isolate", "one-way", "ring", "resets", "clog", "pause", "slow-disk", "sync-error",
+	"disk-full", "disk-stall", "torn-tail", "bit-flip", "read-error", "lost-write", "misdirected-write"}
 
 func (k Kind) String() string { return kindNames[k] }
 
@@ -38,11 +51,15 @@ func (w *World) harm() {
 		}
 		kind := w.params.Faults[w.rng.IntN(len(w.params.Faults))]
 		m := w.machines[w.rng.IntN(len(w.machines))]
+		if kind >= damages {
+			m = w.machines[w.params.Bad-1]
+		}
 		hold := 200*time.Millisecond + time.Duration(w.rng.Int64N(int64(3*time.Second)))
 		w.trace.Add("FAULT %s n%d for %v", kind, m.index, hold)
 		w.faults++
 		w.happened[kind]++
-		w.goes(func() { w.do(kind, m, hold) })
+		dice := rand.New(rand.NewPCG(w.seed, 5000+uint64(w.faults)))
+		w.goes(func() { w.do(kind, m, hold, dice) })
 	}
 }
 
@@ -56,7 +73,11 @@ func (w *World) othersUp(m *machine) bool {
 	return true
 }
 
-func (w *World) do(kind Kind, m *machine, hold time.Duration) {
+func (w *World) do(kind Kind, m *machine, hold time.Duration, rng *rand.Rand) {
+	if kind >= damages {
+		w.damage(kind, m, hold, rng)
+		return
+	}
 	switch kind {
 	case PowerLoss:
 		if w.othersUp(m) {

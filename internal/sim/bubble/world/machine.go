@@ -35,6 +35,8 @@ type machine struct {
 	paused   time.Time  // until when it stands still
 	failSync bool       // the next sync of its journal fails
 	fatals   int        // in this life
+	replaced int        // how often it got an empty disk
+	injury   injury
 }
 
 func (w *World) newMachine(i int) *machine {
@@ -42,7 +44,7 @@ func (w *World) newMachine(i int) *machine {
 	m := &machine{w: w, index: i, name: name, host: w.net.Host(name), slow: 1}
 	m.skew = time.Duration(w.rng.Int64N(int64(2*w.params.SkewMax)+1)) - w.params.SkewMax
 	m.drift = w.rng.Int64N(401) - 200
-	m.disk = simfs.New(simfs.Options{Seed: w.seed ^ uint64(i)<<40, Fault: m.fault, Latency: m.latency})
+	m.disk = m.newDisk()
 	m.cfg = node.Config{
 		Data: "data", Listen: name, Memory: 64 << 20, JournalBytes: 64 << 20, Version: "simulation",
 		Lease: w.params.Lease, Beat: w.params.Beat, ElectionDelay: w.params.Lease / 6, MaxSkew: 250 * time.Millisecond,
@@ -50,11 +52,26 @@ func (w *World) newMachine(i int) *machine {
 	return m
 }
 
+// newDisk is an empty one. Who asks about reads counts them, so only the one of
+// which some may fail does.
+func (m *machine) newDisk() *simfs.FS {
+	o := simfs.Options{Seed: m.w.seed ^ uint64(m.index)<<40 ^ uint64(m.replaced)<<48, Fault: m.fault, Latency: m.latency}
+	if m.w.params.Bad == m.index {
+		o.Reads = m.reads
+	}
+	return simfs.New(o)
+}
+
 // fault notes every change of the disk, and makes the sync fail that is to.
 func (m *machine) fault(op simfs.Op) simfs.Fault {
 	m.w.trace.Add("n%d %s %s %d %d", m.index, op.Kind, op.Path, op.Offset, op.Bytes)
-	if op.Kind != simfs.OpSync || !strings.Contains(op.Path, "journal/") {
-		return simfs.Fault{}
+	f, torn := m.injury.strikes(op)
+	if torn {
+		m.w.trace.Add("n%d loses its power in the middle of a sync", m.index)
+		m.w.goes(func() { m.crash(time.Second) })
+	}
+	if op.Kind != simfs.OpSync || !inJournal(op.Path) || torn {
+		return f
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -114,9 +131,9 @@ func (m *machine) deps() node.Deps {
 		},
 		Rand:    rand.New(rand.NewPCG(m.w.seed^uint64(m.index)<<32, life)),
 		FS:      m.disk,
-		Network: m.host,
-		Logger:  slog.New(slog.NewTextHandler(&logWriter{m}, &slog.HandlerOptions{Level: slog.LevelInfo, ReplaceAttr: withoutTime})),
-		Fatal:   func(err error) { m.died(life, err) },
+		Network: m.host, JournalSegment: m.w.params.Segment,
+		Logger: slog.New(slog.NewTextHandler(&logWriter{m}, &slog.HandlerOptions{Level: slog.LevelInfo, ReplaceAttr: withoutTime})),
+		Fatal:  func(err error) { m.died(life, err) },
 	}
 }
 
@@ -141,7 +158,7 @@ func (m *machine) standStill() {
 func (m *machine) died(life uint64, err error) {
 	m.w.trace.Add("n%d fatal: %v", m.index, err)
 	m.mu.Lock()
-	expected := m.disk.Down() || strings.Contains(err.Error(), simfs.ErrIO.Error())
+	expected := m.disk.Down() || strings.Contains(err.Error(), simfs.ErrIO.Error()) || m.injury.excuses(err)
 	if m.fatals++; m.fatals > 1 {
 		m.w.wrong("node %d was ended twice in life %d", m.index, life)
 	}
@@ -170,6 +187,9 @@ func (m *machine) kill(after time.Duration) {
 
 // stop ends the node's life, unless another fault has done so.
 func (m *machine) stop(power bool) bool {
+	if power {
+		m.w.eventually(time.Second, func() bool { return !m.injury.get(func(i *injury) bool { return i.exposed }) })
+	}
 	m.mu.Lock()
 	n := m.node
 	if n == nil || m.down {
@@ -197,11 +217,47 @@ func (m *machine) stop(power bool) bool {
 func (m *machine) back(after time.Duration) {
 	time.Sleep(after)
 	m.host.PowerOn()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
-	if err := m.start(ctx); err != nil {
-		m.w.wrong("after a crash: %v", err)
+	for try := 1; ; try++ {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+		err := m.start(ctx)
+		cancel()
+		switch {
+		case err == nil:
+			return
+		case m.powerless():
+			time.Sleep(after)
+			continue // it was lost again on the way up
+		case !m.injury.excuses(err):
+			m.w.wrong("after a crash: %v", err)
+			return
+		}
+		m.w.trace.Add("n%d does not start: %v", m.index, err)
+		m.nextProcess()
+		if !m.injury.passing() && try > 1 {
+			m.replaceDisk()
+		}
+		time.Sleep(time.Second)
 	}
+}
+
+// powerless reports whether the disk is down, and if so gives it power again.
+func (m *machine) powerless() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.disk.Down() {
+		return false
+	}
+	c := m.w.params.Crash
+	c.Dice = m.life
+	m.disk = m.disk.Crash(c)
+	return true
+}
+
+// nextProcess lets the disk forget the process that could not start.
+func (m *machine) nextProcess() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.disk = m.disk.Kill()
 }
 
 // up gives the node if it lives.

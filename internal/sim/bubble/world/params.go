@@ -22,6 +22,8 @@ type Params struct {
 	Writers    int    // of each workload
 	Pause      time.Duration
 	Faults     []Kind        // that may happen
+	Bad        int           // the machine whose disk may do damage, 0: none
+	Segment    int64         // size of a journal's
 	Gap        time.Duration // between two, about
 	SafetyTime time.Duration // how long faults go on
 }
@@ -48,7 +50,7 @@ func draw(seed uint64) (Params, *rand.Rand) {
 	p.Delay.Spike, p.Delay.SpikeMax = rng.IntN(5), between(0, 80*time.Millisecond)
 	p.Beat = p.Lease / time.Duration(5+rng.IntN(4))
 	share := 1 + rng.IntN(3) // of three: how many of the kinds there are
-	for k := range kinds {
+	for k := range damages {
 		if rng.IntN(3) < share {
 			p.Faults = append(p.Faults, k)
 		}
@@ -56,10 +58,29 @@ func draw(seed uint64) (Params, *rand.Rand) {
 	if len(p.Faults) == 0 {
 		p.Faults = []Kind{PowerLoss}
 	}
+	p.drawDamage(seed)
 	return p, rng
 }
 
+// drawDamage chooses the machine with the bad disk, and what is wrong with it. All
+// damage strikes one disk, so that what is on the others is whole.
+func (p *Params) drawDamage(seed uint64) {
+	rng := rand.New(rand.NewPCG(seed, 0x64616d616765))
+	p.Segment = 16 << 20
+	if rng.IntN(2) == 0 {
+		return
+	}
+	p.Bad = 1 + rng.IntN(nodes)
+	p.Segment = 128 << (10 + rng.IntN(3)) // so that segments are let go, and used again
+	share := 1 + rng.IntN(3)
+	for k := damages; k < kinds; k++ {
+		if rng.IntN(3) < share {
+			p.Faults = append(p.Faults, k, k)
+		}
+	}
+}
+
 func (p Params) String() string {
-	return fmt.Sprintf("delay %v..%v (spikes %d of 1000 up to %v), sync %v, write %v, skew %v, lease %v, beat %v, crash %+v, %d copies, %d writers, pause %v, faults %v every %v for %v",
-		p.Delay.Min, p.Delay.Max, p.Delay.Spike, p.Delay.SpikeMax, p.SyncTime, p.WriteTime, p.SkewMax, p.Lease, p.Beat, p.Crash, p.Replicas, p.Writers, p.Pause, p.Faults, p.Gap, p.SafetyTime)
+	return fmt.Sprintf("delay %v..%v (spikes %d of 1000 up to %v), sync %v, write %v, skew %v, lease %v, beat %v, crash %+v, %d copies, %d writers, pause %v, bad disk of %d, segments of %d KiB, faults %v every %v for %v",
+		p.Delay.Min, p.Delay.Max, p.Delay.Spike, p.Delay.SpikeMax, p.SyncTime, p.WriteTime, p.SkewMax, p.Lease, p.Beat, p.Crash, p.Replicas, p.Writers, p.Pause, p.Bad, p.Segment>>10, p.Faults, p.Gap, p.SafetyTime)
 }

@@ -22,8 +22,8 @@ type registerInput struct {
 
 // registerOutput is what came back; what is unknown may or may not have happened.
 type registerOutput struct {
-	value   string
-	done    bool // cas: applied
+	value   string // what was there; of a write and of a cas that was applied: nothing
+	done    bool   // cas: applied
 	unknown bool
 }
 
@@ -80,7 +80,8 @@ func sure(err error) error {
 	var unsent errNotSent
 	switch {
 	case errors.As(err, &unsent),
-		errors.As(err, &said) && (strings.HasPrefix(string(said), "TRYAGAIN") || strings.HasPrefix(string(said), "CLUSTERDOWN")):
+		errors.As(err, &said) && (strings.HasPrefix(string(said), "TRYAGAIN") || strings.HasPrefix(string(said), "CLUSTERDOWN") ||
+			strings.HasPrefix(string(said), "MISCONF")):
 		return fmt.Errorf("%w: %w", errNoEffect, err)
 	}
 	return err
@@ -116,7 +117,7 @@ func (r *registers) cas(c *redis, in registerInput) (out registerOutput, err err
 		if _, err := c.do("UNWATCH"); err != nil {
 			c.close()
 		}
-		return out, nil
+		return registerOutput{value: got}, nil
 	}
 	for _, args := range [][]string{{"MULTI"}, {"SET", in.key, in.value}} {
 		if _, err := c.do(args...); err != nil {
@@ -135,10 +136,13 @@ func (r *registers) cas(c *redis, in registerInput) (out registerOutput, err err
 // check finds out whether the history is one of linearizable registers.
 func (r *registers) check() {
 	end := int64(time.Since(r.w.begin) + time.Hour)
+	seen := r.observed()
 	var history []porcupine.Operation
 	for _, op := range r.ops {
 		if op.Output.(registerOutput).unknown {
-			if in := op.Input.(registerInput); !in.write && !in.cas {
+			// What nobody saw may as well have happened after everything. A search
+			// that had to place each of them would not end.
+			if in := op.Input.(registerInput); !seen[in.value] {
 				continue
 			}
 			op.Return = end
@@ -150,6 +154,22 @@ func (r *registers) check() {
 	if !porcupine.CheckOperations(registerModel, history) {
 		r.w.wrong("the registers are not linearizable (%d operations)", len(history))
 	}
+}
+
+// observed are the values that somebody was told of. Each is written once at most.
+func (r *registers) observed() map[string]bool {
+	seen := map[string]bool{}
+	for _, op := range r.ops {
+		in, out := op.Input.(registerInput), op.Output.(registerOutput)
+		switch {
+		case in.cas && out.done:
+			seen[in.old] = true
+		case !out.unknown && !in.write:
+			seen[out.value] = true
+		}
+	}
+	delete(seen, "")
+	return seen
 }
 
 // registerModel is a register with compare-and-set, per key; "" is absent.
@@ -168,11 +188,11 @@ var registerModel = porcupine.Model{
 		switch {
 		case in.write:
 			return true, in.value
-		case in.cas && s == in.old:
+		case in.cas && (out.done || out.unknown && s == in.old):
 			// One with an unknown outcome that did nothing happened at the end of time.
-			return out.unknown || out.done, in.value
-		case in.cas:
-			return out.unknown || !out.done, s
+			return s == in.old, in.value
+		case out.unknown:
+			return true, s
 		}
 		return out.value == s, s
 	},
