@@ -8,6 +8,7 @@ import (
 	"github.com/braiddb/braid/internal/catalog"
 	"github.com/braiddb/braid/internal/logs"
 	"github.com/braiddb/braid/internal/logs/store"
+	"github.com/braiddb/braid/internal/placement"
 	"github.com/braiddb/braid/internal/rpc"
 	"github.com/braiddb/braid/internal/wire"
 )
@@ -222,6 +223,16 @@ func (k calls) Records(s logs.ShardID, q *wire.RecordsRequest, done func(*wire.R
 // LogState asks what a shard holds to be true of logs.
 func (k calls) LogState(s logs.ShardID, q *wire.LogStateRequest, done func(*wire.LogStateResponse, error)) {
 	ask(k.m, s, rpc.MethodLogState, digestTime, q, func(r func(*wire.LogStateResponse)) { k.m.store.LogState(q, r) }, done)
+}
+
+// Sequencer is the node that should number a log.
+func (k calls) Sequencer(log logs.LogID) (catalog.NodeID, bool) {
+	return placement.SequencerNode(k.m.gossip.View(), log, "")
+}
+
+// SequencerState asks who numbers a log.
+func (k calls) SequencerState(node catalog.NodeID, q *wire.SequencerStateRequest, done func(*wire.SequencerStateResponse, error)) {
+	ask(k.m, logs.MakeShard(node, 0), rpc.MethodSequencerState, digestTime, q, func(r func(*wire.SequencerStateResponse)) { k.m.sequencer.State(q, r) }, done)
 }
 
 // recoveryCookie marks the cookies of recovery's copies, as internal/node does.

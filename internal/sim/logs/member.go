@@ -87,7 +87,7 @@ func (m *member) boot() {
 	m.purger = recovery.NewPurger(cfg, recovery.PurgerDeps{Self: self, Shard: m.shard(), Mono: m.n.Mono, AfterFunc: m.after, Logger: quiet,
 		Calls: calls{m}, Store: m.store, View: m.view})
 	m.comparer = recovery.NewComparer(cfg, recovery.ComparerDeps{Self: self, Shard: m.shard(), Mono: m.n.Mono, AfterFunc: m.after, Logger: quiet,
-		Calls: calls{m}, EpochStore: door, Store: m.store, Purge: m.purge, View: m.view})
+		Calls: calls{m}, EpochStore: door, Store: m.store, Purge: m.purge, View: m.view, Sequencers: calls{m}})
 	m.recovery = recovery.NewHost(cfg, recovery.Deps{Self: self, Mono: m.n.Mono, AfterFunc: m.after, Rand: m.n.Rand(), Logger: quiet,
 		Calls: calls{m}, EpochStore: door, View: m.view})
 	m.sequencer = sequencer.NewHost(m.c.sequencerConfig(), sequencer.Deps{Self: self, Incarnation: life, Mono: m.n.Mono, WallMs: m.wallMs, AfterFunc: m.after,
