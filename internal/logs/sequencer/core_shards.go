@@ -157,6 +157,7 @@ func (c *core) pick(set *replicaSet, dst []logs.ShardID) ([]logs.ShardID, bool) 
 	}
 	out, ok := c.draw(set, c.avoidRefusing, dst)
 	if !ok {
+		c.askForSpace(set)
 		return dst, false
 	}
 	for _, s := range set.shards {
@@ -167,6 +168,20 @@ func (c *core) pick(set *replicaSet, dst []logs.ShardID) ([]logs.ShardID, bool) 
 		}
 	}
 	return out, true
+}
+
+// neededSpaceFor is how long a shard without space is left alone while appends wait
+// for a copyset that there is not without it.
+const neededSpaceFor = 2 * time.Second
+
+// askForSpace shortens the bans of a set's shards that had no space: a log that can
+// be stored nowhere else goes on soon after there is space again.
+func (c *core) askForSpace(set *replicaSet) {
+	for _, s := range set.shards {
+		if h := c.shards[s.Shard]; h != nil && h.ban == banNoSpace && !h.probing && h.until > c.now+neededSpaceFor {
+			h.put(banNoSpace, neededSpaceFor)
+		}
+	}
 }
 
 // why names what keeps a shard from being chosen, "" if nothing does.
