@@ -48,6 +48,10 @@
 //	    asked (Sure, Listed) or it was rebuilt (Trust).
 //	P10. A request about a log that neither the shard nor the catalog knows leaves no
 //	    state. A trim never goes above what is known to have been appended.
+//	P11. Of a producer that numbers its appends the highest sequence of what was
+//	    trimmed stays known, for ProducerKeep after its last record: the space of
+//	    records comes back only after it was written down, durably, and only once
+//	    it is decided that they are part of the log.
 //
 // Doubt (P9). If the journal's tail was suspect, the stream was corrupt, or the
 // partition that was open is damaged, copies and seals that were acknowledged may
@@ -71,7 +75,7 @@
 // be; then it ends when everybody has answered who still can, with a warning: what
 // nobody knows of was torn before it was acknowledged, or every shard that had it
 // lost it at once. Shards that are down are waited for. The epoch that reigns is
-// compared when it is sealed, so the doubt lasts as long as the reign. A CLEAN may be
+// compared when it is sealed; that its reign ends is seen to (recovery's D5). A CLEAN may be
 // what was lost: then the epoch is purged later, with copies that recovery counts on,
 // so purging puts it in doubt again (purgedFrom), and a log's doubt is not over before
 // all that was in doubt is clean (unsettled). The doubt is in the state of the journal's stream and
