@@ -11,5 +11,6 @@
 //	               │ kill -9, SIGSTOP, cut
 //	             nemesis
 //
-// It has no code outside of tests but this page.
+// It has no code outside of tests but this page. Package cluster has the processes of
+// tier C of the simulation.
 package proof
