@@ -55,6 +55,7 @@ type copyAt struct {
 	member     int
 	precedence uint64
 	value      value
+	copyset    []uint64 // on whom it says that the record is
 }
 
 func (x *epochRecovery) slotIndex(n logs.ESN) (int, bool) {
@@ -81,7 +82,7 @@ func (x *epochRecovery) found(i int, r *wire.LogRecord) {
 		return
 	}
 	s := x.foundAt(n)
-	c := copyAt{member: i, precedence: x.l.rules.precedence(r), value: valueOf(r.Flags)}
+	c := copyAt{member: i, precedence: x.l.rules.precedence(r), value: valueOf(r.Flags), copyset: r.Copyset}
 	s.copies = append(s.copies, c)
 	if x.decided {
 		if s.value == valueNone && c.value == valueRecord && !x.bridgedBefore(n, c.precedence) {
@@ -258,6 +259,7 @@ func (x *epochRecovery) plug(bridge logs.ESN) bool {
 			full = append(full, x.slots[at])
 			at++
 		} else {
+			pointPlugged.Reach()
 			full = append(full, slot{esn: n, value: valueHole})
 		}
 		if n == end {
@@ -279,6 +281,7 @@ func (x *epochRecovery) stamp(bridge logs.ESN) {
 		}
 		if s.esn == bridge {
 			s.value = valueBridge
+			pointBridge.Reach()
 		}
 		s.timestamp = at
 	}

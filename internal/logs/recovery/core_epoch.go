@@ -265,6 +265,7 @@ func (x *epochRecovery) onDigest(i int, ev *event) {
 	m.asked = false
 	switch {
 	case ev.err == nil && ev.digest.Status == statusPreempted:
+		pointPreemptedDigest.Reach()
 		x.l.preempted(ev.digest.SealEpoch, 0)
 		return
 	case ev.err != nil || ev.digest.Status != statusOK && ev.digest.Status != statusPartial:
@@ -280,6 +281,9 @@ func (x *epochRecovery) onDigest(i int, ev *event) {
 	for _, d := range ev.digest.Damaged {
 		x.damaged = append(x.damaged, damage{logs.ESN(d), i})
 		x.foundAt(logs.ESN(d))
+	}
+	if x.phase == phaseMutating && !x.short {
+		x.planLate()
 	}
 	if next := logs.ESN(ev.digest.Next); next > m.from {
 		m.from = next

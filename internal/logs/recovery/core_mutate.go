@@ -24,6 +24,7 @@ func (x *epochRecovery) makePlan() {
 	}
 	x.short = !x.canReplicate(x.inSet) && !(x.fewer && (!x.set().empty() || x.nobody()))
 	if x.short {
+		pointShort.Reach()
 		x.shortAt = x.l.now + x.l.cfg.Retry
 		return
 	}
@@ -79,11 +80,23 @@ func (x *epochRecovery) planSlot(s *slot) {
 	case s.stored && s.target.without(set).empty() && have.without(s.target).empty():
 		return // it lies well
 	case x.plan == 1 && x.whole(s):
+		pointLiesWell.Reach()
 		s.stored = true
 		return
 	}
 	s.plan, s.stored = x.plan, false
 	s.target, s.done, s.sent = x.extend(have), shardBits{}, shardBits{}
+}
+
+// planLate decides on whom those slots are to be that a digest showed after the plan
+// was made: nothing of them would ever be stored, and the epoch wait for it.
+func (x *epochRecovery) planLate() {
+	for i := range x.slots {
+		if s := &x.slots[i]; !s.stored && s.target.empty() {
+			pointLate.Reach()
+			x.planSlot(s)
+		}
+	}
 }
 
 // whole says whether a slot needs no store: everybody was heard, and all of the
@@ -114,6 +127,10 @@ func (x *epochRecovery) whole(s *slot) bool {
 			return false
 		}
 		if c.precedence == s.precedence {
+			if !sameShards(c.copyset, s.record.Copyset) {
+				pointDisagree.Reach()
+				return false // of a plan that the recovery before gave up
+			}
 			named = named.without(shardBits{}.with(c.member))
 		}
 	}
@@ -124,6 +141,11 @@ func (x *epochRecovery) whole(s *slot) bool {
 		return true
 	}
 	return false
+}
+
+// sameShards says whether two copysets name the same shards.
+func sameShards(a, b []uint64) bool {
+	return len(a) == len(b) && !slices.ContainsFunc(a, func(id uint64) bool { return !slices.Contains(b, id) })
 }
 
 // extend adds shards of the set, by dice, until they are a copyset, none that
@@ -230,6 +252,7 @@ func (x *epochRecovery) onStored(i int, ev *event) {
 			s.stored = x.l.rules.stored(s.target, s.done)
 		}
 	case ev.err == nil && ev.stored.Status == statusPreempted:
+		pointPreemptedStore.Reach()
 		x.l.preempted(ev.stored.SealEpoch, ev.stored.SealedBy)
 	case now:
 		s.sent = s.sent.without(shardBits{}.with(i))
@@ -259,5 +282,6 @@ func (x *epochRecovery) failed(i int) {
 		return
 	}
 	m.dropped = true
+	pointReplaced.Reach()
 	x.makePlan()
 }

@@ -125,6 +125,7 @@ func (p *purge) answer(ev *event) {
 	case ev.of.kind == callSeal && p.state == purgeSealing && ev.err == nil && ev.seal.Status == statusPreempted:
 		// A later seal stands and closes these epochs as well: asked for that one, the
 		// shard says what it has.
+		pointLaterSeal.Reach()
 		if p.fence >= logs.Epoch(ev.seal.SealEpoch) {
 			p.askedAt = p.now + p.cfg.Retry
 		}
@@ -155,6 +156,7 @@ func (p *purge) ask() {
 		}
 	}
 	if took := decisionIn(p.peers[0].answer, p.epoch); took != nil {
+		pointTookPart.Reach()
 		p.found = took // it took part: what it has is what was decided
 		p.enter(purgeMarking)
 		return
@@ -175,6 +177,7 @@ func (p *purge) ask() {
 			From: uint32(p.page), To: uint32(p.pageTo), Shard: uint64(q.id)}})
 	}
 	if p.nobodyKnows() {
+		pointNobodyKnows.Reach()
 		p.found = &wire.EpochRecovery{Epoch: uint32(p.epoch), LastKnownGood: uint32(p.goodHere())}
 		p.enter(purgeDeleting)
 	}
@@ -250,5 +253,6 @@ func (p *purge) delete() {
 		p.enter(purgeMarking)
 		return
 	}
+	pointPurged.Reach()
 	p.once(call{kind: callDelete, epoch: p.epoch, from: logs.MakeLSN(p.epoch, good+1), to: logs.MakeLSN(p.epoch, logs.ESNMax)})
 }

@@ -1,6 +1,7 @@
 package recovery
 
 import (
+	"math/rand/v2"
 	"testing"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -66,5 +67,61 @@ func TestAPlanMadeAnewReplacesWholeCopies(t *testing.T) {
 		if len(again[i].Record.Copyset) != 3 {
 			t.Errorf("member %d: the new plan's copyset is %v", i, again[i].Record.Copyset)
 		}
+	}
+}
+
+// TestCopiesThatDisagreeOnTheirPlaceAreStoredAnew: copies of one recovery that name
+// different copysets, since it made its plan anew, do not lie well, even if one of the
+// copysets is complete.
+func TestCopiesThatDisagreeOnTheirPlaceAreStoredAnew(t *testing.T) {
+	replication := &catalog.Replication{Node: 2}
+	l := &logRecovery{rules: &honest, args: Args{Log: 1, UpTo: 6, Own: 7}}
+	x := &epochRecovery{l: l, epoch: 2}
+	var ids []uint64
+	for n := 1; n <= 3; n++ {
+		s := placement.LogShard{Shard: logs.MakeShard(catalog.NodeID(n), 0)}
+		x.nodeset, x.members, ids = append(x.nodeset, s), append(x.members, member{in: true, digested: true}), append(ids, uint64(s.Shard))
+	}
+	x.heard = placement.NewShardSet(replication, x.nodeset)
+	for _, s := range x.nodeset {
+		x.heard.Set(s.Shard, placement.ShardHeard)
+	}
+	record := &wire.LogRecord{Log: 1, Lsn: uint64(logs.MakeLSN(2, 5)), Wave: 6, Flags: logs.FlagWrittenByRecovery, Copyset: ids[:2]}
+	for _, third := range []struct {
+		copyset []uint64
+		whole   bool
+	}{{nil, true}, {ids[1:], false}} {
+		s := &slot{esn: 5, value: valueRecord, record: record, precedence: 9, copies: []copyAt{
+			{member: 0, precedence: 9, value: valueRecord, copyset: ids[:2]}, {member: 1, precedence: 9, value: valueRecord, copyset: []uint64{ids[1], ids[0]}}}}
+		if third.copyset != nil {
+			s.copies = append(s.copies, copyAt{member: 2, precedence: 9, value: valueRecord, copyset: third.copyset})
+		}
+		if got := x.whole(s); got != third.whole {
+			t.Errorf("with a third copy on %v it needs no store: %v, want %v", third.copyset, got, third.whole)
+		}
+	}
+}
+
+// TestASlotThatIsShownLateIsStored: a digest that comes while the decisions are being
+// stored may show an LSN of which nobody knew. It is made a hole, and that hole stored.
+func TestASlotThatIsShownLateIsStored(t *testing.T) {
+	l := &logRecovery{rules: &honest, args: Args{Log: 1, UpTo: 2, Own: 3}, dice: rand.New(rand.NewPCG(1, 2)), record: &wire.EpochRecord{}}
+	x := &epochRecovery{l: l, epoch: 2, decided: true, phase: phaseMutating, plan: 1, authority: placement.FMajorityIncomplete}
+	for n := 1; n <= 3; n++ {
+		s := placement.LogShard{Shard: logs.MakeShard(catalog.NodeID(n), 0)}
+		x.nodeset, x.members = append(x.nodeset, s), append(x.members, member{in: n < 3, digested: n < 3, asked: n == 3})
+	}
+	x.heard = placement.NewShardSet(&catalog.Replication{Node: 2}, x.nodeset)
+	for _, s := range x.nodeset[:2] {
+		x.heard.Set(s.Shard, placement.ShardHeard)
+	}
+	shown := &wire.LogRecord{Log: 1, Lsn: uint64(logs.MakeLSN(2, 9)), Wave: 1}
+	x.onDigest(2, &event{kind: evAnswer, digest: &wire.DigestResponse{Records: []*wire.LogRecord{shown}}})
+	s := x.slotOf(9)
+	if s == nil || s.value != valueHole || s.stored {
+		t.Fatalf("the slot that was shown late: %+v", s)
+	}
+	if want := (shardBits{}).with(0).with(1); s.target != want {
+		t.Errorf("it is to be on %b, want the mutation set", s.target)
 	}
 }

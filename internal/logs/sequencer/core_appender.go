@@ -103,6 +103,7 @@ func (a *appender) send(copyset []logs.ShardID) {
 	}
 	if a.wave > 1 {
 		c.m.Waves.Add(1)
+		pointWave.Reach()
 		a.r.sticky = nil // a block ends with its first store that failed
 	}
 	a.stored, a.failed, a.nStored, a.nFail, a.concluded = marks{}, marks{}, 0, 0, false
@@ -118,6 +119,7 @@ func (a *appender) send(copyset []logs.ShardID) {
 		if slices.Contains(a.holders, s) {
 			st.Record, st.Amend = o.amended(), true
 			c.m.Amends.Add(1)
+			pointAmend.Reach()
 		}
 		p := c.parcelTo(s.Node())
 		p.batch.Stores = append(p.batch.Stores, st)
@@ -347,6 +349,7 @@ func (a *appender) preempted(shard logs.ShardID, st *wire.Stored) {
 // giveUpFenced gives a fenced record up once it is known whether it has copies:
 // a copy settles that, or everybody's answer.
 func (a *appender) giveUpFenced() {
+	pointFenced.Reach()
 	waiting := len(a.out.rec.Copyset) - a.nStored - a.nFail
 	if a.nStored > 0 || len(a.holders) > 0 || waiting == 0 {
 		a.giveUp()

@@ -119,6 +119,7 @@ func (r *reign) retire(a *appender) {
 func (r *reign) reap(a *appender) {
 	if a.state != complete {
 		r.frozen = true
+		pointFrozen.Reach()
 	}
 	if r.frozen {
 		return
@@ -141,6 +142,7 @@ func (r *reign) emptied() {
 	s := r.s
 	s.arm(timerIdle, s.c.cfg.SessionIdleFor)
 	if r == s.old {
+		pointDrained.Reach()
 		s.drained()
 	}
 }
@@ -194,6 +196,7 @@ func (r *reign) preemptedBy(by catalog.NodeID, seal logs.Epoch) {
 		return
 	}
 	r.preempted = true
+	pointPreempted.Reach()
 	s.c.m.Preempted.Add(1)
 	s.preempt = preemption{by: by, seal: max(seal, r.epoch)}
 	s.state = StatePreempted

@@ -145,6 +145,7 @@ func (s *sequencer) tellAgain() {
 		switch {
 		case t.has >= s.released && s.released != 0 || !c.listens(r.audience.shards[i]):
 		case quiet:
+			pointToldAgain.Reach()
 			r.tell(i, true)
 			unconfirmed = true
 		case t.lsn < s.released || s.released == 0:

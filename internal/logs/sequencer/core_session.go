@@ -44,6 +44,10 @@ type session struct {
 	whole      uint64
 	lookedWide bool
 	dropped    uint64 // sequences below it may have been in entries and were let go
+	// trimmedTo is the highest sequence known of records that were trimmed. fresh: of
+	// the producer nothing at all was found, trimmed or not, when this node began with it.
+	trimmedTo uint64
+	fresh     bool
 }
 
 // entry is one append: under way (a), stored, or refused for good.
@@ -149,7 +153,7 @@ func (s *sequencer) mustWait(ss *session, p *pending) bool {
 	if req.Flags&logs.AppendProducer != 0 {
 		ss.explicit = true
 		if !ss.lastKnown && s.forgotten == 0 {
-			ss.lastKnown = true
+			ss.lastKnown, ss.fresh = true, true
 		}
 		return !ss.lastKnown || s.mayBeOlder(ss, req)
 	}
@@ -188,9 +192,9 @@ func (s *sequencer) uninformed(req *wire.AppendRequest) bool {
 
 // mayBeTrimmed: an earlier attempt of an append that was not found may have been
 // stored where the log is trimmed by now. Whether it was nobody can say any more.
-// Of an explicit producer its later records say so, if it has any.
+// Of an explicit producer the storage nodes remember what was trimmed.
 func (s *sequencer) mayBeTrimmed(ss *session, req *wire.AppendRequest) bool {
-	if req.Flags&logs.AppendRetry == 0 || req.Flags&logs.AppendProducer != 0 && len(ss.entries) > 0 {
+	if req.Flags&logs.AppendRetry == 0 || req.Flags&logs.AppendProducer != 0 {
 		return false
 	}
 	return logs.LSN(req.After) < min(ss.lookedTrim, s.forgotten)
@@ -231,12 +235,13 @@ func (s *sequencer) known(ss *session, p *pending) bool {
 		return true
 	case s.uninformed(req):
 		s.c.m.Uninformed.Add(1)
+		pointNewEpoch.Reach()
 		s.c.answer(p.reply, &wire.AppendResponse{Status: wire.LogStatus_LOG_STATUS_NEW_EPOCH, Epoch: uint32(s.cur.epoch), Log: req.Log,
 			Message: fmt.Sprintf("its client has not seen epoch %d", s.cur.epoch)})
 		return true
 	case req.Flags&logs.AppendProducer == 0:
 		return s.outOfOrder(ss, p)
-	case req.Sequence == ss.last+1:
+	case req.Sequence == ss.last+1, ss.beginsWith(req):
 		return false
 	case s.isHole(ss, req.Sequence):
 		return false
@@ -250,14 +255,24 @@ func (s *sequencer) known(ss *session, p *pending) bool {
 	return true
 }
 
+// beginsWith: an explicit producer of which nothing is known begins with any sequence,
+// the first of those that its client has under way.
+func (ss *session) beginsWith(req *wire.AppendRequest) bool {
+	return ss.last == 0 && len(ss.entries) == 0 && req.Sequence == req.FirstRunning
+}
+
 // isHole says whether an explicit producer's sequence, which is not in entries, became
 // a hole while later ones were kept: it is not below what they are known from, and
-// was not trimmed, as what is before all others may have been.
+// was not trimmed. Where nothing is left of what was trimmed (it was too long ago)
+// what is before all others may have been.
 func (s *sequencer) isHole(ss *session, sequence uint64) bool {
 	if len(ss.entries) == 0 || sequence >= ss.last || sequence < max(ss.whole, ss.dropped) {
 		return false
 	}
-	return s.trimmed == 0 || sequence > ss.entries[0].sequence
+	if ss.trimmedTo > 0 {
+		return sequence > ss.trimmedTo
+	}
+	return ss.fresh || s.trimmed == 0 || sequence > ss.entries[0].sequence
 }
 
 // outOfOrder is the order fence (Q9): an append is not taken while one before it,
@@ -489,6 +504,7 @@ func (s *sequencer) forget(ss *session) bool {
 		high = max(high, logs.MakeLSN(s.cur.epoch, s.cur.lng))
 	}
 	s.forgotten = max(s.forgotten, high)
+	pointForgotten.Reach()
 	delete(s.sessions, ss.producer)
 	return true
 }
@@ -516,6 +532,7 @@ type lookup struct {
 	best     map[logs.LSN][]*wire.ProducerEntry // the copies of highest precedence
 	whole    uint64                             // see session: the highest of the sequences that shards' answers end at
 	trimmed  logs.LSN                           // the highest trim point that a shard told
+	mark     *wire.ProducerEntry                // the highest that is left of trimmed records
 	limit    uint32                             // of each answer, where the producer is explicit
 	tries    int                                // times that its shards were asked
 }
@@ -635,6 +652,9 @@ func (s *sequencer) unclean(r *wire.ProducerLookupResponse) bool {
 func (s *sequencer) foundOn(l *lookup, sh logs.ShardID, r *wire.ProducerLookupResponse) {
 	l.whole = max(l.whole, endsAt(l, r))
 	l.trimmed = max(l.trimmed, logs.LSN(r.TrimPoint))
+	if m := r.Mark; m != nil && (l.mark == nil || m.Sequence > l.mark.Sequence) {
+		l.mark = m
+	}
 	for _, e := range r.Entries {
 		lsn := logs.LSN(e.Lsn)
 		// A gathered record may hold several of one producer's appends.
@@ -699,15 +719,37 @@ func (s *sequencer) foundAll(l *lookup) {
 			}
 		}
 	}
+	if l.explicit {
+		ss.noteTrimmed(l)
+	}
 	ss.lookedFirst, ss.lookedFrom, ss.lookedTo, ss.lookedTrim = l.first, l.from, l.to, l.trimmed
 	if l.explicit && l.to >= s.forgotten {
-		ss.lastKnown, ss.last, ss.whole, ss.lookedWide = true, 0, l.whole, l.limit == lookupWide
+		ss.lastKnown, ss.last, ss.lookedWide = true, 0, l.limit == lookupWide
+		ss.whole = max(l.whole, ss.trimmedTo)
+		ss.fresh = ss.trimmedTo == 0 && (ss.fresh || len(ss.entries) == 0)
 		if n := len(ss.entries); n > 0 {
 			ss.last = ss.entries[n-1].sequence
 		}
 	}
 	s.resume(ss)
 	s.answerStates()
+}
+
+// noteTrimmed takes what is known of an explicit producer's trimmed records: some are
+// found as others are, of all whose space came back the highest sequence is left. So
+// below the highest of both, not to be found says nothing.
+func (ss *session) noteTrimmed(l *lookup) {
+	if m := l.mark; m != nil {
+		if _, found := ss.find(m.Sequence); !found {
+			ss.put(entry{sequence: m.Sequence, lsn: logs.LSN(m.Lsn), ms: m.TimestampMs})
+		}
+		ss.trimmedTo = max(ss.trimmedTo, m.Sequence)
+	}
+	for i := range ss.entries {
+		if e := &ss.entries[i]; e.a == nil && e.refused == wire.LogStatus_LOG_STATUS_OK && e.lsn <= l.trimmed {
+			ss.trimmedTo = max(ss.trimmedTo, e.sequence)
+		}
+	}
 }
 
 // askAgain asks those shards again that have not answered.

@@ -11,6 +11,7 @@ func (in *incoming) checked(*wire.Store) bool { return in.verified }
 // putOff has a worker look in the partitions for the copy that an amendment is
 // of. An amendment of nothing would be a copy that is acknowledged and not here.
 func (s *Store) putOff(in *incoming, st *wire.Store) {
+	pointPutOff.Reach()
 	own, err := cloneStore(st)
 	again := &incoming{s: s, from: in.from, node: in.node, reply: in.reply, out: &batch{s: s}, verified: true}
 	if err != nil {
@@ -21,6 +22,7 @@ func (s *Store) putOff(in *incoming, st *wire.Store) {
 		defer again.answerRefused()
 		found, err := s.hasWhole(logs.LogID(own.Record.Log), logs.LSN(own.Record.Lsn))
 		if err != nil || !found {
+			pointAmendNothing.Reach()
 			again.refuse(own, wire.LogStatus_LOG_STATUS_FAILED)
 			return
 		}

@@ -389,6 +389,7 @@ func (s *Store) deleteCopies(mb *pebble.Batch, m *mark, pos uint64) error {
 		}
 		if !s.replaying || l.written.Load() < pos {
 			pb := l.db.NewBatch()
+			pointDeleted.Reach()
 			err = deleteStretch(pb, m)
 			if err == nil {
 				err = l.commit(pb, pos)

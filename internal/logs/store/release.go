@@ -91,6 +91,7 @@ func (s *Store) mayRelease(l *logState, released logs.LSN) bool {
 	if e <= l.lce+1 {
 		return true
 	}
+	pointReleaseWaits.Reach()
 	l.pending = max(l.pending, released)
 	now := s.o.WallMs()
 	if l.asked && now-l.askedAt < purgeAgainMs {
@@ -143,6 +144,7 @@ func (s *Store) purgeSealed(id logs.LogID) {
 	switch {
 	case e <= lce+1:
 	case empty:
+		pointNothingToPurge.Reach()
 		s.run(func() { s.write(&batch{s: s, marks: []mark{{kind: markPurged, log: id, number: uint64(e - 1)}}}) })
 	default:
 		s.run(func() { s.o.Purge(id, lce, pending) })

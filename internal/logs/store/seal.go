@@ -79,6 +79,9 @@ func (s *Store) sealed(id logs.LogID, want seal, last logs.Epoch, reply func(*wi
 	if by.epoch <= want.epoch {
 		by, soft = l.soft, true
 	}
+	if soft && by.epoch > want.epoch {
+		pointSoftSeal.Reach()
+	}
 	s.mu.Unlock()
 	if by.epoch > want.epoch {
 		reply(&wire.SealResponse{Status: statusPreempted, SealEpoch: uint32(by.epoch), SealedBy: uint64(by.by), Soft: soft})
@@ -336,6 +339,7 @@ func (s *Store) admitClean(l *logState, m *mark) {
 	case e == l.lce+1:
 		l.cleanTo(e)
 	case e > l.lce && !l.hasDecided(e):
+		pointCleanEarly.Reach()
 		l.decided = append(l.decided, e)
 	}
 	for l.hasDecided(l.lce + 1) {

@@ -163,6 +163,7 @@ func (v *view) openDisk() {
 	s := v.s
 	s.settled()
 	s.count.lsmReads.Add(1)
+	pointReadDisk.Reach()
 	v.disk = true
 	if v.log.IsMetadata() {
 		v.addCursor(nil, s.marks, logs.LSNMax)

@@ -188,6 +188,7 @@ func (s *Store) fenceOff(in *incoming, st *wire.Store) bool {
 	}
 	if by, soft, no := l.preempts(st, lsn); no {
 		a := in.refuse(st, wire.LogStatus_LOG_STATUS_PREEMPTED)
+		pointFencedOff.Reach()
 		a.SealEpoch, a.SealedBy, a.Soft = uint32(by.epoch), uint64(by.by), soft
 		return false
 	}

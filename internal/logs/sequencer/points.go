@@ -1,0 +1,18 @@
+package sequencer
+
+import "github.com/braiddb/braid/internal/sim/sometimes"
+
+// What a campaign of the simulation must reach, and says if it did not.
+var (
+	pointWave      = sometimes.Point("sequencer: a record goes out in a later wave")
+	pointAmend     = sometimes.Point("sequencer: a wave amends a copy of an earlier one")
+	pointSilent    = sometimes.Point("sequencer: a shard that was silent is graylisted")
+	pointNoSpace   = sometimes.Point("sequencer: a shard has no space")
+	pointPreempted = sometimes.Point("sequencer: a reign is preempted")
+	pointFenced    = sometimes.Point("sequencer: a record is fenced off")
+	pointDrained   = sometimes.Point("sequencer: an epoch that drains is empty")
+	pointFrozen    = sometimes.Point("sequencer: the last known good freezes below a record that was given up")
+	pointNewEpoch  = sometimes.Point("sequencer: an append that has seen an earlier epoch is refused")
+	pointToldAgain = sometimes.Point("sequencer: a shard is told again what is released")
+	pointForgotten = sometimes.Point("sequencer: a session is forgotten")
+)

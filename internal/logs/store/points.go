@@ -1,0 +1,16 @@
+package store
+
+import "github.com/braiddb/braid/internal/sim/sometimes"
+
+// What a campaign of the simulation must reach, and says if it did not.
+var (
+	pointFencedOff      = sometimes.Point("store: a store is fenced off by a seal")
+	pointPutOff         = sometimes.Point("store: an amendment waits for a look into the partitions")
+	pointAmendNothing   = sometimes.Point("store: an amendment of nothing is refused")
+	pointReleaseWaits   = sometimes.Point("store: a release waits for a purge")
+	pointNothingToPurge = sometimes.Point("store: nothing is there to be purged")
+	pointCleanEarly     = sometimes.Point("store: an epoch is clean above one that is not")
+	pointSoftSeal       = sometimes.Point("store: a soft seal stands against a seal")
+	pointDeleted        = sometimes.Point("store: copies are deleted from a partition")
+	pointReadDisk       = sometimes.Point("store: a reader leaves the record cache")
+)
