@@ -1,6 +1,8 @@
 package node
 
 import (
+	"time"
+
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -121,7 +123,30 @@ func (n *Node) logDoor(m rpc.Method) (logMethod, bool) {
 		return nil, false
 	}
 	f, ok := (*doors)[m]
+	if ok && (m == rpc.MethodAppend || m == rpc.MethodSequencerState) {
+		f = n.unlessUnheard(m, f)
+	}
 	return f, ok
+}
+
+// heardLately is how old a catalog may be for a node to say that there is no such
+// log: half of the time for which clients do not believe it.
+const heardLately = time.Second
+
+// unlessUnheard serves a method, but for the word that there is no such log, where
+// the master was not heard of lately: it may have been made since.
+func (n *Node) unlessUnheard(m rpc.Method, f logMethod) logMethod {
+	if n.deps.Mono()-time.Duration(n.heardMaster.Load()) <= heardLately {
+		return f
+	}
+	return func(req rpc.Message, reply func(rpc.Message)) {
+		f(req, func(resp rpc.Message) {
+			if r, ok := resp.(interface{ GetStatus() wire.LogStatus }); ok && r.GetStatus() == wire.LogStatus_LOG_STATUS_NOT_FOUND {
+				resp = refusal(m, wire.LogStatus_LOG_STATUS_NOT_READY, "this node knows of no such log, and did not hear of the master lately")
+			}
+			reply(resp)
+		})
+	}
 }
 
 // handleLogBatch takes what another node has to say about logs: copies and
