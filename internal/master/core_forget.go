@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/braiddb/braid/internal/catalog"
-	"github.com/braiddb/braid/internal/logs"
 	"github.com/braiddb/braid/internal/placement"
 	"github.com/braiddb/braid/internal/wire"
 )
@@ -83,7 +82,7 @@ func (c *change) lostLogs(gone func(node uint64) bool) []string {
 	var shards []placement.LogShard
 	for _, n := range c.next.Nodes {
 		if gone(n.Id) && n.Has(catalog.RoleStorage) {
-			shards = append(shards, placement.LogShard{Shard: logs.MakeShard(catalog.NodeID(n.Id), 0), Location: n.Location})
+			shards = append(shards, placement.ShardOf(n))
 		}
 	}
 	var lost []string

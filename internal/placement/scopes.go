@@ -63,6 +63,11 @@ type LogShard struct {
 	Weight   float64 // share of the copies; none where it is not above 0
 }
 
+// ShardOf is a storage node's shard, without a weight.
+func ShardOf(n *catalog.Node) LogShard {
+	return LogShard{Shard: logs.MakeShard(catalog.NodeID(n.Id), 0), Location: n.Location}
+}
+
 // ErrReplication marks a replication property that no copyset could mean.
 var ErrReplication = errors.New("replication property")
 

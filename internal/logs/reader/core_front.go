@@ -121,7 +121,7 @@ func (c *Core) proven() (kind logs.GapType, to LSN, verdict placement.FMajority,
 		c.ask(e, true)
 		return 0, 0, 0, false
 	}
-	kind, to = c.kind(marker)
+	kind, to = c.kind(marker, verdict)
 	return kind, to, verdict, true
 }
 
@@ -193,13 +193,17 @@ func (c *Core) clipped(marker LSN) bool {
 // kind is the type of a gap that ends before marker, and the part of it that has one
 // type: a bridge ends with ESN 0 of the epoch that it leads to, or where other shards
 // are to be asked.
-func (c *Core) kind(marker LSN) (logs.GapType, LSN) {
+func (c *Core) kind(marker LSN, verdict placement.FMajority) (logs.GapType, LSN) {
 	if c.nobodyLeft() {
 		return logs.GapDataLoss, marker - 1
 	}
 	epoch := c.head.Epoch()
 	if marker.Epoch() == epoch {
 		return logs.GapDataLoss, marker - 1
+	}
+	if verdict == placement.FMajorityNonAuthoritative {
+		// Nobody wrote where this epoch ended: its last records may be those that are lost.
+		return logs.GapDataLoss, min(logs.MakeLSN(epoch+1, 0), marker-1)
 	}
 	to := marker.Epoch()
 	if _, end := c.meta.at(epoch); end < to {

@@ -53,6 +53,7 @@ func (c *core) refusedBy(shard logs.ShardID, st wire.LogStatus) {
 	case wire.LogStatus_LOG_STATUS_DROPPED, wire.LogStatus_LOG_STATUS_OVERLOADED:
 		c.health(shard).put(banOverloaded, c.cfg.OverloadedFor)
 	case wire.LogStatus_LOG_STATUS_NO_SPACE:
+		pointNoSpace.Reach()
 		c.health(shard).put(banNoSpace, c.cfg.NoSpaceFor)
 	case wire.LogStatus_LOG_STATUS_DISABLED:
 		c.health(shard).put(banDisabled, c.cfg.DisabledFor)
@@ -66,6 +67,7 @@ func (c *core) refusedBy(shard logs.ShardID, st wire.LogStatus) {
 
 // silent is the graylist.
 func (c *core) silent(shard logs.ShardID) {
+	pointSilent.Reach()
 	h := c.health(shard)
 	if h.ban == banNone || h.ban == banSlow {
 		h.put(banSlow, c.cfg.GraylistFor)
