@@ -35,7 +35,8 @@
 //
 //   - An append that returned an LSN is on disk, fsynced, on every node of one copyset.
 //   - An append is in the log at most once, however often the Client had to send it; a
-//     LogProducer's however often anybody sends it, until all its records are trimmed.
+//     LogProducer's however often anybody sends it, until all its records are trimmed
+//     and the last of them is 7 days old.
 //   - Appends of one Log are sent in the order in which they were begun, and their LSNs
 //     ascend, but for one that a failover fenced off: it is appended anew, behind those
 //     that were fully stored already.

@@ -19,8 +19,9 @@ type LSN = logs.LSN
 //
 // Appends of one Log, or of several for the same log of the same Client, that are
 // begun one after another are sent in that order, and their LSNs ascend, also
-// across redirects and the failover of the sequencer. Each of them is in the log
-// at most once, however often it had to be sent.
+// across redirects and the failover of the sequencer, but for one that a failover
+// fenced off: it is appended anew, maybe behind some that were begun after it. Each
+// of them is in the log at most once, however often it had to be sent.
 type Log struct {
 	client *Client
 	id     LogID
@@ -95,7 +96,10 @@ func (l *Log) call(payload []byte, opts []AppendOption) *logCall {
 // LogProducer appends under an id and sequence numbers of the caller's own, which
 // outlive clients and processes: a record that was taken once is not taken again
 // when its sequence is sent again, by whomever. Sequences ascend by one from any
-// number above 0; the caller remembers where it was, or asks Last.
+// number above 0, the first that is taken; the caller remembers where it was, or asks
+// Last. A producer is remembered as long as one of its records is not trimmed, and for 7
+// days after its last one, of each shard the million that wrote last. After that it is
+// a new one: what it sent before would be taken again.
 type LogProducer struct {
 	log   *Log
 	id    uint64
@@ -130,7 +134,7 @@ func (p *LogProducer) call(sequence uint64, payload []byte, opts []AppendOption)
 }
 
 // Last asks for the last sequence of the producer that was taken, and the record's
-// LSN; 0 if there is none, or if it was trimmed since.
+// LSN, be it trimmed; 0 if there is none that is remembered.
 func (p *LogProducer) Last(ctx context.Context) (sequence uint64, lsn LSN, err error) {
 	resp, err := p.log.client.askSequencer(ctx, &wire.SequencerStateRequest{Log: uint64(p.log.id), Producer: p.id})
 	if err != nil {

@@ -47,6 +47,7 @@ func TestNoAppendIsStoredTwiceAfterAPowerCut(t *testing.T) {
 	l.start()
 	w.again()
 	w.check()
+	w.replicated()
 }
 
 // TestNoAppendIsStoredTwiceAfterAFailover: the node that numbers the log dies, and
@@ -64,6 +65,50 @@ func TestNoAppendIsStoredTwiceAfterAFailover(t *testing.T) {
 	w.check()
 	l.start()
 	w.check()
+	w.replicated()
+}
+
+// TestNoAppendIsStoredTwiceAfterATrimAndAFailover: all that producers appended is
+// trimmed, and the node that numbers the log dies. Nothing of it is in the log any
+// more, and where each producer was is known all the same.
+func TestNoAppendIsStoredTwiceAfterATrimAndAFailover(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	l := newLab(t, 3, seed)
+	l.start()
+	w := newTwice(l)
+	cl := l.connect()
+	lg := openLog(t, cl, "/twice")
+	ctx := within(t, 30*time.Second)
+	trimmed := tailOf(t, lg)
+	if err := lg.Trim(ctx, trimmed); err != nil {
+		t.Fatal(err)
+	}
+	cl.Close()
+	b := w.sequencer()
+	b.kill()
+	b.fs = b.fs.Crash(simfs.Crash{Sectors: 100, Names: 100})
+	w.again()
+	cl = l.connect()
+	defer cl.Close()
+	lg = openLog(t, cl, "/twice")
+	for p := uint64(1); p <= twiceProducers; p++ {
+		if seq, lsn, err := lg.Producer(p).Last(ctx); err != nil || seq != twiceAppends+1 || lsn <= trimmed {
+			t.Errorf("producer %d was last at %d, %s: %v", p, seq, lsn, err)
+		}
+	}
+	if lsn, err := lg.Producer(1000).Append(ctx, 500, []byte("begins at 500")); err != nil {
+		t.Errorf("a producer that begins at 500: %s, %v", lsn, err)
+	}
+	n := 0
+	readRange(t, lg, trimmed+1, tailOf(t, lg), 30*time.Second, func(e client.Entry) {
+		if !e.IsGap() {
+			n++
+		}
+	})
+	if n != twiceProducers+1 {
+		t.Errorf("%d records after the trim, want one of each producer", n)
+	}
 }
 
 // newTwice makes a log, with copies of its records on ever other nodes, and has
@@ -153,6 +198,14 @@ func (w *twice) again() {
 	if stale > 0 {
 		t.Logf("%d of %d were taken long ago", stale, twiceProducers*twiceAgain)
 	}
+}
+
+// replicated has the replication checker look at every record.
+func (w *twice) replicated() {
+	w.l.t.Helper()
+	cl := w.l.connect()
+	defer cl.Close()
+	checkReplication(w.l.t, cl, openLog(w.l.t, cl, "/twice"))
 }
 
 // check reads the log: what was acknowledged is where it was said to be, and

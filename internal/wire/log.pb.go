@@ -2698,6 +2698,7 @@ type ProducerLookupResponse struct {
 	Entries        []*ProducerEntry       `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`
 	TrimPoint      uint64                 `protobuf:"varint,3,opt,name=trim_point,json=trimPoint,proto3" json:"trim_point,omitempty"`
 	LastCleanEpoch uint32                 `protobuf:"varint,4,opt,name=last_clean_epoch,json=lastCleanEpoch,proto3" json:"last_clean_epoch,omitempty"` // what is here of later epochs may not be what recovery decided
+	Mark           *ProducerEntry         `protobuf:"bytes,5,opt,name=mark,proto3" json:"mark,omitempty"`                                              // with a limit: the highest sequence of records that were trimmed and whose space came back
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -2758,6 +2759,13 @@ func (x *ProducerLookupResponse) GetLastCleanEpoch() uint32 {
 		return x.LastCleanEpoch
 	}
 	return 0
+}
+
+func (x *ProducerLookupResponse) GetMark() *ProducerEntry {
+	if x != nil {
+		return x.Mark
+	}
+	return nil
 }
 
 type ProducerEntry struct {
@@ -4937,13 +4945,14 @@ const file_internal_wire_log_proto_rawDesc = "" +
 	"\x02to\x18\x04 \x01(\x04R\x02to\x12%\n" +
 	"\x0efirst_sequence\x18\x05 \x01(\x04R\rfirstSequence\x12\x14\n" +
 	"\x05limit\x18\x06 \x01(\rR\x05limit\x12\x14\n" +
-	"\x05shard\x18\a \x01(\x04R\x05shard\"\xc5\x01\n" +
+	"\x05shard\x18\a \x01(\x04R\x05shard\"\xf4\x01\n" +
 	"\x16ProducerLookupResponse\x12-\n" +
 	"\x06status\x18\x01 \x01(\x0e2\x15.braid.wire.LogStatusR\x06status\x123\n" +
 	"\aentries\x18\x02 \x03(\v2\x19.braid.wire.ProducerEntryR\aentries\x12\x1d\n" +
 	"\n" +
 	"trim_point\x18\x03 \x01(\x04R\ttrimPoint\x12(\n" +
-	"\x10last_clean_epoch\x18\x04 \x01(\rR\x0elastCleanEpoch\"\x8a\x01\n" +
+	"\x10last_clean_epoch\x18\x04 \x01(\rR\x0elastCleanEpoch\x12-\n" +
+	"\x04mark\x18\x05 \x01(\v2\x19.braid.wire.ProducerEntryR\x04mark\"\x8a\x01\n" +
 	"\rProducerEntry\x12\x10\n" +
 	"\x03lsn\x18\x01 \x01(\x04R\x03lsn\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x12\n" +
@@ -5249,29 +5258,30 @@ var file_internal_wire_log_proto_depIdxs = []int32{
 	0,  // 24: braid.wire.CheckSealResponse.status:type_name -> braid.wire.LogStatus
 	0,  // 25: braid.wire.ProducerLookupResponse.status:type_name -> braid.wire.LogStatus
 	29, // 26: braid.wire.ProducerLookupResponse.entries:type_name -> braid.wire.ProducerEntry
-	55, // 27: braid.wire.ReadStartRequest.replication:type_name -> braid.catalog.Replication
-	0,  // 28: braid.wire.ReadStartResponse.status:type_name -> braid.wire.LogStatus
-	0,  // 29: braid.wire.ReadNextResponse.status:type_name -> braid.wire.LogStatus
-	34, // 30: braid.wire.ReadNextResponse.deliveries:type_name -> braid.wire.Delivery
-	1,  // 31: braid.wire.Delivery.record:type_name -> braid.wire.LogRecord
-	0,  // 32: braid.wire.ReadStopResponse.status:type_name -> braid.wire.LogStatus
-	0,  // 33: braid.wire.ReadMetadataResponse.status:type_name -> braid.wire.LogStatus
-	13, // 34: braid.wire.ReadMetadataResponse.metadata:type_name -> braid.wire.EpochMetadata
-	0,  // 35: braid.wire.FindResponse.status:type_name -> braid.wire.LogStatus
-	0,  // 36: braid.wire.TrimResponse.status:type_name -> braid.wire.LogStatus
-	0,  // 37: braid.wire.DataSizeResponse.status:type_name -> braid.wire.LogStatus
-	0,  // 38: braid.wire.LogStateResponse.status:type_name -> braid.wire.LogStatus
-	47, // 39: braid.wire.LogStateResponse.states:type_name -> braid.wire.LogState
-	0,  // 40: braid.wire.RecordsResponse.status:type_name -> braid.wire.LogStatus
-	1,  // 41: braid.wire.RecordsResponse.records:type_name -> braid.wire.LogRecord
-	51, // 42: braid.wire.Gossip.nodes:type_name -> braid.wire.GossipNode
-	54, // 43: braid.wire.ClusterStateResponse.nodes:type_name -> braid.wire.ClusterNode
-	56, // 44: braid.wire.ClusterNode.descriptor:type_name -> braid.catalog.Node
-	45, // [45:45] is the sub-list for method output_type
-	45, // [45:45] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	29, // 27: braid.wire.ProducerLookupResponse.mark:type_name -> braid.wire.ProducerEntry
+	55, // 28: braid.wire.ReadStartRequest.replication:type_name -> braid.catalog.Replication
+	0,  // 29: braid.wire.ReadStartResponse.status:type_name -> braid.wire.LogStatus
+	0,  // 30: braid.wire.ReadNextResponse.status:type_name -> braid.wire.LogStatus
+	34, // 31: braid.wire.ReadNextResponse.deliveries:type_name -> braid.wire.Delivery
+	1,  // 32: braid.wire.Delivery.record:type_name -> braid.wire.LogRecord
+	0,  // 33: braid.wire.ReadStopResponse.status:type_name -> braid.wire.LogStatus
+	0,  // 34: braid.wire.ReadMetadataResponse.status:type_name -> braid.wire.LogStatus
+	13, // 35: braid.wire.ReadMetadataResponse.metadata:type_name -> braid.wire.EpochMetadata
+	0,  // 36: braid.wire.FindResponse.status:type_name -> braid.wire.LogStatus
+	0,  // 37: braid.wire.TrimResponse.status:type_name -> braid.wire.LogStatus
+	0,  // 38: braid.wire.DataSizeResponse.status:type_name -> braid.wire.LogStatus
+	0,  // 39: braid.wire.LogStateResponse.status:type_name -> braid.wire.LogStatus
+	47, // 40: braid.wire.LogStateResponse.states:type_name -> braid.wire.LogState
+	0,  // 41: braid.wire.RecordsResponse.status:type_name -> braid.wire.LogStatus
+	1,  // 42: braid.wire.RecordsResponse.records:type_name -> braid.wire.LogRecord
+	51, // 43: braid.wire.Gossip.nodes:type_name -> braid.wire.GossipNode
+	54, // 44: braid.wire.ClusterStateResponse.nodes:type_name -> braid.wire.ClusterNode
+	56, // 45: braid.wire.ClusterNode.descriptor:type_name -> braid.catalog.Node
+	46, // [46:46] is the sub-list for method output_type
+	46, // [46:46] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_internal_wire_log_proto_init() }

@@ -148,7 +148,7 @@ func (s *sequencer) producerKnown(q *stateRequest) bool {
 	}
 	ss.explicit = true
 	if s.forgotten == 0 && !ss.lastKnown {
-		ss.lastKnown = true
+		ss.lastKnown, ss.fresh = true, true
 	}
 	if ss.lastKnown {
 		return true

@@ -40,7 +40,10 @@
 //	    this node has forgotten (everything up to sequencer.forgotten) is looked
 //	    up on the storage nodes before the append is begun again. Where the log
 //	    is trimmed nothing is found: what may have been stored there is refused as
-//	    TRIMMED, its outcome unknown for good, and not begun again.
+//	    TRIMMED, its outcome unknown for good, and not begun again. Of a producer that
+//	    numbers its appends itself the last sequence is found there too, as long as the
+//	    storage nodes remember it (store P11); one of which nothing is found is new,
+//	    and begins with any sequence.
 //	Q7. An epoch is used by at most one reign: it was won by compare-and-set, and
 //	    no node had seen it or a later one. Otherwise the store is older than the
 //	    cluster, and the log is refused (EPOCH_REGRESSED).

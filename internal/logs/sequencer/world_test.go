@@ -311,10 +311,13 @@ func (n *node) respond(q shardCall) any {
 	l := n.log(logs.LogID(q.lookup.Log))
 	r.TrimPoint = uint64(l.trim)
 	for lsn, versions := range l.copies {
+		c := winner(versions)
+		if q.lookup.Limit > 0 && lsn <= l.trim && c.Producer == q.lookup.Producer && c.Sequence > r.GetMark().GetSequence() {
+			r.Mark = &wire.ProducerEntry{Lsn: uint64(lsn), Sequence: c.Sequence, TimestampMs: c.TimestampMs}
+		}
 		if lsn <= max(logs.LSN(q.lookup.After), l.trim) || lsn > logs.LSN(q.lookup.To) {
 			continue
 		}
-		c := winner(versions)
 		e := &wire.ProducerEntry{Lsn: uint64(lsn), Wave: c.Wave, Flags: c.Flags, TimestampMs: c.TimestampMs}
 		switch {
 		case c.Flags&logs.FlagHole != 0:

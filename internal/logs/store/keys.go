@@ -15,6 +15,7 @@ const (
 	spaceProducer byte = 0x30 // log, producer, LSN, sequence -> wave and flags
 	spaceLog      byte = 0x40 // marks of a log
 	spaceRecovery byte = 0x41 // log, epoch -> wire.EpochRecovery
+	spaceLeft     byte = 0x42 // log, producer -> what is left of records that were trimmed
 	spacePart     byte = 0x50 // partition -> its summary
 	spaceExtent   byte = 0x51 // log, partition -> extent
 	spacePartLog  byte = 0x52 // partition, log -> nothing

@@ -14,8 +14,9 @@ import (
 
 // ProducerLookup finds a producer's appends above one LSN and up to another. A
 // request with a limit asks for the newest of a producer that numbers its appends
-// itself, which an index has; one without looks through the headers of the
-// range, where holes count too: one there says that no append was kept.
+// itself, which an index has, the trimmed ones too, of which a mark is left when
+// their space has come back (producers.go); one without looks through the headers of
+// the range, where holes count too: one there says that no append was kept.
 func (s *Store) ProducerLookup(req *wire.ProducerLookupRequest, reply func(*wire.ProducerLookupResponse)) {
 	switch {
 	case !s.addressed(req.Shard):
@@ -44,18 +45,20 @@ func (s *Store) producerLookup(req *wire.ProducerLookupRequest) *wire.ProducerLo
 		s.askOthers(l, l.hard.epoch)
 	}
 	s.mu.Unlock()
-	var out []*wire.ProducerEntry
+	a := &wire.ProducerLookupResponse{TrimPoint: uint64(trim), LastCleanEpoch: uint32(clean)}
 	var err error
 	if req.Limit > 0 {
-		out, err = s.newestOf(req, id, from, to)
+		a.Entries, err = s.newestOf(req, id, logs.LSN(req.After)+1, to)
+		if err == nil { // after the partitions, for what leaves them is here before (P11)
+			a.Mark, err = s.leftOf(id, req.Producer)
+		}
 	} else {
-		out, err = s.searchRange(req, id, from, to)
+		a.Entries, err = s.searchRange(req, id, from, to)
 	}
 	if err != nil {
 		s.o.Logger.Error("logs/store: producer lookup", "log", id, "error", err)
 		return &wire.ProducerLookupResponse{Status: statusFailed}
 	}
-	a := &wire.ProducerLookupResponse{Entries: out, TrimPoint: uint64(trim), LastCleanEpoch: uint32(clean)}
 	if doubted {
 		a.Status = statusPartial
 	}

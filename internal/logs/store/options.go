@@ -53,6 +53,8 @@ type Options struct {
 	StreamIdle       time.Duration // [5 min] after which a read stream that nobody asks is forgotten
 	RemovedGrace     time.Duration // [96h] that a log is kept after it is gone from the configuration
 	Workers          int           // [4] goroutines that read
+	ProducerKeep     time.Duration // [7 days] after its last record that a producer is remembered of which all is trimmed
+	ProducersKept    int           // [1048576] such producers; above, those go that were silent for longest
 
 	// Tasks, where set, takes the place of the store's goroutines: what would run on
 	// one of its own is handed over as a function, to be run once, after the caller
@@ -108,6 +110,8 @@ func (o Options) withDefaults() Options {
 	orDefault(&o.StreamIdle, 5*time.Minute)
 	orDefault(&o.RemovedGrace, 96*time.Hour)
 	orDefault(&o.Workers, 4)
+	orDefault(&o.ProducerKeep, 7*24*time.Hour)
+	orDefault(&o.ProducersKept, 1<<20)
 	orDefault(&o.FreeMin, 5)
 	orDefault(&o.FreeLow, 10)
 	if o.Attributes == nil {
@@ -128,7 +132,7 @@ func (o *Options) Validate() error {
 		return errors.New("logs/store: which shard it is must be given")
 	case o.MemTableBytes < 64<<10 || o.PartitionBytes < 4<<10 || o.QueueBytes < 1 || o.RecordCacheBytes < 1 || o.CacheBytes < 0:
 		return errors.New("logs/store: a size is too small")
-	case o.Workers < 1 || o.PartitionsOpen < 1 || o.Streams < 1:
+	case o.Workers < 1 || o.PartitionsOpen < 1 || o.Streams < 1 || o.ProducersKept < 1:
 		return errors.New("logs/store: a count is below one")
 	case o.FreeMin < 0 || o.FreeLow > 100 || o.FreeMin > o.FreeLow:
 		return fmt.Errorf("logs/store: free space of %d and %d percent is contradictory", o.FreeMin, o.FreeLow)

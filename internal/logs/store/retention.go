@@ -166,6 +166,9 @@ func (s *Store) tidy() {
 	s.mu.Lock()
 	open := s.open
 	s.mu.Unlock()
+	if err := s.sweepLeft(); err != nil {
+		s.o.Logger.Error("logs/store: producers whose records are trimmed", "error", err)
+	}
 	for _, p := range s.shelf.list() {
 		s.shelf.mu.Lock()
 		closed := p.closed
@@ -214,13 +217,23 @@ func (s *Store) tidyPartition(p *partition) error {
 			return err
 		}
 	}
-	switch {
-	case needed == 0:
-		return s.drop(p, held)
-	case deadBytes*2 > uint64(p.bytes) && len(trims) == 0:
-		return s.thin(p, dead, int64(deadBytes))
+	drop, thin := needed == 0, deadBytes*2 > uint64(p.bytes) && len(trims) == 0
+	if !drop && !thin {
+		return nil
 	}
-	return nil
+	if drop {
+		dead = dead[:0]
+		for _, h := range held {
+			dead = append(dead, h.log)
+		}
+	}
+	if kept, err := s.keepProducers(p, dead); err != nil || !kept {
+		return err
+	}
+	if drop {
+		return s.drop(p, held)
+	}
+	return s.thin(p, dead, int64(deadBytes))
 }
 
 // expired says whether all that a partition has of a log is past its backlog.

@@ -58,6 +58,7 @@ type Store struct {
 	replaying bool // Open: batches may be in the LSMs already
 	damaged   bool // a partition that was open cannot be read in full
 	house     house
+	left      leftSweep
 	advancing atomic.Bool
 }
 
