@@ -21,7 +21,11 @@ func (c *Client) askSequencer(ctx context.Context, req *wire.SequencerStateReque
 	for pauses := 0; ; pauses++ {
 		v, err := c.awaitView(ctx, pauses > 0)
 		if err == nil {
-			for ok := r.begin(v, "", 0); ok; {
+			affinity := ""
+			if a, ok := c.attributesOfLog(log); ok {
+				affinity = a.GetSequencerAffinity()
+			}
+			for ok := r.begin(v, affinity, 0); ok; {
 				resp, e := c.askState(ctx, r, req)
 				switch {
 				case e == nil:

@@ -16,13 +16,15 @@ type WriterMode uint8
 
 const (
 	// Independent batches are on their way at the same time. They are in the log in
-	// the order in which they were cut, but one may fail and those behind it not.
+	// the order in which they were cut, but one may fail and those behind it not, and
+	// one that a failover fenced off is appended anew, maybe behind later ones.
 	Independent WriterMode = iota
 	// OneAtATime begins a batch when the one before it is over.
 	OneAtATime
 	// Stream never gives a batch up: it is tried until it is in the log, or is
 	// refused for what it is (too large, no such log), or the client is closed. What
-	// was given to the writer is in the log in that order, without gaps.
+	// was given to the writer is in the log in that order, without gaps, but that a
+	// failover may fence a batch off: it is appended anew, maybe behind later ones.
 	Stream
 )
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/braiddb/braid/internal/catalog"
 	"github.com/braiddb/braid/internal/logs"
@@ -46,6 +47,7 @@ type logTree struct {
 	mu struct {
 		sync.Mutex
 		logs  *catalog.Logs // nil: never read
+		asked time.Time     // when the master was last asked for it, and answered
 		least uint64        // a version that is known to exist
 	}
 }
@@ -97,6 +99,7 @@ func (t *logTree) read(ctx context.Context, c *Client, version uint64) (*catalog
 	if had != nil {
 		req.Log.KnownVersion = had.Version()
 	}
+	begun := c.opts.Clock.Now()
 	resp, err := c.catalog(ctx, req)
 	if err != nil {
 		return nil, err
@@ -109,6 +112,7 @@ func (t *logTree) read(ctx context.Context, c *Client, version uint64) (*catalog
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.mu.asked = begun
 	if t.mu.logs == nil || t.mu.logs.Version() < had.Version() {
 		t.mu.logs = had
 	}

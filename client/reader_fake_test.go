@@ -27,6 +27,7 @@ type fakeShards struct {
 	stamps  map[LSN]time.Time // of records; else began plus a second for each
 	mute    bool              // sequencers do not answer
 	recover bool              // recovery is under way
+	removed map[LogID]bool    // of which shards still have copies
 	reads   int               // answers with records
 }
 
@@ -39,7 +40,7 @@ type fakeReadStream struct {
 func newFakeShards(t testing.TB, nodes int) *fakeShards {
 	return &fakeShards{
 		fakeLogs: newFakeLogs(t, nodes), streams: map[uint64]*fakeReadStream{}, trims: map[NodeID]LSN{}, began: time.Now(),
-		gone: map[LSN]bool{}, keys: map[LSN][]byte{}, stamps: map[LSN]time.Time{},
+		removed: map[LogID]bool{404: true}, gone: map[LSN]bool{}, keys: map[LSN][]byte{}, stamps: map[LSN]time.Time{},
 	}
 }
 
@@ -165,10 +166,11 @@ func (f *fakeShards) answer(node NodeID, m rpc.Method, req rpc.Message) rpc.Mess
 // reign is what the sequencer says of itself.
 func (f *fakeShards) reign(node NodeID, r *wire.SequencerStateRequest) *wire.SequencerStateResponse {
 	log := LogID(r.Log)
+	f.states++
 	if to := f.sequencer(log); to != node {
 		return &wire.SequencerStateResponse{Status: wire.LogStatus_LOG_STATUS_REDIRECTED, Redirect: uint64(to)}
 	}
-	if log == 404 {
+	if f.removed[log] {
 		return &wire.SequencerStateResponse{Status: wire.LogStatus_LOG_STATUS_NOT_FOUND}
 	}
 	tail := f.tail(log)

@@ -45,6 +45,7 @@ type Reader struct {
 		view     *logs.Cluster
 		wakeAt   time.Duration
 		stopWake func() bool
+		existsAt time.Duration // when to look whether the log is still there; 0: somebody does
 
 		// The record that is being taken apart, and what was given since the core was told.
 		payload    int
@@ -102,6 +103,7 @@ func (r *Reader) begin(ctx context.Context) error {
 	}
 	r.mu.Lock()
 	r.mu.core = reader.New(cfg)
+	r.mu.existsAt = r.now() + removedLook
 	r.mu.Unlock()
 	r.look(ctx)
 	r.post(reader.Begin{})
@@ -214,6 +216,7 @@ func (r *Reader) armLocked(at time.Duration) {
 // carryOut does what a step asks for.
 func (r *Reader) carryOut(out *reader.Effects) {
 	clock := r.log.client.opts.Clock
+	r.lookForLog()
 	if e := out.AskMetadata; e != 0 {
 		r.ask(e, out.Released)
 	}
@@ -250,17 +253,7 @@ func (r *Reader) ask(e logs.Epoch, released bool) {
 	asked := r.inBackground(func() {
 		r.look(r.log.client.ctx)
 		entries, through, err := r.log.metadata(r.log.client.ctx, e, released)
-		ev := reader.Metadata{Entries: entries, Through: through, Err: err}
-		var re *LogError
-		if errors.As(err, &re) {
-			switch re.Status {
-			case wire.LogStatus_LOG_STATUS_NOT_FOUND:
-				ev.End = logs.GapNotInConfig
-			case wire.LogStatus_LOG_STATUS_ACCESS:
-				ev.End = logs.GapAccess
-			}
-		}
-		r.post(ev)
+		r.post(reader.Metadata{Entries: entries, Through: through, Err: err, End: endOf(err)})
 	})
 	if !asked {
 		r.post(reader.Metadata{Err: ErrClosed})

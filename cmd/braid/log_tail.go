@@ -27,7 +27,8 @@ type logTailCmd struct {
 
 // Help shows typical calls.
 func (logTailCmd) Help() string {
-	return `Records are written byte for byte, each followed by the delimiter.
+	return `Records are written byte for byte, each followed by the delimiter. If the log is removed
+meanwhile the command fails, with code 1, within some 15 s.
 
 Examples:
   braid log tail /events/clicks
@@ -38,6 +39,9 @@ Examples:
 
 // errDataLoss ends a tail that could not give everything.
 var errDataLoss = errors.New("records that were in the log cannot be read any more: see above")
+
+// errLogRemoved ends a tail whose log is gone.
+var errLogRemoved = errors.New("the log was removed: there is no such log any more")
 
 // Run writes records until a signal, or the end.
 func (c logTailCmd) Run() error {
@@ -201,6 +205,9 @@ func (t *tailing) take(e client.Entry) (over bool, err error) {
 		t.lost = t.lost || loss
 		if loss || t.cmd.Gaps {
 			fmt.Fprintf(os.Stderr, "braid: gap: %s\n", e.Gap)
+		}
+		if e.Gap.Type == client.GapNotInConfig {
+			return true, errLogRemoved
 		}
 		return false, nil
 	}

@@ -124,7 +124,7 @@ var logAttributes = []*LogAttribute{
 		func(a *LogAttributes) **uint32 { return &a.SequencerBatchingPassthroughBytes }, formatBytes, parseBytes),
 	optional("sequencer_batching_compression", "none, lz4 or zstd",
 		func(a *LogAttributes) **Compression { return &a.SequencerBatchingCompression }, formatCompression, parseCompression),
-	optional("backlog", "how long records are kept: 72h, 7d, or forever",
+	optional("backlog", "how long records are kept, 15 minutes more at most: 72h, 7d, or forever",
 		func(a *LogAttributes) **int64 { return &a.BacklogMs }, formatBacklog, parseBacklog),
 	optional("durability", "fsync",
 		func(a *LogAttributes) **Durability { return &a.Durability }, formatDurability, parseDurability),
