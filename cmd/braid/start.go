@@ -19,25 +19,30 @@ import (
 
 // nodeFlags are the settings of a node that demo and start share.
 type nodeFlags struct {
-	Memory          bytesFlag     `help:"Memory for caches, memtables and queues together, such as 512MiB. Default: a quarter of the machine." placeholder:"BYTES"`
-	RedisPassword   string        `help:"Password that Redis clients must give (requirepass)."`
-	RedisMaxClients int           `help:"Connections to the Redis port at most." default:"10000"`
-	RedisTablets    int           `help:"Tablets of the Redis table of a new cluster." default:"3"`
-	Park            time.Duration `help:"How long a request waits for a leader before TRYAGAIN." default:"4s"`
-	Lease           time.Duration `help:"How long a promise between two nodes holds; the same on all nodes." default:"1s"`
-	Beat            time.Duration `help:"How often promises are renewed." default:"200ms"`
-	ElectionDelay   time.Duration `help:"The most a voter waits before it stands, once a leader's promise lapsed." default:"150ms"`
-	MaxSkew         time.Duration `help:"How far a peer's clock may be ahead." default:"500ms"`
-	DeadAfter       time.Duration `help:"Silence after which a node's replicas are made anew elsewhere." default:"15m"`
-	JournalSize     bytesFlag     `help:"Bound of the journal on disk." default:"512MiB" placeholder:"BYTES"`
-	LogFormat       string        `help:"text or json." enum:"text,json" default:"text"`
-	LogLevel        string        `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"info"`
+	Memory                 bytesFlag     `help:"Memory for caches, memtables and queues together, such as 512MiB. Default: a quarter of the machine." placeholder:"BYTES"`
+	RedisPassword          string        `help:"Password that Redis clients must give (requirepass)."`
+	RedisMaxClients        int           `help:"Connections to the Redis port at most." default:"10000"`
+	RedisTablets           int           `help:"Tablets of the Redis table of a new cluster." default:"3"`
+	Park                   time.Duration `help:"How long a request waits for a leader before TRYAGAIN." default:"4s"`
+	Lease                  time.Duration `help:"How long a promise between two nodes holds; the same on all nodes." default:"1s"`
+	Beat                   time.Duration `help:"How often promises are renewed." default:"200ms"`
+	ElectionDelay          time.Duration `help:"The most a voter waits before it stands, once a leader's promise lapsed." default:"150ms"`
+	MaxSkew                time.Duration `help:"How far a peer's clock may be ahead." default:"500ms"`
+	DeadAfter              time.Duration `help:"Silence after which a node's replicas are made anew elsewhere." default:"15m"`
+	GossipInterval         time.Duration `help:"Time between two heartbeats of the failure detector; the same on all nodes, as the other --gossip flags." default:"50ms"`
+	GossipFanout           int           `help:"How many nodes are told of the others' heartbeats in each interval." default:"4"`
+	GossipThreshold        int           `help:"Intervals of silence after which a node is held for dead. Default: 3s more than --gossip-refused-threshold." placeholder:"N"`
+	GossipRefusedThreshold int           `help:"The same for a node whose address refuses connections: its process has ended." default:"13"`
+	JournalSize            bytesFlag     `help:"Bound of the journal on disk." default:"512MiB" placeholder:"BYTES"`
+	LogFormat              string        `help:"text or json." enum:"text,json" default:"text"`
+	LogLevel               string        `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"info"`
 }
 
 func (f nodeFlags) config() node.Config {
 	return node.Config{
 		Memory: int64(f.Memory), RedisPassword: f.RedisPassword, RedisMaxClients: f.RedisMaxClients, RedisTablets: f.RedisTablets,
 		Park: f.Park, Lease: f.Lease, Beat: f.Beat, ElectionDelay: f.ElectionDelay, MaxSkew: f.MaxSkew, DeadAfter: f.DeadAfter,
+		GossipInterval: f.GossipInterval, GossipFanOut: f.GossipFanout, GossipThreshold: f.GossipThreshold, GossipRefusedThreshold: f.GossipRefusedThreshold,
 		JournalBytes: int64(f.JournalSize), Version: version(),
 	}
 }

@@ -1,6 +1,8 @@
 package gossip
 
 import (
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -23,11 +25,40 @@ type Config struct {
 	// refuses connections. Default 13.
 	RefusedThreshold int
 	// ProbeAfter is how many intervals of silence make it worth to look whether its
-	// address refuses; repeated every ProbeEvery. Default 5, 1.
+	// address refuses; repeated every ProbeEvery. Default 5, but no more than
+	// RefusedThreshold; 1.
 	ProbeAfter, ProbeEvery int
 	// SuspectIntervals is how long a node that was silent for too long, and is the
 	// same instance, is not trusted after it came back. Default 2 s.
 	SuspectIntervals int
+}
+
+// ErrConfig says that settings of the failure detector are out of bounds, or
+// contradict each other.
+var ErrConfig = errors.New("the failure detector cannot work so")
+
+// Bounds of Config.
+const (
+	IntervalMin = time.Millisecond
+	IntervalMax = 10 * time.Second
+	FanOutMax   = 128
+)
+
+// Validate says what is wrong with what is set: an ErrConfig.
+func (c Config) Validate() error {
+	switch {
+	case c.Interval != 0 && (c.Interval < IntervalMin || c.Interval > IntervalMax):
+		return fmt.Errorf("%w: an interval of %s is not between %s and %s", ErrConfig, c.Interval, IntervalMin, IntervalMax)
+	case c.FanOut < 0 || c.FanOut > FanOutMax:
+		return fmt.Errorf("%w: a fan-out of %d is not between 1 and %d", ErrConfig, c.FanOut, FanOutMax)
+	case c.Threshold < 0 || c.RefusedThreshold < 0:
+		return fmt.Errorf("%w: a threshold is a number of intervals, 1 or more", ErrConfig)
+	}
+	if d := c.withDefaults(); d.Threshold < d.RefusedThreshold {
+		return fmt.Errorf("%w: a node whose address refuses connections would be given %d intervals of silence, and any other only %d: the first must not be more",
+			ErrConfig, d.RefusedThreshold, d.Threshold)
+	}
+	return nil
 }
 
 func (c Config) withDefaults() Config {
@@ -44,7 +75,7 @@ func (c Config) withDefaults() Config {
 		c.Threshold = c.RefusedThreshold + c.intervals(3*time.Second)
 	}
 	if c.ProbeAfter <= 0 {
-		c.ProbeAfter = 5
+		c.ProbeAfter = min(5, c.RefusedThreshold)
 	}
 	if c.ProbeEvery <= 0 {
 		c.ProbeEvery = 1

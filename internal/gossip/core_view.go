@@ -107,6 +107,30 @@ func (c *core) domainIsolated(parts int) bool {
 	return outside > 0 && living == 0
 }
 
+// isolatedIn is the narrowest of this node's domains that is isolated, empty if none
+// is; the narrowest of all is the node itself.
+func (c *core) isolatedIn() string {
+	others, living := 0, 0
+	for i := range c.peers {
+		p := &c.peers[i]
+		if p.state != Dead {
+			living++
+		}
+		if p.state != Dead || !p.desc.Gone() {
+			others++
+		}
+	}
+	if others > 0 && living == 0 {
+		return "node"
+	}
+	for i, name := range []string{"rack", "zone", "region"} {
+		if c.domainIsolated(3 - i) {
+			return name
+		}
+	}
+	return ""
+}
+
 // domain is the leading parts of a location.
 func domain(location string, parts int) (string, bool) {
 	at := 0

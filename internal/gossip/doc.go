@@ -68,7 +68,8 @@
 // A node that holds more than half of the others and itself for dead is isolated:
 // it does not sequence, since the others have likely replaced it. Nodes that the
 // catalog has declared dead do not count. A domain (rack, zone, region) is
-// isolated when all nodes outside of it are dead.
+// isolated when all nodes outside of it are dead; nothing decides by that, it is told
+// to whoever looks, in the column isolated of the query table gossip.
 //
 // Invariants:
 //

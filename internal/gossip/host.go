@@ -200,13 +200,12 @@ func (h *Host) tell() {
 // the same pointer, it is the same view.
 func (h *Host) View() *logs.Cluster { return h.view.Load() }
 
-// DomainIsolated says whether everybody outside of this node's domain is dead;
-// parts is how many leading parts of a location name the domain: 1 a region, 2 a
-// zone, 3 a rack.
-func (h *Host) DomainIsolated(parts int) bool {
+// IsolatedIn is the narrowest domain of this node outside of which everybody is
+// dead: node, rack, zone or region; empty if there is none.
+func (h *Host) IsolatedIn() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.mu.core.domainIsolated(parts)
+	return h.mu.core.isolatedIn()
 }
 
 // State gives the rows of the gossip table, ascending by node.

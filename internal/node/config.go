@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/braiddb/braid/internal/catalog"
+	"github.com/braiddb/braid/internal/gossip"
 	"github.com/braiddb/braid/internal/logs/epochstore"
 )
 
@@ -73,6 +74,14 @@ type Config struct {
 	MaxSkew time.Duration
 	// DeadAfter is how long a node may be silent before its replicas are made anew elsewhere [15m].
 	DeadAfter time.Duration
+	// GossipInterval is the time between two heartbeats of the failure detector [50ms],
+	// GossipFanOut how many nodes are told in each [4], GossipThreshold how many
+	// intervals a node may be silent until it is held for dead [3s and 13], and
+	// GossipRefusedThreshold the same for one whose address refuses connections [13].
+	// The same on all nodes: a node counts others' silence in intervals of its own.
+	GossipInterval                          time.Duration
+	GossipFanOut                            int
+	GossipThreshold, GossipRefusedThreshold int
 	// JournalBytes bounds the journal on disk [512 MiB].
 	JournalBytes int64
 
@@ -181,6 +190,10 @@ func (c Config) Validate() error {
 	if c.Beat <= 0 || c.Lease < 3*c.Beat {
 		return fmt.Errorf("--lease %s must be at least three times --beat %s", c.Lease, c.Beat)
 	}
+	if err := c.gossip().Validate(); err != nil {
+		return fmt.Errorf("--gossip-interval %s, --gossip-fanout %d, --gossip-threshold %d, --gossip-refused-threshold %d (0: the default): %w",
+			c.GossipInterval, c.GossipFanOut, c.GossipThreshold, c.GossipRefusedThreshold, err)
+	}
 	if c.EpochStore != "" && c.EpochStore != epochStoreTable {
 		if _, _, err := epochstore.ParseZooKeeper(c.EpochStore); err != nil {
 			return fmt.Errorf("--epoch-store: %w, nor %s", err, epochStoreTable)
@@ -198,6 +211,11 @@ func (c Config) Validate() error {
 		return fmt.Errorf("--location %q is not region/zone/rack", c.Location)
 	}
 	return nil
+}
+
+// gossip is how the failure detector is set.
+func (c Config) gossip() gossip.Config {
+	return gossip.Config{Interval: c.GossipInterval, FanOut: c.GossipFanOut, Threshold: c.GossipThreshold, RefusedThreshold: c.GossipRefusedThreshold}
 }
 
 // joinAddrs is the join list with ports, sorted, so that its order does not matter.

@@ -51,7 +51,7 @@ func (n *Node) openLogs(replay *journal.Replay) error {
 	w := &n.logs
 	w.mutations = &recoveryStores{n: n, waiting: map[uint64]*recoveryStore{}}
 	w.prober = gossip.NewProber(n.gate.Dial, n.addresses.rpc, probeTime)
-	w.gossip = gossip.NewHost(gossip.Config{}, gossip.Deps{
+	w.gossip = gossip.NewHost(n.cfg.gossip(), gossip.Deps{
 		Self: n.id.Node, Incarnation: n.incarnation, Mono: n.deps.Mono, AfterFunc: n.deps.AfterFunc, Rand: n.dice(),
 		Send: n.sendGossip, Probe: w.prober.Probe, Nodes: n.addresses.all, OnChange: n.clusterChanged,
 	})

@@ -44,7 +44,7 @@ func (n *Node) sequencersTable() *liveTable {
 			}
 			n.logs.sequencer.Rows(func(r sequencer.Row) bool {
 				return yield([]any{
-					uint64(n.id.Node), uint64(r.Log), r.State, uint32(r.Epoch), r.Next.String(), r.LastReleased.String(), uint32(r.LastKnownGood), r.TrimPoint.String(),
+					uint64(n.id.Node), uint64(r.Log), r.State, uint32(r.Epoch), r.Next.String(), r.LastReleased.String(), uint32(r.LastKnownGood), trimText(uint64(r.TrimPoint)),
 					r.InFlight, r.BytesInFlight, r.Window, r.Buffered, r.Held, uint64(r.PreemptedBy), uint32(r.Draining), r.Recovering, r.MetadataRead,
 					shardWords(r.Nodeset), catalog.FormatReplication(r.Replication), uint32(r.EffectiveFrom), uint32(r.Records), r.Payloads, r.Bytes,
 					r.Age.Milliseconds(), r.Trouble,
@@ -70,10 +70,12 @@ func (n *Node) gossipTable() *liveTable {
 			column("node_id", query.Integer, "who believes it"), column("target_node_id", query.Integer, "of whom"), column("state", query.Text, "ALIVE, SUSPECT or DEAD"),
 			column("instance", query.Integer, "incarnation"), column("silent_intervals", query.Integer, ""), column("starting", query.Integer, "not ready to sequence"),
 			column("failing_over", query.Integer, "said that it stops"), column("refused", query.Integer, "its address refuses connections"), column("location", query.Text, ""),
+			column("isolated", query.Text, "the narrowest domain of node_id outside of which it holds everybody for dead: node, rack, zone or region; '': none"),
 		},
 		local: func(_ context.Context, _ query.Filter, yield func([]any) bool) error {
+			isolated := n.logs.gossip.IsolatedIn()
 			for _, r := range n.logs.gossip.State() {
-				if !yield([]any{uint64(n.id.Node), uint64(r.Node), r.State.String(), r.Instance, r.SilentIntervals, r.Starting, r.FailingOver, r.Refused, r.Location}) {
+				if !yield([]any{uint64(n.id.Node), uint64(r.Node), r.State.String(), r.Instance, r.SilentIntervals, r.Starting, r.FailingOver, r.Refused, r.Location, isolated}) {
 					break
 				}
 			}
@@ -84,12 +86,15 @@ func (n *Node) gossipTable() *liveTable {
 
 func (n *Node) logGroupsTable() *liveTable {
 	return &liveTable{
-		name: "log_groups", doc: "The log groups of the catalog, with the attributes that they end up with.",
+		name: "log_groups", doc: "The log groups of the catalog, with the attributes that they end up with; a row for each range of ids: a group that grew may have several.",
 		columns: []query.Column{
-			column("name", query.Text, "path"), column("logid_lo", query.Integer, "first log"), column("logid_hi", query.Integer, "last log"),
+			column("name", query.Text, "path"), column("range", query.Integer, "0: the group's first range of ids"), column("logid_lo", query.Integer, "first log of the range"), column("logid_hi", query.Integer, "last log of the range"),
 			column("replication_property", query.Text, ""), column("nodeset_size", query.Integer, "0: chosen"), column("max_writes_in_flight", query.Integer, ""),
 			column("max_payload_bytes", query.Integer, ""), column("sticky_copysets", query.Integer, ""), column("single_copy_delivery", query.Integer, ""),
-			column("sequencer_batching", query.Integer, ""), column("backlog_ms", query.Integer, "0: for ever"),
+			column("sequencer_batching", query.Integer, ""), column("sequencer_batching_time_ms", query.Integer, ""), column("sequencer_batching_bytes", query.Integer, ""),
+			column("sequencer_batching_passthrough_bytes", query.Integer, ""), column("sequencer_batching_compression", query.Text, "none, lz4 or zstd"),
+			column("backlog_ms", query.Integer, "0: for ever"), column("durability", query.Text, ""), column("create_on_append", query.Integer, ""),
+			column("sequencer_affinity", query.Text, "location"),
 		},
 		local: func(_ context.Context, _ query.Filter, yield func([]any) bool) error {
 			x := n.index.Load().Logs()
@@ -98,16 +103,42 @@ func (n *Node) logGroupsTable() *liveTable {
 				if !ok {
 					continue
 				}
-				if !yield([]any{
-					x.Path(g.Id), g.FirstLog, g.LastLog, catalog.FormatReplication(a.Replication), a.GetNodesetSize(), a.GetMaxWritesInFlight(), a.GetMaxPayloadBytes(),
-					a.GetStickyCopysets(), a.GetSingleCopyDelivery(), a.GetSequencerBatching(), a.GetBacklogMs(),
-				}) {
-					break
+				number := 0
+				for r := range g.Ranges() {
+					if !yield(groupRow(x.Path(g.Id), number, r, a)) {
+						return nil
+					}
+					number++
 				}
 			}
 			return nil
 		},
 	}
+}
+
+// groupRow is a range of a group's logs.
+func groupRow(path string, number int, r catalog.IDRange, a *catalog.LogAttributes) []any {
+	word := func(name string) string {
+		d, err := catalog.LogAttributeNamed(name)
+		if err != nil {
+			panic("BUG: log_groups names an attribute that there is not: " + err.Error())
+		}
+		return d.Format(a)
+	}
+	return []any{
+		path, number, r.First, r.Last, catalog.FormatReplication(a.Replication), a.GetNodesetSize(), a.GetMaxWritesInFlight(), a.GetMaxPayloadBytes(),
+		a.GetStickyCopysets(), a.GetSingleCopyDelivery(), a.GetSequencerBatching(), a.GetSequencerBatchingTimeMs(), a.GetSequencerBatchingBytes(),
+		a.GetSequencerBatchingPassthroughBytes(), word("sequencer_batching_compression"), a.GetBacklogMs(), word("durability"), a.GetCreateOnAppend(),
+		a.GetSequencerAffinity(),
+	}
+}
+
+// trimText prints a trim point, of which there need not be one.
+func trimText(trim uint64) string {
+	if trim == uint64(logs.LSNInvalid) {
+		return "e0n0"
+	}
+	return logs.LSN(trim).String()
 }
 
 // localLogs asks the store here for its logs' state, page by page.
@@ -149,7 +180,7 @@ func (n *Node) logStateTable() *liveTable {
 		local: func(_ context.Context, f query.Filter, yield func([]any) bool) error {
 			return n.localLogs(f, func(s *wire.LogState) bool {
 				return yield([]any{
-					uint64(n.id.Node), s.Log, logs.LSN(s.LastReleased).String(), logs.LSN(s.TrimPoint).String(), s.Seal, s.SoftSeal, s.LastCleanEpoch,
+					uint64(n.id.Node), s.Log, logs.LSN(s.LastReleased).String(), trimText(s.TrimPoint), s.Seal, s.SoftSeal, s.LastCleanEpoch,
 					logs.LSN(s.Last).String(), s.Bytes,
 				})
 			})
