@@ -34,7 +34,7 @@ var may = map[string]string{
 	"internal/tables/docdb":     "internal/catalog internal/hlc internal/wire",
 	"internal/tables/tablet":    "internal/catalog internal/hlc internal/wire internal/multiraft internal/tables/docdb internal/sim/sometimes",
 	"internal/master":           "internal/catalog internal/hlc internal/wire internal/placement internal/multiraft",
-	"client":                    "internal/catalog internal/hlc internal/wire internal/rpc internal/placement internal/logs internal/logs/reader",
+	"client":                    "internal/catalog internal/hlc internal/wire internal/rpc internal/placement internal/logs internal/logs/reader internal/logs/checker",
 	"internal/protocol/redis":   "client internal/catalog",
 	"internal/gossip":           "internal/catalog internal/hlc internal/wire internal/logs",
 	"internal/logs":             "internal/catalog internal/wire",

@@ -18,6 +18,7 @@ type logCmd struct {
 	Append logAppendCmd `cmd:"" help:"Append what is read from stdin."`
 	Tail   logTailCmd   `cmd:"" help:"Write records to stdout, and go on with those that come."`
 	Info   logInfoCmd   `cmd:"" help:"Say how a log is: attributes, epoch, nodes, tail."`
+	Check  logCheckCmd  `cmd:"" help:"Look whether every record has the copies that it should have."`
 	Trim   logTrimCmd   `cmd:"" help:"Make the records up to an LSN or a time unreadable, for ever."`
 	Find   logFindCmd   `cmd:"" help:"Find the LSN of a time or a key."`
 	Alter  logAlterCmd  `cmd:"" help:"Change attributes of a log, a directory, or (/) the cluster's defaults."`

@@ -105,6 +105,8 @@ func TestLogsFromTheShell(t *testing.T) {
 	t.Run("byte for byte", func(t *testing.T) { (&shell{t, s.addr}).byteForByte() })
 	t.Run("positions", func(t *testing.T) { (&shell{t, s.addr}).positions() })
 	t.Run("following", func(t *testing.T) { (&shell{t, s.addr}).following() })
+	t.Run("removed under a tail", func(t *testing.T) { (&shell{t, s.addr}).removed() })
+	t.Run("check", func(t *testing.T) { (&shell{t, s.addr}).check() })
 	t.Run("refusals", func(t *testing.T) { (&shell{t, s.addr}).refusals() })
 }
 
@@ -258,6 +260,53 @@ func (s *shell) following() {
 		}
 	case <-time.After(20 * time.Second):
 		s.t.Error("a signal does not end it")
+	}
+}
+
+// check looks at a log whose copies are all there, in a table and in JSON.
+func (s *shell) check() {
+	s.ok("", "log", "create", "/checked")
+	s.ok("a\nb\nc\n", "log", "append", "/checked", "--unbatched", "--window", "1")
+	var r checkReport
+	if err := json.Unmarshal([]byte(s.ok("", "log", "check", "/checked", "--format", "json")), &r); err != nil {
+		s.t.Fatal(err)
+	}
+	if r.Records != 3 || r.Copies != 3 || r.Until != "e1n3" || len(r.Problems) != 0 || len(r.Silent) != 0 {
+		s.t.Errorf("%+v", r)
+	}
+	if out := s.ok("", "log", "check", "/checked", "--from", "e1n2"); !strings.Contains(out, "problems   0") && !strings.Contains(out, "problems         0") {
+		s.t.Error(out)
+	}
+	// Of what was never appended no copy is there.
+	s.fails(1, "do not have the copies", "", "log", "check", "/checked", "--until", "e1n5", "--settle", "0s")
+	s.fails(2, "--from", "", "log", "check", "/checked", "--from", "here")
+}
+
+// removed removes a log while another process reads it, which is told.
+func (s *shell) removed() {
+	s.ok("", "log", "create", "/removed")
+	s.ok("one\n", "log", "append", "/removed")
+	cmd := s.command("log", "tail", "/removed", "--addr", s.addr, "--from", "oldest", "--gaps")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	if err := cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill() }()
+	line := make([]byte, 4)
+	if _, err := io.ReadFull(out, line); err != nil || string(line) != "one\n" {
+		s.t.Fatalf("%q, %v, %s", line, err, errs.String())
+	}
+	s.ok("", "log", "remove", "/removed")
+	late := time.AfterFunc(60*time.Second, func() { _ = cmd.Process.Kill() })
+	defer late.Stop()
+	err = cmd.Wait()
+	if cmd.ProcessState.ExitCode() != 1 || !strings.Contains(errs.String(), "NOTINCONFIG") || !strings.Contains(errs.String(), "no such log any more") {
+		s.t.Errorf("it ended with %v: %s", err, errs.String())
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"maps"
 	"slices"
 	"strconv"
 	"testing"
@@ -17,8 +16,6 @@ import (
 	"github.com/braiddb/braid/client"
 	"github.com/braiddb/braid/internal/logs"
 	"github.com/braiddb/braid/internal/logs/checker"
-	"github.com/braiddb/braid/internal/rpc"
-	"github.com/braiddb/braid/internal/wire"
 )
 
 // within gives a context for a part of a test.
@@ -248,8 +245,8 @@ func checkReplication(t testing.TB, cl *client.Client, l *client.Log, lost ...lo
 	}
 	// Releases and what recovery leaves to be purged take their time to come around.
 	if !eventually(20*time.Second, func() bool {
-		report = replicationReport(t, cl, l, tail)
-		return clean()
+		report = replicationReport(t, l, tail)
+		return report.Records > 0 && clean()
 	}) {
 		t.Errorf("replication of log %s up to %s: %d LSNs, %d copies, silent %v", l.Name(), tail, report.Records, report.Copies, report.Silent)
 		for i, p := range report.Problems {
@@ -282,45 +279,12 @@ func clientAddrs(t testing.TB, cl *client.Client) map[client.NodeID]string {
 	return addrs
 }
 
-func replicationReport(t testing.TB, cl *client.Client, l *client.Log, to client.LSN) *checker.Report {
+func replicationReport(t testing.TB, l *client.Log, to client.LSN) *checker.Report {
 	t.Helper()
-	pool := rpc.NewPool(rpc.TCP{}, rpc.PoolOptions{Role: rpc.RoleClient})
-	defer pool.Close()
-	addrs := clientAddrs(t, cl)
-	ck := checker.New(checker.Config{Log: l.ID(), Epochs: epochsOf(t, pool, addrs, l), From: oldest, To: to})
-	for {
-		reqs := ck.Want()
-		if len(reqs) == 0 {
-			return ck.Report()
-		}
-		for _, req := range reqs {
-			resp := new(wire.RecordsResponse)
-			addr := addrs[logs.ShardID(req.Shard).Node()]
-			if addr == "" || pool.To(addr).Call(within(t, 10*time.Second), rpc.MethodRecords, req, resp) != nil {
-				resp = nil
-			}
-			ck.Answer(logs.ShardID(req.Shard), resp)
-		}
+	r, err := l.CheckReplication(within(t, 60*time.Second), client.CheckOptions{Until: to})
+	if err != nil {
+		t.Logf("replication of log %s: %v", l.Name(), err)
+		return new(checker.Report)
 	}
-}
-
-// epochsOf reads the log's metadata log on all nodes.
-func epochsOf(t testing.TB, pool *rpc.Pool, addrs map[client.NodeID]string, l *client.Log) []*wire.EpochMetadata {
-	t.Helper()
-	found := map[uint32]*wire.EpochMetadata{}
-	for id, addr := range addrs {
-		req := &wire.ReadMetadataRequest{Log: uint64(l.ID()), Shard: uint64(logs.MakeShard(id, 0))}
-		resp := new(wire.ReadMetadataResponse)
-		if pool.To(addr).Call(within(t, 10*time.Second), rpc.MethodReadMetadata, req, resp) != nil {
-			continue
-		}
-		for _, m := range resp.Metadata {
-			found[m.EffectiveSince] = m
-		}
-	}
-	var out []*wire.EpochMetadata
-	for _, since := range slices.Sorted(maps.Keys(found)) {
-		out = append(out, found[since])
-	}
-	return out
+	return r
 }

@@ -33,12 +33,23 @@ func TestEveryColumnOfEveryTable(t *testing.T) {
 	if err := l.Trim(within(t, 20*time.Second), last-5); err != nil {
 		t.Fatal(err)
 	}
+	grown, err := cl.CreateLogs(within(t, 20*time.Second), "/tables/grown", 2, client.LogAttribute("sequencer_batching_compression", "lz4"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	makeLog(t, cl, "/tables/between")
+	if _, err := cl.ResizeLogs(within(t, 20*time.Second), "/tables/grown", 5); err != nil {
+		t.Fatal(err)
+	}
 	// What is to be found sooner or later: a condition on a row of each table that has any.
 	sane := map[string]string{
 		"info": "node_id = 2 AND length(cluster_id) = 32 AND not_ready = '' AND uptime_ms > 0", "nodes": "node_id = 3 AND state = 'alive'",
 		"tablet_replicas": "tablet_id = 1 AND role = 'leader'",
 		"sequencers":      fmt.Sprintf("log_id = %d AND state = 'ACTIVE' AND last_released = '%s'", l.ID(), last),
-		"gossip":          "node_id = 1 AND target_node_id = 3 AND state = 'ALIVE'", "log_groups": "name = '/tables/log' AND replication_property = 'node:2'",
+		"gossip":          "node_id = 1 AND target_node_id = 3 AND state = 'ALIVE' AND isolated = ''",
+		"log_groups": fmt.Sprintf("name = '/tables/grown' AND range = 1 AND logid_lo = %d AND logid_hi = %d AND replication_property = 'node:2' AND "+
+			"durability = 'fsync' AND sequencer_batching_compression = 'lz4' AND sequencer_batching_time_ms = 1000 AND create_on_append = 0 AND sequencer_affinity = ''",
+			uint64(grown.ID)+3, uint64(grown.ID)+5),
 		"log_storage_state": fmt.Sprintf("log_id = %d AND trim_point = '%s'", l.ID(), last-5), "epoch_store": "next_epoch = 2 OR next_epoch = 1",
 		"partitions": "writable = 1", "readers": fmt.Sprintf("log_id = %d AND start_lsn <> '' AND last_released = '%s'", l.ID(), last),
 		"records": fmt.Sprintf("lsn = '%s' AND payload_bytes = 1", last), "historical_metadata": "since = 1 AND nodeset_size = 3",
@@ -76,4 +87,11 @@ func TestEveryColumnOfEveryTable(t *testing.T) {
 	if len(tables) < len(sane)-2 {
 		t.Errorf("there are only %v", tables)
 	}
+	if n := rows(t, cl, "SELECT count(*) FROM log_storage_state WHERE trim_point = 'invalid'"); n[0][0] != int64(0) {
+		t.Errorf("%v trim points are not LSNs", n[0][0])
+	}
+	if n := rows(t, cl, "SELECT range, logid_hi - logid_lo FROM log_groups WHERE name = '/tables/grown' ORDER BY range"); fmt.Sprint(n) != "[[0 1] [1 2]]" {
+		t.Errorf("the ranges of the group that grew: %v", n)
+	}
+	c.checkReplication(cl, l)
 }

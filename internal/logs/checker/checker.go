@@ -148,6 +148,9 @@ func (c *Checker) Report() *Report {
 	return &c.report
 }
 
+// At is how far it has come: everything below was judged.
+func (c *Checker) At() logs.LSN { return c.at }
+
 // judge goes as far as every shard has come (C1).
 func (c *Checker) judge() {
 	to := c.cfg.To
