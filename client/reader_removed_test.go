@@ -57,12 +57,16 @@ func TestReaderOfALogThatIsRemoved(t *testing.T) {
 			}
 			readers = append(readers, r)
 		}
-		before := f.states
+		count := func() (lists, states int) {
+			f.with(func() { lists, states = f.lists, f.states })
+			return lists, states
+		}
+		_, before := count()
 		if e, err := next(readers[0], 20*time.Second); err == nil {
 			t.Fatalf("%+v at the end of a log that is there", e)
 		}
-		if f.states != before || f.lists < 2 || f.lists > 4 {
-			t.Errorf("in 20 s at the end of a log the list was read %d times and the sequencer asked %d times", f.lists, f.states-before)
+		if lists, states := count(); states != before || lists < 2 || lists > 4 {
+			t.Errorf("in 20 s at the end of a log the list was read %d times and the sequencer asked %d times", lists, states-before)
 		}
 		f.with(func() { f.version, f.there = 2, map[uint64]bool{8: true} })
 		// The list alone does not end it: it may be older than the log.
