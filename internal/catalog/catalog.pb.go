@@ -979,6 +979,7 @@ type Node struct {
 	SequencerWeight float64                `protobuf:"fixed64,12,opt,name=sequencer_weight,json=sequencerWeight,proto3" json:"sequencer_weight,omitempty"` // share of sequencers; 0 means 1, negative means none
 	StorageWeight   float64                `protobuf:"fixed64,13,opt,name=storage_weight,json=storageWeight,proto3" json:"storage_weight,omitempty"`       // share of copies; 0 means 1, negative means none
 	StorageState    StorageState           `protobuf:"varint,14,opt,name=storage_state,json=storageState,proto3,enum=braid.catalog.StorageState" json:"storage_state,omitempty"`
+	EpochStore      string                 `protobuf:"bytes,15,opt,name=epoch_store,json=epochStore,proto3" json:"epoch_store,omitempty"` // where it keeps the epochs of logs: table, or zookeeper: and the root
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1109,6 +1110,13 @@ func (x *Node) GetStorageState() StorageState {
 		return x.StorageState
 	}
 	return StorageState_STORAGE_STATE_READ_WRITE
+}
+
+func (x *Node) GetEpochStore() string {
+	if x != nil {
+		return x.EpochStore
+	}
+	return ""
 }
 
 // Replication says how many copies a record has, and over how many domains of
@@ -1587,6 +1595,7 @@ type Catalog struct {
 	NextLogItemId     uint64          `protobuf:"varint,19,opt,name=next_log_item_id,json=nextLogItemId,proto3" json:"next_log_item_id,omitempty"` // of directories and groups
 	LogDefaults       *LogAttributes  `protobuf:"bytes,20,opt,name=log_defaults,json=logDefaults,proto3" json:"log_defaults,omitempty"`            // the cluster's, over the built-in ones
 	LogVersion        uint64          `protobuf:"varint,21,opt,name=log_version,json=logVersion,proto3" json:"log_version,omitempty"`              // of the catalog when anything of logs last changed
+	LogEpochStore     string          `protobuf:"bytes,22,opt,name=log_epoch_store,json=logEpochStore,proto3" json:"log_epoch_store,omitempty"`    // what the first node that said it keeps epochs on; all others must
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -1768,6 +1777,13 @@ func (x *Catalog) GetLogVersion() uint64 {
 	return 0
 }
 
+func (x *Catalog) GetLogEpochStore() string {
+	if x != nil {
+		return x.LogEpochStore
+	}
+	return ""
+}
+
 var File_internal_catalog_catalog_proto protoreflect.FileDescriptor
 
 const file_internal_catalog_catalog_proto_rawDesc = "" +
@@ -1812,7 +1828,7 @@ const file_internal_catalog_catalog_proto_rawDesc = "" +
 	"\aversion\x18\x06 \x01(\x04R\aversion\x12.\n" +
 	"\x06adding\x18\a \x01(\v2\x16.braid.catalog.ReplicaR\x06adding\x12\x1a\n" +
 	"\bremoving\x18\b \x01(\x04R\bremoving\x12!\n" +
-	"\fconfig_index\x18\t \x01(\x04R\vconfigIndex\"\xe9\x03\n" +
+	"\fconfig_index\x18\t \x01(\x04R\vconfigIndex\"\x8a\x04\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x19\n" +
@@ -1830,7 +1846,9 @@ const file_internal_catalog_catalog_proto_rawDesc = "" +
 	"\x05roles\x18\v \x01(\rR\x05roles\x12)\n" +
 	"\x10sequencer_weight\x18\f \x01(\x01R\x0fsequencerWeight\x12%\n" +
 	"\x0estorage_weight\x18\r \x01(\x01R\rstorageWeight\x12@\n" +
-	"\rstorage_state\x18\x0e \x01(\x0e2\x1b.braid.catalog.StorageStateR\fstorageState\"a\n" +
+	"\rstorage_state\x18\x0e \x01(\x0e2\x1b.braid.catalog.StorageStateR\fstorageState\x12\x1f\n" +
+	"\vepoch_store\x18\x0f \x01(\tR\n" +
+	"epochStore\"a\n" +
 	"\vReplication\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x12\x12\n" +
 	"\x04rack\x18\x02 \x01(\rR\x04rack\x12\x12\n" +
@@ -1891,7 +1909,7 @@ const file_internal_catalog_catalog_proto_rawDesc = "" +
 	"\x04more\x18\b \x03(\v2\x17.braid.catalog.LogRangeR\x04more\"4\n" +
 	"\bLogRange\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\x04R\x05first\x12\x12\n" +
-	"\x04last\x18\x02 \x01(\x04R\x04last\"\xc4\a\n" +
+	"\x04last\x18\x02 \x01(\x04R\x04last\"\xec\a\n" +
 	"\aCatalog\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x18\n" +
@@ -1918,7 +1936,8 @@ const file_internal_catalog_catalog_proto_rawDesc = "" +
 	"\x10next_log_item_id\x18\x13 \x01(\x04R\rnextLogItemId\x12?\n" +
 	"\flog_defaults\x18\x14 \x01(\v2\x1c.braid.catalog.LogAttributesR\vlogDefaults\x12\x1f\n" +
 	"\vlog_version\x18\x15 \x01(\x04R\n" +
-	"logVersion*>\n" +
+	"logVersion\x12&\n" +
+	"\x0flog_epoch_store\x18\x16 \x01(\tR\rlogEpochStore*>\n" +
 	"\x04Hash\x12\x14\n" +
 	"\x10HASH_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +

@@ -179,6 +179,7 @@ func (m *Node) CloneVT() *Node {
 	r.SequencerWeight = m.SequencerWeight
 	r.StorageWeight = m.StorageWeight
 	r.StorageState = m.StorageState
+	r.EpochStore = m.EpochStore
 	if rhs := m.DirectoryId; rhs != nil {
 		tmpBytes := make([]byte, len(rhs))
 		copy(tmpBytes, rhs)
@@ -375,6 +376,7 @@ func (m *Catalog) CloneVT() *Catalog {
 	r.NextLogItemId = m.NextLogItemId
 	r.LogDefaults = m.LogDefaults.CloneVT()
 	r.LogVersion = m.LogVersion
+	r.LogEpochStore = m.LogEpochStore
 	if rhs := m.Keyspaces; rhs != nil {
 		tmpContainer := make([]*Keyspace, len(rhs))
 		for k, v := range rhs {
@@ -698,6 +700,9 @@ func (this *Node) EqualVT(that *Node) bool {
 		return false
 	}
 	if this.StorageState != that.StorageState {
+		return false
+	}
+	if this.EpochStore != that.EpochStore {
 		return false
 	}
 	return string(this.unknownFields) == string(that.unknownFields)
@@ -1068,6 +1073,9 @@ func (this *Catalog) EqualVT(that *Catalog) bool {
 		return false
 	}
 	if this.LogVersion != that.LogVersion {
+		return false
+	}
+	if this.LogEpochStore != that.LogEpochStore {
 		return false
 	}
 	return string(this.unknownFields) == string(that.unknownFields)
@@ -1499,6 +1507,13 @@ func (m *Node) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	if m.unknownFields != nil {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
+	}
+	if len(m.EpochStore) > 0 {
+		i -= len(m.EpochStore)
+		copy(dAtA[i:], m.EpochStore)
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(len(m.EpochStore)))
+		i--
+		dAtA[i] = 0x7a
 	}
 	if m.StorageState != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.StorageState))
@@ -1997,6 +2012,15 @@ func (m *Catalog) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if len(m.LogEpochStore) > 0 {
+		i -= len(m.LogEpochStore)
+		copy(dAtA[i:], m.LogEpochStore)
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(len(m.LogEpochStore)))
+		i--
+		dAtA[i] = 0x1
+		i--
+		dAtA[i] = 0xb2
+	}
 	if m.LogVersion != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.LogVersion))
 		i--
@@ -2398,6 +2422,10 @@ func (m *Node) SizeVT() (n int) {
 	if m.StorageState != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.StorageState))
 	}
+	l = len(m.EpochStore)
+	if l > 0 {
+		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -2652,6 +2680,10 @@ func (m *Catalog) SizeVT() (n int) {
 	}
 	if m.LogVersion != 0 {
 		n += 2 + protohelpers.SizeOfVarint(uint64(m.LogVersion))
+	}
+	l = len(m.LogEpochStore)
+	if l > 0 {
+		n += 2 + l + protohelpers.SizeOfVarint(uint64(l))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -4041,6 +4073,38 @@ func (m *Node) UnmarshalVT(dAtA []byte) error {
 					break
 				}
 			}
+		case 15:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field EpochStore", wireType)
+			}
+			var stringLen uint64
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				stringLen |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			intStringLen := int(stringLen)
+			if intStringLen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + intStringLen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			m.EpochStore = string(dAtA[iNdEx:postIndex])
+			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -5648,6 +5712,38 @@ func (m *Catalog) UnmarshalVT(dAtA []byte) error {
 					break
 				}
 			}
+		case 22:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field LogEpochStore", wireType)
+			}
+			var stringLen uint64
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				stringLen |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			intStringLen := int(stringLen)
+			if intStringLen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + intStringLen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			m.LogEpochStore = string(dAtA[iNdEx:postIndex])
+			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -7091,6 +7187,42 @@ func (m *Node) UnmarshalVTUnsafe(dAtA []byte) error {
 					break
 				}
 			}
+		case 15:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field EpochStore", wireType)
+			}
+			var stringLen uint64
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				stringLen |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			intStringLen := int(stringLen)
+			if intStringLen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + intStringLen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			var stringValue string
+			if intStringLen > 0 {
+				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
+			}
+			m.EpochStore = stringValue
+			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -8714,6 +8846,42 @@ func (m *Catalog) UnmarshalVTUnsafe(dAtA []byte) error {
 					break
 				}
 			}
+		case 22:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field LogEpochStore", wireType)
+			}
+			var stringLen uint64
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				stringLen |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			intStringLen := int(stringLen)
+			if intStringLen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + intStringLen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			var stringValue string
+			if intStringLen > 0 {
+				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
+			}
+			m.LogEpochStore = stringValue
+			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

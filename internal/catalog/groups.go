@@ -57,6 +57,7 @@ func (c *Catalog) Shallow() *Catalog {
 		NextLogItemId:     c.NextLogItemId,
 		LogDefaults:       c.LogDefaults,
 		LogVersion:        c.LogVersion,
+		LogEpochStore:     c.LogEpochStore,
 	}
 }
 

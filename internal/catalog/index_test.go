@@ -102,7 +102,7 @@ func TestEveryFieldOfACatalogIsCopied(t *testing.T) {
 	c := sound()
 	c.MasterAdding, c.MasterRemoving, c.MasterConfigIndex, c.MasterDescriptor = &Replica{Id: 1}, 2, 3, 4
 	c.LogDirectories, c.LogGroups, c.NextLogId, c.NextLogItemId = []*LogDirectory{{Id: 1}}, []*LogGroup{{Id: 2}}, 5, 6
-	c.LogDefaults, c.LogVersion = &LogAttributes{}, 7
+	c.LogDefaults, c.LogVersion, c.LogEpochStore = &LogAttributes{}, 7, "table"
 	full := c.ProtoReflect()
 	for i := range full.Descriptor().Fields().Len() {
 		f := full.Descriptor().Fields().Get(i)

@@ -34,6 +34,7 @@ func FirstCatalog(clusterID string, members []*catalog.Node, f First) *catalog.C
 		MasterDescriptor: 1,
 	}
 	nodes := firstNodes(c, members)
+	c.LogEpochStore = c.Nodes[0].EpochStore
 	replicas := func(on []catalog.NodeID) (list []*catalog.Replica) {
 		for _, node := range on {
 			list = append(list, &catalog.Replica{Id: c.NextReplicaId, Node: uint64(node), Role: catalog.Role_ROLE_VOTER})

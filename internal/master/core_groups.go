@@ -16,6 +16,9 @@ func (c *change) admit(a *Admit) *wire.Error {
 	if len(n.GetDirectoryId()) == 0 || n.RpcAddr == "" {
 		return refuse(wire.Code_CODE_INVALID, "a node that joins says its directory and its address")
 	}
+	if err := otherEpochs(c.next, n); err != nil {
+		return err
+	}
 	for _, old := range c.next.Nodes {
 		if bytes.Equal(old.DirectoryId, n.DirectoryId) {
 			if n.Id != 0 && n.Id != old.Id {
@@ -40,6 +43,7 @@ func (c *change) admit(a *Admit) *wire.Error {
 		return refuse(wire.Code_CODE_INVALID, "node %d is not known with this data directory: was it made anew by hand?", n.Id)
 	}
 	c.bury(n.RpcAddr, 0)
+	c.noteEpochs(n)
 	fresh := n.CloneVT()
 	fresh.Id, fresh.State = c.next.NextNodeId, catalog.NodeState_NODE_STATE_ALIVE
 	c.next.NextNodeId++
@@ -65,9 +69,10 @@ func (c *change) describe(n *catalog.Node) {
 		if old.Id != n.GetId() {
 			continue
 		}
-		if !bytes.Equal(old.DirectoryId, n.DirectoryId) || n.Incarnation < old.Incarnation || old.Forgotten() {
+		if !bytes.Equal(old.DirectoryId, n.DirectoryId) || n.Incarnation < old.Incarnation || old.Forgotten() || otherEpochs(c.next, n) != nil {
 			return
 		}
+		c.noteEpochs(n)
 		now := n.CloneVT()
 		now.State = catalog.NodeState_NODE_STATE_ALIVE
 		if !now.EqualVT(old) {

@@ -157,6 +157,9 @@ func (m *Master) Heartbeat(now time.Duration, req *wire.HeartbeatRequest) *wire.
 	if id := catalog.NodeID(req.Node.Id); x.Node(id).Forgotten() {
 		return &wire.HeartbeatResponse{Error: isForgotten(uint64(id)), Forgotten: true}
 	}
+	if err := otherEpochs(x.Catalog(), req.Node); err != nil {
+		return &wire.HeartbeatResponse{Error: err, Misfit: true}
+	}
 	b := &beat{at: now, node: req.Node, reports: make(map[catalog.GroupID]*wire.ReplicaReport, len(req.Replicas))}
 	for _, r := range req.Replicas {
 		b.reports[catalog.GroupID(r.GetGroup())] = r

@@ -33,6 +33,8 @@
 //	M8. Nodes started with one join list found at most one cluster.
 //	M9. A forgotten node stays forgotten: its directory is never admitted again, and
 //	    no heartbeat of it counts.
+//	M10. All nodes keep the epochs of logs on one epoch store, that of the first node
+//	    that said which: one with another is not admitted, and no heartbeat of it counts.
 //
 // Time enters as an argument and nothing here starts a goroutine: the node does.
 package master

@@ -282,6 +282,7 @@ func (n *Node) descriptor() *catalog.Node {
 		RedisAddr: n.addrs.Redis, ConsoleAddr: n.addrs.Console, Location: n.cfg.Location, State: state,
 		Version: n.cfg.Version, DirectoryId: n.directory,
 		Roles: n.roles(), SequencerWeight: n.cfg.SequencerWeight, StorageWeight: n.cfg.StorageWeight,
+		EpochStore: n.cfg.epochStoreName(),
 	}
 }
 

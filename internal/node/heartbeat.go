@@ -100,7 +100,7 @@ func (n *Node) heartbeat(moves *movers) error {
 	if err != nil {
 		return err
 	}
-	if resp.Forgotten {
+	if resp.Forgotten || resp.Misfit {
 		n.fatal(errors.New(resp.Error.GetMessage()))
 		return n.ctx.Err()
 	}

@@ -182,6 +182,10 @@ func (e lateEpochs) Read(log logs.LogID, done func(*wire.EpochRecord, error)) {
 		done(nil, errEpochsLater)
 		return
 	}
+	if err := e.n.rightEpochs(); err != nil {
+		done(nil, err)
+		return
+	}
 	e.n.logs.epochs.Read(log, done)
 }
 
@@ -189,6 +193,10 @@ func (e lateEpochs) Read(log logs.LogID, done func(*wire.EpochRecord, error)) {
 func (e lateEpochs) CompareAndSet(log logs.LogID, expect uint64, next *wire.EpochRecord, done func(error)) {
 	if !e.n.opened.Load() || e.n.logs.epochs == nil {
 		done(errEpochsLater)
+		return
+	}
+	if err := e.n.rightEpochs(); err != nil {
+		done(err)
 		return
 	}
 	e.n.logs.epochs.CompareAndSet(log, expect, next, done)

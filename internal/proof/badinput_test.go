@@ -173,6 +173,8 @@ func TestBadStarts(t *testing.T) {
 	host, port := c.p.host, strconv.Itoa(c.p.redis)
 	other := startLone(t) // of another cluster
 	other.p.kill()
+	moved := startLone(t)
+	moved.p.kill()
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, []byte("redis-prot: 1\n"), 0o644); err != nil {
 		t.Fatal(err)
@@ -218,6 +220,8 @@ func TestBadStarts(t *testing.T) {
 		{"a directory that is a file", []string{"--data", file}, 1, []string{"data directory", "not a directory"}},
 		{"a damaged IDENTITY", []string{"--data", damaged}, 1, []string{"IDENTITY", "damaged", "rejoin as a new one"}},
 		{"a directory of a newer format", []string{"--data", newer}, 1, []string{"IDENTITY", "newer version of braid"}},
+		{"another epoch store", []string{"--join", running, "--epoch-store", "zookeeper://127.0.0.1:1/elsewhere"}, 1, []string{"--epoch-store", "on table, for ever", "zookeeper:/elsewhere"}},
+		{"another epoch store for a member", []string{"--data", moved.p.dir, "--epoch-store", "zookeeper://127.0.0.1:1/elsewhere"}, 1, []string{"--epoch-store", "on table, for ever"}},
 		{"a directory of another cluster", []string{"--data", other.p.dir, "--join", running}, 1, []string{"belongs to another cluster", running}},
 	} {
 		t.Run(row.name, func(t *testing.T) {

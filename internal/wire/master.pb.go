@@ -1006,6 +1006,7 @@ type HeartbeatResponse struct {
 	Moves         []*Move                `protobuf:"bytes,3,rep,name=moves,proto3" json:"moves,omitempty"`
 	HybridTime    uint64                 `protobuf:"varint,4,opt,name=hybrid_time,json=hybridTime,proto3" json:"hybrid_time,omitempty"`
 	Forgotten     bool                   `protobuf:"varint,5,opt,name=forgotten,proto3" json:"forgotten,omitempty"` // with an error: the node was given up by hand, and ends itself
+	Misfit        bool                   `protobuf:"varint,6,opt,name=misfit,proto3" json:"misfit,omitempty"`       // with an error: it cannot be a member as it is set, and ends itself
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1071,6 +1072,13 @@ func (x *HeartbeatResponse) GetHybridTime() uint64 {
 func (x *HeartbeatResponse) GetForgotten() bool {
 	if x != nil {
 		return x.Forgotten
+	}
+	return false
+}
+
+func (x *HeartbeatResponse) GetMisfit() bool {
+	if x != nil {
+		return x.Misfit
 	}
 	return false
 }
@@ -1839,14 +1847,15 @@ const file_internal_wire_master_proto_rawDesc = "" +
 	"\x0fcatalog_version\x18\x03 \x01(\x04R\x0ecatalogVersion\x12\x1f\n" +
 	"\vhybrid_time\x18\x04 \x01(\x04R\n" +
 	"hybridTime\x12&\n" +
-	"\x0fdisk_free_bytes\x18\x05 \x01(\x04R\rdiskFreeBytes\"\xd5\x01\n" +
+	"\x0fdisk_free_bytes\x18\x05 \x01(\x04R\rdiskFreeBytes\"\xed\x01\n" +
 	"\x11HeartbeatResponse\x12'\n" +
 	"\x05error\x18\x01 \x01(\v2\x11.braid.wire.ErrorR\x05error\x120\n" +
 	"\acatalog\x18\x02 \x01(\v2\x16.braid.catalog.CatalogR\acatalog\x12&\n" +
 	"\x05moves\x18\x03 \x03(\v2\x10.braid.wire.MoveR\x05moves\x12\x1f\n" +
 	"\vhybrid_time\x18\x04 \x01(\x04R\n" +
 	"hybridTime\x12\x1c\n" +
-	"\tforgotten\x18\x05 \x01(\bR\tforgotten\"\x98\x03\n" +
+	"\tforgotten\x18\x05 \x01(\bR\tforgotten\x12\x16\n" +
+	"\x06misfit\x18\x06 \x01(\bR\x06misfit\"\x98\x03\n" +
 	"\x04Move\x12)\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x15.braid.wire.Move.KindR\x04kind\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\x04R\x05group\x120\n" +
