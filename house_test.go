@@ -60,7 +60,7 @@ var may = map[string]string{
 	"internal/sim/bubble/lan":   "",
 	"internal/sim/bubble/world": "*",
 	"internal/sim/bubble/run":   "internal/sim/bubble internal/sim/bubble/world",
-	"internal/sim/power":        "",
+	"internal/sim/power":        "internal/sim",
 	"internal/sim/processes":    "*",
 	"internal/proof":            "*",
 	"internal/proof/cluster":    "*",

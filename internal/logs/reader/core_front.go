@@ -87,10 +87,11 @@ func (c *Core) decide() bool {
 			return false
 		}
 	}
-	if kind == logs.GapDataLoss && c.cfg.SingleCopy && c.mode.lossRetried != c.head {
-		// A shard that was told of the rewind late may have left the record to another:
-		// look again before saying so.
-		c.mode.lossRetried = c.head
+	if c.mode.lookedAgain != c.head { // R7
+		// A shard that was told of the rewind late may have left the record to another.
+		// And what they said was not said at one time: one may have spoken before a
+		// recovery gave it a copy, and another after it took its own away.
+		c.mode.lookedAgain = c.head
 		c.rewindSoon(false)
 		return false
 	}

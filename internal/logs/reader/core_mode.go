@@ -17,7 +17,7 @@ type mode struct {
 	backoff    time.Duration // between rewinds that get nowhere
 	frontSince time.Duration // since when the front has been where it is
 
-	lossRetried LSN // the front that was looked at again before a DATALOSS
+	lookedAgain LSN // the front that was looked at again before a gap was told that is counted (R7)
 }
 
 // rewindMax bounds the pause between rewinds that get nowhere.

@@ -50,6 +50,9 @@
 //	    front.
 //	R6. A payload whose checksum does not match, or a batch that is not whole, is never
 //	    told: it counts as a copy that the shard does not have.
+//	R7. A gap that is concluded from what shards do not have, a loss or a bridge, is
+//	    told only when all were asked again since it first seemed so. What they said
+//	    before, each at its time, may never have been true of all at once.
 //
 // Shards must say FILTERED_OUT only of LSNs of which they hold a record: it stands for
 // the record. Any other kind of gap may span LSNs freely.
