@@ -154,6 +154,7 @@ func (m model) differs(got map[StreamID]*StreamReplay, skip func(StreamID) bool)
 
 // submission is one Append and what became of it.
 type submission struct {
+	low   map[StreamID]uint64 // the marks of streams that it dropped
 	recs  []Record
 	err   error
 	told  bool
@@ -293,6 +294,12 @@ func (w *world) appendBatch(j *Journal) {
 			w.seen["acknowledged"]++
 			for _, r := range s.recs {
 				if r.Kind == KindDrop {
+					if s.low == nil {
+						s.low = map[StreamID]uint64{}
+					}
+					if _, twice := s.low[r.Stream]; !twice {
+						s.low[r.Stream] = w.low[r.Stream]
+					}
 					delete(w.low, r.Stream) // who comes next under this id begins anew
 				}
 			}
@@ -340,7 +347,7 @@ func (w *world) outcome(got *Replay, sure func(*submission) bool, skip func(Stre
 			continue
 		}
 		c := m.clone()
-		w.lower(c)
+		w.lower(c, i+1)
 		d := c.differs(got.Streams, skip)
 		if d == "" {
 			return c, ""
@@ -352,10 +359,18 @@ func (w *world) outcome(got *Replay, sure func(*submission) bool, skip func(Stre
 	return nil, first
 }
 
-// lower gives a model the low-water marks, as far as truncations left them.
-func (w *world) lower(m model) {
+// lower gives a model the low-water marks, as far as truncations left them. Of those
+// submissions that it has not seen, from one on, drops did not happen either: the
+// stream has the mark that it had before the first of them.
+func (w *world) lower(m model, unseen int) {
 	for id, s := range m {
 		s.low = w.low[id]
+		for _, sub := range w.subs[unseen:] {
+			if low, dropped := sub.low[id]; dropped {
+				s.low = low
+				break
+			}
+		}
 		if n := len(s.entries); n > 200 {
 			s.entries = s.entries[n-200:]
 		}
