@@ -185,8 +185,8 @@ type world struct {
 }
 
 // wider says whether lives also fail a sync and drop streams more often: where a seed
-// was asked for, as whoever looks for bugs does. With them about one run in ten of the
-// race detector ends with an acknowledged group that is damaged, which is not explained
+// was asked for, as whoever looks for bugs does. With them one of five runs under the
+// race detector ended with an acknowledged group that is damaged, which is not explained
 // yet and would make every run a lottery.
 func wider() bool { return *seedFlag != 0 }
 
