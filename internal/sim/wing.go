@@ -42,6 +42,9 @@ type Wing struct {
 	// Points are the names that Result.Reached may have: a campaign says which it
 	// did not reach.
 	Points []string
+	// Rooms are those whose points in production code (package sometimes) this wing
+	// can reach. No two wings have one in common.
+	Rooms []string
 }
 
 // Run is one run of options that this wing drew.

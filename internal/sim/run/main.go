@@ -21,7 +21,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
-	"sort"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -119,8 +119,7 @@ func replay(s *settings, seed uint64, file string) int {
 
 // report is what a campaign found, as JSON.
 type report struct {
-	Wings  []*tally
-	Points []sometimes.Reached // branches of production code, of all wings
+	Wings []*tally
 }
 
 type tally struct {
@@ -137,8 +136,9 @@ type tally struct {
 	Real      sim.Duration // of all runners together
 	CPU       sim.Duration // of the process, shared among wings by Real
 	PerMinute float64      // seeds a minute, had the process its processors for itself
-	Reached   map[string]uint64
-	Unreached []string
+	Reached   map[string]uint64   // what its worlds say they saw
+	Points    []sometimes.Reached // branches of production code, of the wing's rooms
+	Unreached []string            // of both
 	Failures  []*failure
 }
 
@@ -316,14 +316,9 @@ func (r *runner) finish() int {
 	code := 0
 	for i, t := range r.tallies {
 		fmt.Println(t.line(r))
-		for _, p := range r.wings[i].Points {
-			if t.Reached[p] == 0 {
-				t.Unreached = append(t.Unreached, p)
-			}
-		}
-		sort.Strings(t.Unreached)
-		if len(t.Unreached) > 0 {
-			fmt.Printf("%s: never reached: %s\n", t.Wing, strings.Join(t.Unreached, "; "))
+		t.countPoints(r.wings[i])
+		for _, p := range t.Unreached {
+			fmt.Printf("%s: never reached: %s\n", t.Wing, p)
 		}
 		if t.FewFaults > 0 || t.OpsLeast < 500 {
 			fmt.Printf("%s: %d seeds had fewer than 3 faults, the fewest operations were %d\n", t.Wing, t.FewFaults, t.OpsLeast)
@@ -332,14 +327,8 @@ func (r *runner) finish() int {
 			code = 1
 		}
 	}
-	points := sometimes.All()
-	for _, p := range points {
-		if p.Times == 0 {
-			fmt.Println("never reached:", p.Name)
-		}
-	}
 	if r.s.json != "" {
-		raw, err := json.MarshalIndent(report{Wings: r.tallies, Points: points}, "", " ")
+		raw, err := json.MarshalIndent(report{Wings: r.tallies}, "", " ")
 		if err == nil {
 			err = os.WriteFile(r.s.json, append(raw, '\n'), 0o644)
 		}
@@ -349,4 +338,23 @@ func (r *runner) finish() int {
 		}
 	}
 	return code
+}
+
+// countPoints says what the seeds reached and what they did not: of what the wing's
+// worlds note, and of the points in the rooms that it runs.
+func (t *tally) countPoints(w *sim.Wing) {
+	for _, p := range w.Points {
+		if t.Reached[p] == 0 {
+			t.Unreached = append(t.Unreached, p)
+		}
+	}
+	for _, p := range sometimes.All() {
+		if !slices.Contains(w.Rooms, p.Room()) {
+			continue
+		}
+		if t.Points = append(t.Points, p); p.Times == 0 {
+			t.Unreached = append(t.Unreached, p.Name)
+		}
+	}
+	slices.Sort(t.Unreached)
 }

@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/braiddb/braid/internal/sim"
+	"github.com/braiddb/braid/internal/sim/sometimes"
 )
 
 // TestFailedSeedsStayMended runs what once failed: the full options of each
@@ -57,14 +59,38 @@ func TestACampaignReports(t *testing.T) {
 			t.Errorf("wing %s: %+v", w.Wing, w)
 		}
 	}
-	reached := 0
-	for _, p := range r.Points {
-		if p.Times > 0 {
-			reached++
+	for _, w := range r.Wings {
+		reached := 0
+		for _, p := range w.Points {
+			if !slices.Contains(wingNamed(w.Wing).Rooms, p.Room()) {
+				t.Errorf("wing %s lists %q, which is none of its own", w.Wing, p.Name)
+			}
+			if (p.Times == 0) != slices.Contains(w.Unreached, p.Name) {
+				t.Errorf("wing %s: %q was reached %d times, and is among the unreached: %v", w.Wing, p.Name, p.Times, p.Times > 0)
+			}
+			if p.Times > 0 {
+				reached++
+			}
+		}
+		if reached == 0 || len(w.Unreached) == 0 {
+			t.Errorf("wing %s: %d points were reached by one seed, %d not", w.Wing, reached, len(w.Unreached))
 		}
 	}
-	if reached == 0 {
-		t.Error("no point of the production code was counted")
+}
+
+// TestEveryPointBelongsToAWing: a point that no campaign lists is one that nobody
+// misses.
+func TestEveryPointBelongsToAWing(t *testing.T) {
+	for _, p := range sometimes.All() {
+		of := 0
+		for _, w := range wings {
+			if slices.Contains(w.Rooms, p.Room()) {
+				of++
+			}
+		}
+		if of != 1 {
+			t.Errorf("%q belongs to %d wings", p.Name, of)
+		}
 	}
 }
 

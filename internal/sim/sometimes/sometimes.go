@@ -12,12 +12,13 @@
 // Invariants:
 //
 //	O1. Reaching a point changes nothing that the caller can see.
-//	O2. A name stands for one place.
+//	O2. A name stands for one place, and begins with the room that it is in.
 package sometimes
 
 import (
 	"fmt"
 	"sort"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -41,6 +42,9 @@ var (
 func Point(name string) *P {
 	registry.Lock()
 	defer registry.Unlock()
+	if !strings.Contains(name, ": ") {
+		panic(fmt.Sprintf("BUG: the point %q does not say which room it is in", name)) // O2
+	}
 	if registry.names[name] {
 		panic(fmt.Sprintf("BUG: two points are named %q", name)) // O2
 	}
@@ -74,6 +78,12 @@ func Count() {
 type Reached struct {
 	Name  string
 	Times uint64
+}
+
+// Room is the room whose code the point stands in: what its name begins with.
+func (r Reached) Room() string {
+	room, _, _ := strings.Cut(r.Name, ":")
+	return room
 }
 
 // All lists the points, by name.

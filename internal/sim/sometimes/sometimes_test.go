@@ -35,6 +35,18 @@ func TestNamesAreUnique(t *testing.T) {
 	Point("test: here")
 }
 
+func TestAPointNamesItsRoom(t *testing.T) {
+	if room := (Reached{Name: "test: here"}).Room(); room != "test" {
+		t.Fatalf("the room is %q", room)
+	}
+	defer func() {
+		if recover() == nil {
+			t.Fatal("a point without a room")
+		}
+	}()
+	Point("nowhere")
+}
+
 func BenchmarkReachUncounted(b *testing.B) {
 	counting.Store(false)
 	for b.Loop() {
