@@ -35,10 +35,10 @@ func (c canary) sings(t *testing.T) {
 	if got, err := c.conn.Get(ctx, "canary").Result(); err != nil || got != "sings" {
 		t.Errorf("the canary reads %q, %v", got, err)
 	}
-	if err := c.p.ready(); err != nil {
+	if err := c.p.Ready(); err != nil {
 		t.Errorf("the node is not ready any more: %v", err)
 	}
-	if _, err := os.Stat(filepath.Join(c.p.dir, "IDENTITY")); err != nil {
+	if _, err := os.Stat(filepath.Join(c.p.Dir, "IDENTITY")); err != nil {
 		t.Error(err)
 	}
 }
@@ -48,11 +48,11 @@ func startLone(t *testing.T) canary {
 	t.Helper()
 	c := newCluster(t, 1, clusterOptions{flags: []string{"--redis-password", password}})
 	p := c.nodes[0]
-	i := joinIndex(p.args)
-	p.args = append(p.args[:i-1:i-1], p.args[i+1:]...)
+	i := joinIndex(p.Args)
+	p.Args = append(p.Args[:i-1:i-1], p.Args[i+1:]...)
 	p.start()
 	c.waitReady()
-	rc := redis.NewClient(&redis.Options{Addr: p.redisAddr(), Password: password, PoolSize: 1, MaxRetries: -1})
+	rc := redis.NewClient(&redis.Options{Addr: p.RedisAddr(), Password: password, PoolSize: 1, MaxRetries: -1})
 	t.Cleanup(func() { rc.Close() })
 	if err := rc.Set(context.Background(), "canary", "sings", 0).Err(); err != nil {
 		t.Fatal(err)
@@ -116,28 +116,28 @@ func TestBadRequests(t *testing.T) {
 		raw        io.Reader
 		want       string // in what comes back; "" asks for silence and the end
 	}{
-		{"an unknown command", c.p.redisAddr(), authed(command("FROB", "x")), "-ERR unknown command"},
-		{"a missing argument", c.p.redisAddr(), authed(command("SET", "x")), "-ERR wrong number of arguments"},
-		{"a word for a number", c.p.redisAddr(), authed(command("EXPIRE", "canary", "soon")), "-ERR value is not an integer"},
-		{"the wrong type", c.p.redisAddr(), authed(command("LPUSH", "canary", "x")), "-WRONGTYPE"},
-		{"a count that is no number", c.p.redisAddr(), authed("*abc\r\n"), "-ERR Protocol error: invalid multibulk length"},
-		{"a length below zero", c.p.redisAddr(), authed("*1\r\n$-7\r\n"), "-ERR Protocol error: invalid bulk length"},
-		{"an argument that is no string", c.p.redisAddr(), authed("*1\r\n:4\r\n"), "-ERR Protocol error: expected '$'"},
-		{"too many arguments", c.p.redisAddr(), authed("*1048577\r\n"), "-ERR Protocol error: invalid multibulk length"},
-		{"an absurd length", c.p.redisAddr(), authed("*2\r\n$3\r\nGET\r\n$9999999999\r\n"), "-ERR Protocol error: invalid bulk length"},
-		{"a value beyond the limit", c.p.redisAddr(),
+		{"an unknown command", c.p.RedisAddr(), authed(command("FROB", "x")), "-ERR unknown command"},
+		{"a missing argument", c.p.RedisAddr(), authed(command("SET", "x")), "-ERR wrong number of arguments"},
+		{"a word for a number", c.p.RedisAddr(), authed(command("EXPIRE", "canary", "soon")), "-ERR value is not an integer"},
+		{"the wrong type", c.p.RedisAddr(), authed(command("LPUSH", "canary", "x")), "-WRONGTYPE"},
+		{"a count that is no number", c.p.RedisAddr(), authed("*abc\r\n"), "-ERR Protocol error: invalid multibulk length"},
+		{"a length below zero", c.p.RedisAddr(), authed("*1\r\n$-7\r\n"), "-ERR Protocol error: invalid bulk length"},
+		{"an argument that is no string", c.p.RedisAddr(), authed("*1\r\n:4\r\n"), "-ERR Protocol error: expected '$'"},
+		{"too many arguments", c.p.RedisAddr(), authed("*1048577\r\n"), "-ERR Protocol error: invalid multibulk length"},
+		{"an absurd length", c.p.RedisAddr(), authed("*2\r\n$3\r\nGET\r\n$9999999999\r\n"), "-ERR Protocol error: invalid bulk length"},
+		{"a value beyond the limit", c.p.RedisAddr(),
 			io.MultiReader(authed(fmt.Sprintf("*3\r\n$3\r\nSET\r\n$6\r\ncanary\r\n$%d\r\n", huge)), io.LimitReader(zeros{}, int64(huge)), strings.NewReader("\r\n")), "-ERR"},
-		{"a key beyond the limit", c.p.redisAddr(),
+		{"a key beyond the limit", c.p.RedisAddr(),
 			io.MultiReader(authed("*3\r\n$3\r\nSET\r\n$1048577\r\n"), io.LimitReader(zeros{}, 1<<20+1), strings.NewReader("\r\n$1\r\nx\r\n")), "-ERR key, field or member exceeds"},
-		{"a wrong password", c.p.redisAddr(), strings.NewReader(command("AUTH", "wrong")), "-WRONGPASS"},
-		{"no password", c.p.redisAddr(), strings.NewReader(command("GET", "canary")), "-NOAUTH"},
-		{"a large command before the password", c.p.redisAddr(), strings.NewReader("*2\r\n$3\r\nGET\r\n$1000000\r\n"), "unauthenticated bulk length"},
-		{"an HTTP request to the Redis port", c.p.redisAddr(), strings.NewReader("POST / HTTP/1.1\r\nHost: x\r\n\r\n"), ""},
-		{"garbage to the node port", net.JoinHostPort(c.p.host, strconv.Itoa(c.p.node)), strings.NewReader(strings.Repeat("garbage ", 100)), ""},
-		{"garbage to the client port", c.p.clientAddr(), strings.NewReader(strings.Repeat("\x00\xff", 500)), ""},
-		{"half a hello to the node port", net.JoinHostPort(c.p.host, strconv.Itoa(c.p.node)), strings.NewReader("braidrpc\xff\xff"), ""},
-		{"an HTTP request to the client port", c.p.clientAddr(), strings.NewReader("GET / HTTP/1.1\r\n\r\n"), ""},
-		{"garbage to the console", c.p.webAddr(), strings.NewReader("\x01\x02\x03\r\n\r\n"), "400 Bad Request"},
+		{"a wrong password", c.p.RedisAddr(), strings.NewReader(command("AUTH", "wrong")), "-WRONGPASS"},
+		{"no password", c.p.RedisAddr(), strings.NewReader(command("GET", "canary")), "-NOAUTH"},
+		{"a large command before the password", c.p.RedisAddr(), strings.NewReader("*2\r\n$3\r\nGET\r\n$1000000\r\n"), "unauthenticated bulk length"},
+		{"an HTTP request to the Redis port", c.p.RedisAddr(), strings.NewReader("POST / HTTP/1.1\r\nHost: x\r\n\r\n"), ""},
+		{"garbage to the node port", net.JoinHostPort(c.p.Host, strconv.Itoa(c.p.NodePort)), strings.NewReader(strings.Repeat("garbage ", 100)), ""},
+		{"garbage to the client port", c.p.ClientAddr(), strings.NewReader(strings.Repeat("\x00\xff", 500)), ""},
+		{"half a hello to the node port", net.JoinHostPort(c.p.Host, strconv.Itoa(c.p.NodePort)), strings.NewReader("braidrpc\xff\xff"), ""},
+		{"an HTTP request to the client port", c.p.ClientAddr(), strings.NewReader("GET / HTTP/1.1\r\n\r\n"), ""},
+		{"garbage to the console", c.p.WebAddr(), strings.NewReader("\x01\x02\x03\r\n\r\n"), "400 Bad Request"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			got := exchange(t, row.addr, row.raw)
@@ -170,18 +170,18 @@ type trial struct {
 // and the node beside it notices nothing.
 func TestBadStarts(t *testing.T) {
 	c := startLone(t)
-	host, port := c.p.host, strconv.Itoa(c.p.redis)
+	host, port := c.p.Host, strconv.Itoa(c.p.RedisPort)
 	other := startLone(t) // of another cluster
-	other.p.kill()
+	other.p.Kill()
 	moved := startLone(t)
-	moved.p.kill()
+	moved.p.Kill()
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, []byte("redis-prot: 1\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	spoilt := func(change func(b []byte)) string {
 		dir := t.TempDir()
-		b, err := os.ReadFile(filepath.Join(other.p.dir, "IDENTITY"))
+		b, err := os.ReadFile(filepath.Join(other.p.Dir, "IDENTITY"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -193,7 +193,7 @@ func TestBadStarts(t *testing.T) {
 	}
 	damaged := spoilt(func(b []byte) { b[len(b)-3] ^= 1 })
 	newer := spoilt(func(b []byte) { b[7] = 99 })
-	running := net.JoinHostPort(host, strconv.Itoa(c.p.node))
+	running := net.JoinHostPort(host, strconv.Itoa(c.p.NodePort))
 
 	for _, row := range []trial{
 		{"no data directory", []string{"--data", ""}, 2, []string{"--data"}},
@@ -216,16 +216,16 @@ func TestBadStarts(t *testing.T) {
 		{"a file with an unknown key", []string{"--config", file}, 2, []string{`"redis-prot" is not a setting`}},
 		{"a file that is missing", []string{"--config", file + "x"}, 2, []string{"no such file"}},
 		{"a port in use", []string{"--listen", host, "--redis-port", port}, 1, []string{"address already in use", "another port"}},
-		{"a directory in use", []string{"--data", c.p.dir}, 1, []string{c.p.dir, "in use by another process"}},
+		{"a directory in use", []string{"--data", c.p.Dir}, 1, []string{c.p.Dir, "in use by another process"}},
 		{"a directory that is a file", []string{"--data", file}, 1, []string{"data directory", "not a directory"}},
 		{"a damaged IDENTITY", []string{"--data", damaged}, 1, []string{"IDENTITY", "damaged", "rejoin as a new one"}},
 		{"a directory of a newer format", []string{"--data", newer}, 1, []string{"IDENTITY", "newer version of braid"}},
 		{"another epoch store", []string{"--join", running, "--epoch-store", "zookeeper://127.0.0.1:1/elsewhere"}, 1, []string{"--epoch-store", "on table, for ever", "zookeeper:/elsewhere"}},
-		{"another epoch store for a member", []string{"--data", moved.p.dir, "--epoch-store", "zookeeper://127.0.0.1:1/elsewhere"}, 1, []string{"--epoch-store", "on table, for ever"}},
-		{"a directory of another cluster", []string{"--data", other.p.dir, "--join", running}, 1, []string{"belongs to another cluster", running}},
+		{"another epoch store for a member", []string{"--data", moved.p.Dir, "--epoch-store", "zookeeper://127.0.0.1:1/elsewhere"}, 1, []string{"--epoch-store", "on table, for ever"}},
+		{"a directory of another cluster", []string{"--data", other.p.Dir, "--join", running}, 1, []string{"belongs to another cluster", running}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			before, _ := os.ReadFile(filepath.Join(c.p.dir, "IDENTITY"))
+			before, _ := os.ReadFile(filepath.Join(c.p.Dir, "IDENTITY"))
 			code, out := row.run(t)
 			if code != row.code {
 				t.Errorf("ended with code %d, want %d:\n%s", code, row.code, out)
@@ -235,15 +235,15 @@ func TestBadStarts(t *testing.T) {
 					t.Errorf("said nothing of %q:\n%s", w, out)
 				}
 			}
-			if after, _ := os.ReadFile(filepath.Join(c.p.dir, "IDENTITY")); !bytes.Equal(before, after) {
+			if after, _ := os.ReadFile(filepath.Join(c.p.Dir, "IDENTITY")); !bytes.Equal(before, after) {
 				t.Error("the running node's IDENTITY has changed")
 			}
 			c.sings(t)
 		})
 	}
 	other.p.start() // with its own list it is what it was
-	if !eventually(20*time.Second, func() bool { return other.p.ready() == nil }) {
-		t.Fatalf("the other cluster's node does not start again:\n%s", other.p.tail())
+	if !eventually(20*time.Second, func() bool { return other.p.Ready() == nil }) {
+		t.Fatalf("the other cluster's node does not start again:\n%s", other.p.Tail())
 	}
 	other.sings(t)
 }

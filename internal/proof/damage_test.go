@@ -2,15 +2,9 @@ package proof
 
 import (
 	"context"
-	bits "encoding/binary"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
-	"net"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -18,82 +12,25 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/braiddb/braid/internal/node"
+	procs "github.com/braiddb/braid/internal/proof/cluster"
 )
 
-// A journalGroup is one group as it lies on a stopped node's disk.
-type journalGroup struct {
-	file         string
-	at           int64
-	bytes        int64 // from its first to the last of its last record
-	number       uint64
-	records      uint32
-	firstPayload int64 // where in the file
-}
-
-// journalGroups finds the groups of a node's journal that are of its present
-// use, in order of their numbers. docs/formats/journal.md has the layout.
-func journalGroups(t *testing.T, data string) []journalGroup {
+// journalGroups finds the groups of a stopped node's journal.
+func journalGroups(t *testing.T, p *process) []procs.Group {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(data, "journal", "*.journal"))
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no journal in %s: %v", data, err)
+	all, err := p.JournalGroups()
+	if err != nil || len(all) == 0 {
+		t.Fatalf("no groups in the journal of node %d: %v", p.Index, err)
 	}
-	var out []journalGroup
-	for _, file := range files {
-		b, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		generation, err := strconv.ParseUint(strings.TrimSuffix(filepath.Base(file), ".journal"), 16, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for at := 512; at+512 <= len(b); {
-			h := b[at:]
-			if string(h[:4]) != "BRJG" || bits.LittleEndian.Uint64(h[40:]) != generation || bits.LittleEndian.Uint64(h[48:]) != uint64(at) {
-				at += 512
-				continue
-			}
-			g := journalGroup{file: file, at: int64(at), records: bits.LittleEndian.Uint32(h[12:]),
-				bytes: int64(bits.LittleEndian.Uint64(h[24:])), number: bits.LittleEndian.Uint64(h[32:])}
-			g.firstPayload = g.at + 104 + 16*int64(bits.LittleEndian.Uint32(h[16:])) + 40
-			out = append(out, g)
-			at += int((g.bytes + 511) / 512 * 512)
-		}
-	}
-	slices.SortFunc(out, func(a, b journalGroup) int { return int(int64(a.number) - int64(b.number)) })
-	return out
-}
-
-// overwrite changes a file in place.
-func overwrite(t *testing.T, file string, at int64, with []byte) {
-	t.Helper()
-	f, err := os.OpenFile(file, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = f.WriteAt(with, at)
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	return all
 }
 
 // flip inverts bytes of a file.
 func flip(t *testing.T, file string, at, n int64) {
 	t.Helper()
-	b, err := os.ReadFile(file)
-	if err != nil {
+	if err := procs.Flip(file, at, n); err != nil {
 		t.Fatal(err)
 	}
-	part := slices.Clone(b[at : at+n])
-	for i := range part {
-		part[i] ^= 0xff
-	}
-	overwrite(t, file, at, part)
 }
 
 // writing runs writers until stop is called, which gives what they were told.
@@ -103,7 +40,7 @@ func writing(t *testing.T, c *cluster) (l *ledger, stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	for i, p := range c.nodes {
-		rc := redis.NewClient(&redis.Options{Addr: p.redisAddr(), MaxRetries: -1, ReadTimeout: 8 * time.Second, DialTimeout: time.Second})
+		rc := redis.NewClient(&redis.Options{Addr: p.RedisAddr(), MaxRetries: -1, ReadTimeout: 8 * time.Second, DialTimeout: time.Second})
 		t.Cleanup(func() { rc.Close() })
 		for w := range 2 {
 			wg.Go(func() {
@@ -133,38 +70,38 @@ func TestDamagedJournals(t *testing.T) {
 	}
 	said := func(p *process, words string) {
 		t.Helper()
-		if !eventually(20*time.Second, func() bool { return strings.Contains(p.tail(), words) }) {
-			t.Fatalf("node %d never said %q:\n%s", p.index, words, p.tail())
+		if !eventually(20*time.Second, func() bool { return strings.Contains(p.Tail(), words) }) {
+			t.Fatalf("node %d never said %q:\n%s", p.Index, words, p.Tail())
 		}
 	}
 	enough(800)
 
 	// Bytes in the middle, in three groups.
 	p := c.nodes[1]
-	p.kill()
-	groups := slices.DeleteFunc(journalGroups(t, p.dir), func(g journalGroup) bool { return g.records == 0 || g.bytes < 600 })
+	p.Kill()
+	groups := slices.DeleteFunc(journalGroups(t, p), func(g procs.Group) bool { return g.Records == 0 || g.Bytes < 600 })
 	if len(groups) < 100 {
 		t.Fatalf("only %d groups in the journal", len(groups))
 	}
 	for _, part := range []int{4, 5, 6} {
 		g := groups[len(groups)*part/10]
-		flip(t, g.file, g.firstPayload+8, 5)
+		flip(t, g.File, g.FirstPayload+8, 5)
 	}
 	p.start()
 	said(p, "the journal is damaged")
 	said(p, "replica destroyed")
 	enough(100)
 	if !eventually(30*time.Second, func() bool { s := c.status(p); return s.Copies == "three copies" && len(s.Problems) == 0 }) {
-		t.Fatalf("not repaired: %+v\n%s", c.status(p), p.tail())
+		t.Fatalf("not repaired: %+v\n%s", c.status(p), p.Tail())
 	}
 	c.waitReady()
 
 	// Something behind the last group, as of a group that was being written.
 	p = c.nodes[2]
-	p.kill()
-	groups = journalGroups(t, p.dir)
-	last := groups[len(groups)-1]
-	overwrite(t, last.file, last.at+(last.bytes+511)/512*512, []byte("BRJG and what never came"))
+	p.Kill()
+	if err := p.TearTail(0); err != nil {
+		t.Fatal(err)
+	}
 	p.start()
 	said(p, "suspect tail is cleared")
 	enough(100)
@@ -172,17 +109,17 @@ func TestDamagedJournals(t *testing.T) {
 
 	// The last group itself, which had been acknowledged.
 	p = c.nodes[0]
-	p.kill()
-	groups = journalGroups(t, p.dir)
-	last = groups[len(groups)-1]
-	flip(t, last.file, last.at+last.bytes-3, 3)
+	p.Kill()
+	groups = journalGroups(t, p)
+	last := groups[len(groups)-1]
+	flip(t, last.File, last.At+last.Bytes-3, 3)
 	p.start()
 	said(p, "suspect tail is cleared")
 	enough(100)
 	c.waitReady()
 
 	stop()
-	rc := redis.NewClient(&redis.Options{Addr: c.nodes[0].redisAddr(), ReadTimeout: 8 * time.Second})
+	rc := redis.NewClient(&redis.Options{Addr: c.nodes[0].RedisAddr(), ReadTimeout: 8 * time.Second})
 	defer rc.Close()
 	l.check(t, rc)
 	c.compareOnDisk()
@@ -191,43 +128,13 @@ func TestDamagedJournals(t *testing.T) {
 // compareOnDisk ends the processes and runs their directories in this one, where
 // replicas can be hashed.
 func (c *cluster) compareOnDisk() {
-	t := c.t
-	var join []string
+	c.t.Helper()
 	for _, p := range c.nodes {
-		join = append(join, net.JoinHostPort(p.host, strconv.Itoa(p.node)))
-		if err := p.terminate(20 * time.Second); err != nil {
-			t.Fatal(err)
+		if err := p.Terminate(20 * time.Second); err != nil {
+			c.t.Fatal(err)
 		}
 	}
-	held := &lab{t: t}
-	var wg sync.WaitGroup
-	for _, p := range c.nodes {
-		b := &bench{t: t}
-		b.cfg = node.Config{Data: p.dir, Listen: p.host, Join: join, Memory: 128 << 20, Version: "proof",
-			NodePort: p.node, ClientPort: p.cli, RedisPort: p.redis, ConsolePort: p.web}
-		held.benches = append(held.benches, b)
-		wg.Go(func() {
-			deps := node.RealDeps(slog.New(slog.NewTextHandler(&b.log, nil)), func(err error) { t.Error(err) })
-			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-			defer cancel()
-			var err error
-			if b.node, err = node.Start(ctx, b.cfg, deps); err != nil {
-				t.Errorf("node %d: %v", p.index, err)
-			}
-		})
-	}
-	wg.Wait()
-	defer func() {
-		for _, b := range held.benches {
-			b.kill()
-		}
-	}()
-	if t.Failed() {
-		return
-	}
-	held.waitReady()
-	var last string
-	if !eventually(15*time.Second, func() bool { last = held.compare(); return last == "" }) {
-		t.Error(last)
+	if err := c.all.CompareReplicas(within(c.t, 60*time.Second)); err != nil {
+		c.t.Error(err)
 	}
 }

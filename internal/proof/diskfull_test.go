@@ -155,8 +155,8 @@ func TestFullDisk(t *testing.T) {
 		}
 	}
 	reads("with space again")
-	var last string
-	if !eventually(15*time.Second, func() bool { last = l.compare(); return last == "" }) {
+	var last error
+	if !eventually(15*time.Second, func() bool { last = l.compare(); return last == nil }) {
 		t.Fatal(last)
 	}
 	// Power goes: what was acknowledged around the full disk is on it.

@@ -11,6 +11,6 @@
 //	               │ kill -9, SIGSTOP, cut
 //	             nemesis
 //
-// It has no code outside of tests but this page. Package cluster has the processes of
-// tier C of the simulation.
+// It has no code outside of tests but this page: the processes and the links between
+// them are package cluster's, which tier C of the simulation uses too.
 package proof

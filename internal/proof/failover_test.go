@@ -24,12 +24,12 @@ func BenchmarkFailover(b *testing.B) {
 	for b.Loop() {
 		leader := leaderOf(b, c, cl, key)
 		up := c.nodes[(leader+1)%3]
-		rc := redis.NewClient(&redis.Options{Addr: up.redisAddr(), MaxRetries: -1, ReadTimeout: 20 * time.Second})
+		rc := redis.NewClient(&redis.Options{Addr: up.RedisAddr(), MaxRetries: -1, ReadTimeout: 20 * time.Second})
 		if err := rc.Set(context.Background(), key, "before", 0).Err(); err != nil {
 			b.Fatal(err)
 		}
 		last := time.Now()
-		c.nodes[leader].kill()
+		c.nodes[leader].Kill()
 		if !eventually(20*time.Second, func() bool { return rc.Set(context.Background(), key, "after", 0).Err() == nil }) {
 			b.Fatal("no write was acknowledged within 20 s of the kill")
 		}
@@ -59,7 +59,7 @@ func leaderOf(t testing.TB, c *cluster, cl *client.Client, key string) (i int) {
 			}
 			for _, n := range state.Nodes {
 				for j, p := range c.nodes {
-					if n.Id == uint64(tablet.Leader) && n.RedisAddr == p.redisAddr() {
+					if n.Id == uint64(tablet.Leader) && n.RedisAddr == p.RedisAddr() {
 						i = j
 						return true
 					}

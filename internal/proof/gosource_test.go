@@ -67,7 +67,7 @@ func TestGoSourceTree(t *testing.T) {
 		return nil
 	}, func() {
 		<-half
-		c.nodes[2].kill()
+		c.nodes[2].Kill()
 		t.Logf("killed node 3 after %d files", loaded.Load())
 		if !eventually(60*time.Second, func() bool { return loaded.Load() >= int64(len(files)*3/4) }) {
 			t.Error("the load stopped with one of three nodes down")
@@ -78,7 +78,7 @@ func TestGoSourceTree(t *testing.T) {
 
 	c.waitReady()
 	for _, p := range c.nodes {
-		p.kill()
+		p.Kill()
 	}
 	for _, p := range c.nodes {
 		p.start()

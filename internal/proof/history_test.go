@@ -221,10 +221,10 @@ type fault struct {
 }
 
 var faults = []fault{
-	{"kill -9", func(c *cluster, i int) { c.nodes[i].kill() }, func(c *cluster, i int) { c.nodes[i].start() }, 1500 * time.Millisecond, 2500 * time.Millisecond},
-	{"SIGSTOP longer than the lease", func(c *cluster, i int) { c.nodes[i].signal(syscall.SIGSTOP) },
-		func(c *cluster, i int) { c.nodes[i].signal(syscall.SIGCONT) }, 3 * time.Second, 1500 * time.Millisecond},
-	{"cut links", func(c *cluster, i int) { c.proxies.isolate(i+1, len(c.nodes)) }, func(c *cluster, i int) { c.proxies.heal() }, 3 * time.Second, 1500 * time.Millisecond},
+	{"kill -9", func(c *cluster, i int) { c.nodes[i].Kill() }, func(c *cluster, i int) { c.nodes[i].start() }, 1500 * time.Millisecond, 2500 * time.Millisecond},
+	{"SIGSTOP longer than the lease", func(c *cluster, i int) { c.nodes[i].Signal(syscall.SIGSTOP) },
+		func(c *cluster, i int) { c.nodes[i].Signal(syscall.SIGCONT) }, 3 * time.Second, 1500 * time.Millisecond},
+	{"cut links", func(c *cluster, i int) { c.links.Isolate(i + 1) }, func(c *cluster, i int) { c.links.Heal() }, 3 * time.Second, 1500 * time.Millisecond},
 }
 
 // TestRegistersAreLinearizable checks histories of reads, writes and
@@ -237,7 +237,7 @@ func TestRegistersAreLinearizable(t *testing.T) {
 	var wg sync.WaitGroup
 	const workers, keys = 9, 30
 	for i := range workers {
-		wg.Go(func() { registerWorker(ctx, r, c.nodes[i%3].redisAddr(), i, keys) })
+		wg.Go(func() { registerWorker(ctx, r, c.nodes[i%3].RedisAddr(), i, keys) })
 	}
 	rng := rand.New(rand.NewPCG(1, 2))
 	for round := range 2 {

@@ -14,10 +14,7 @@ import (
 
 // cpuTime is what a process has used of the processors, system calls included.
 func (p *process) cpuTime() time.Duration {
-	p.mu.Lock()
-	pid := p.cmd.Process.Pid
-	p.mu.Unlock()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Pid()))
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -36,10 +33,7 @@ func (p *process) cpuTime() time.Duration {
 
 // memory is what a process holds that is not a file's, in bytes.
 func (p *process) memory() int {
-	p.mu.Lock()
-	pid := p.cmd.Process.Pid
-	p.mu.Unlock()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Pid()))
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -94,7 +88,7 @@ func TestIdleTabletsCostLittle(t *testing.T) {
 	if !eventually(20*time.Second, func() bool {
 		led = 0
 		for _, p := range c.nodes {
-			led += metrics(t, p.webAddr())["braid_node_leaders"]
+			led += metrics(t, p.WebAddr())["braid_node_leaders"]
 		}
 		return led == tablets+4
 	}) {
@@ -114,9 +108,9 @@ func TestIdleTabletsCostLittle(t *testing.T) {
 	}
 	for i, p := range c.nodes {
 		each := (p.memory() - before[i]) / tablets
-		t.Logf("node %d: %.1f %% of a core, %d KB a replica", p.index, 100*used[i].Seconds()/window.Seconds(), each/1000)
+		t.Logf("node %d: %.1f %% of a core, %d KB a replica", p.Index, 100*used[i].Seconds()/window.Seconds(), each/1000)
 		if each > 300_000 {
-			t.Errorf("node %d holds %d bytes a replica", p.index, each)
+			t.Errorf("node %d holds %d bytes a replica", p.Index, each)
 		}
 	}
 }

@@ -30,7 +30,7 @@ func TestLargeValues(t *testing.T) {
 	c := startCluster(t, 3, clusterOptions{})
 	var clients []*redis.Client
 	for _, p := range c.nodes {
-		rc := redis.NewClient(&redis.Options{Addr: p.redisAddr(), MaxRetries: -1, ReadTimeout: 20 * time.Second, WriteTimeout: 20 * time.Second})
+		rc := redis.NewClient(&redis.Options{Addr: p.RedisAddr(), MaxRetries: -1, ReadTimeout: 20 * time.Second, WriteTimeout: 20 * time.Second})
 		t.Cleanup(func() { rc.Close() })
 		clients = append(clients, rc)
 	}
@@ -62,8 +62,8 @@ func TestLargeValues(t *testing.T) {
 	c.largeAnswers(ctx, clients, key)
 	c.largeRequests(ctx)
 	for _, p := range c.nodes {
-		if err := p.ready(); err != nil {
-			t.Errorf("node %d: %v", p.index, err)
+		if err := p.Ready(); err != nil {
+			t.Errorf("node %d: %v", p.Index, err)
 		}
 	}
 }

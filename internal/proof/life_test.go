@@ -64,11 +64,11 @@ func TestCountersNeverCountTwice(t *testing.T) {
 	}
 	for i, p := range c.nodes {
 		if i == 1 {
-			p.signal(syscall.SIGSTOP)
+			p.Signal(syscall.SIGSTOP)
 			pause(ctx, 3*time.Second)
-			p.signal(syscall.SIGCONT)
+			p.Signal(syscall.SIGCONT)
 		} else {
-			p.kill()
+			p.Kill()
 			pause(ctx, time.Second)
 			p.start()
 		}
@@ -117,7 +117,7 @@ func TestRollingRestartShowsNoError(t *testing.T) {
 	}
 	for _, p := range c.nodes {
 		before := ops.Load()
-		if err := p.terminate(25 * time.Second); err != nil {
+		if err := p.Terminate(25 * time.Second); err != nil {
 			t.Error(err)
 		}
 		p.start()
@@ -137,20 +137,20 @@ func TestRollingRestartShowsNoError(t *testing.T) {
 func TestLoneNodeGrowsToThreeCopies(t *testing.T) {
 	c := newCluster(t, 3, clusterOptions{flags: []string{"--dead-after", "5s"}})
 	lone := c.nodes[0]
-	for i, a := range lone.args {
+	for i, a := range lone.Args {
 		if a == "--join" {
-			lone.args = append(append([]string(nil), lone.args[:i]...), lone.args[i+2:]...)
+			lone.Args = append(append([]string(nil), lone.Args[:i]...), lone.Args[i+2:]...)
 			break
 		}
 	}
 	lone.start()
-	if !eventually(10*time.Second, func() bool { return lone.ready() == nil }) {
-		t.Fatalf("a lone node is not ready: %v\n%s", lone.ready(), lone.tail())
+	if !eventually(10*time.Second, func() bool { return lone.Ready() == nil }) {
+		t.Fatalf("a lone node is not ready: %v\n%s", lone.Ready(), lone.Tail())
 	}
 	if s := c.status(lone); s.Copies != "one copy" {
 		t.Errorf("a lone node says %q", s.Copies)
 	}
-	rc := redis.NewClient(&redis.Options{Addr: lone.redisAddr()})
+	rc := redis.NewClient(&redis.Options{Addr: lone.RedisAddr()})
 	defer rc.Close()
 	for i := range 500 {
 		if err := rc.Set(context.Background(), fmt.Sprint("key", i), strings.Repeat("v", i), 0).Err(); err != nil {
@@ -161,15 +161,15 @@ func TestLoneNodeGrowsToThreeCopies(t *testing.T) {
 		p.start()
 	}
 	if !eventually(60*time.Second, func() bool { s := c.status(c.nodes[1]); return s.Copies == "three copies" && len(s.Problems) == 0 }) {
-		t.Fatalf("not raised to three copies: %+v\n%s", c.status(c.nodes[1]), lone.tail())
+		t.Fatalf("not raised to three copies: %+v\n%s", c.status(c.nodes[1]), lone.Tail())
 	}
-	lone.kill()
-	if err := os.RemoveAll(lone.dir); err != nil {
+	lone.Kill()
+	if err := os.RemoveAll(lone.Dir); err != nil {
 		t.Fatal(err)
 	}
-	for i, a := range lone.args { // it must find its cluster again
+	for i, a := range lone.Args { // it must find its cluster again
 		if a == "--listen" {
-			lone.args = append(lone.args[:i:i], append([]string{"--join", c.nodes[1].args[joinIndex(c.nodes[1].args)]}, lone.args[i:]...)...)
+			lone.Args = append(lone.Args[:i:i], append([]string{"--join", c.nodes[1].Args[joinIndex(c.nodes[1].Args)]}, lone.Args[i:]...)...)
 			break
 		}
 	}
@@ -179,9 +179,9 @@ func TestLoneNodeGrowsToThreeCopies(t *testing.T) {
 		return s.Copies == "three copies" && len(s.Problems) == 0 && s.Nodes == 3 && s.Alive == 3
 	})
 	if !ok {
-		t.Fatalf("the wiped node was not taken in as a new one: %+v\n%s", c.status(c.nodes[1]), lone.tail())
+		t.Fatalf("the wiped node was not taken in as a new one: %+v\n%s", c.status(c.nodes[1]), lone.Tail())
 	}
-	other := redis.NewClient(&redis.Options{Addr: c.nodes[2].redisAddr()})
+	other := redis.NewClient(&redis.Options{Addr: c.nodes[2].RedisAddr()})
 	defer other.Close()
 	for i := range 500 {
 		if got, err := other.Get(context.Background(), fmt.Sprint("key", i)).Result(); err != nil || got != strings.Repeat("v", i) {
@@ -209,7 +209,7 @@ type statusJSON struct {
 }
 
 func (c *cluster) status(p *process) statusJSON {
-	out, _, _ := c.run("status", "--addr", p.clientAddr(), "--format", "json")
+	out, _, _ := c.run("status", "--addr", p.ClientAddr(), "--format", "json")
 	var s statusJSON
 	if err := json.Unmarshal([]byte(out), &s); err != nil {
 		s.Problems = []string{"no status: " + out}

@@ -53,11 +53,11 @@ func codec(t testing.TB, m map[string]float64) (sum float64) {
 func TestLocalRequestsEncodeNothing(t *testing.T) {
 	c := newCluster(t, 1, clusterOptions{})
 	p := c.nodes[0]
-	i := joinIndex(p.args)
-	p.args = append(p.args[:i-1:i-1], p.args[i+1:]...)
+	i := joinIndex(p.Args)
+	p.Args = append(p.Args[:i-1:i-1], p.Args[i+1:]...)
 	p.start()
 	c.waitReady()
-	rc := redis.NewClient(&redis.Options{Addr: p.redisAddr()})
+	rc := redis.NewClient(&redis.Options{Addr: p.RedisAddr()})
 	defer rc.Close()
 	ctx := context.Background()
 	for i := range 50 {
@@ -65,7 +65,7 @@ func TestLocalRequestsEncodeNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	before := metrics(t, p.webAddr())
+	before := metrics(t, p.WebAddr())
 	for i := range 500 {
 		key := fmt.Sprint("key", i)
 		if err := rc.Set(ctx, key, i, 0).Err(); err != nil {
@@ -75,7 +75,7 @@ func TestLocalRequestsEncodeNothing(t *testing.T) {
 			t.Fatalf("%s is %d, %v; want %d", key, got, err, i)
 		}
 	}
-	after := metrics(t, p.webAddr())
+	after := metrics(t, p.WebAddr())
 	if n := codec(t, after) - codec(t, before); n != 0 {
 		t.Errorf("1000 local requests encoded or decoded %v messages", n)
 	}
@@ -99,7 +99,7 @@ func TestNoMessageForACommitIndexAlone(t *testing.T) {
 	}, nil)
 	applied := func() (lowest, highest float64) {
 		for i, p := range c.nodes {
-			v := metrics(t, p.webAddr())["braid_multiraft_entries_applied"]
+			v := metrics(t, p.WebAddr())["braid_multiraft_entries_applied"]
 			if i == 0 || v < lowest {
 				lowest = v
 			}
@@ -113,10 +113,10 @@ func TestNoMessageForACommitIndexAlone(t *testing.T) {
 	}
 	var held, appends float64
 	for _, p := range c.nodes {
-		m := metrics(t, p.webAddr())
+		m := metrics(t, p.WebAddr())
 		alone, ok := m["braid_multiraft_commits_alone"]
 		if !ok || alone != 0 {
-			t.Errorf("node %d sent %v messages with a commit index alone (counted: %v)", p.index, alone, ok)
+			t.Errorf("node %d sent %v messages with a commit index alone (counted: %v)", p.Index, alone, ok)
 		}
 		held += m["braid_multiraft_commits_held_back"]
 		appends += m["braid_multiraft_appends_sent"]

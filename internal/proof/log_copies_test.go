@@ -79,7 +79,7 @@ func TestThreeCopiesOnThreeNodes(t *testing.T) {
 			nodeID = id
 		}
 	}
-	c.nodes[down].kill()
+	c.nodes[down].Kill()
 	ctx := within(t, 3*time.Second)
 	lsn, err := l.Append(ctx, []byte("short"))
 	h.outcome("short", lsn, err)
@@ -135,8 +135,8 @@ func TestOneCopyLost(t *testing.T) {
 	c.checkReplication(cl, l)
 	at := c.storageNode(cl, c.sequencerOf(cl, l))
 	lost, shard := c.nodes[at], logs.MakeShard(client.NodeID(c.nodeID(cl, at)), 0)
-	lost.kill()
-	if err := os.RemoveAll(lost.dir); err != nil {
+	lost.Kill()
+	if err := os.RemoveAll(lost.Dir); err != nil {
 		t.Fatal(err)
 	}
 	again := readRange(t, l, oldest, h.highest(), 30*time.Second, nil)

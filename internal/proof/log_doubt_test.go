@@ -21,12 +21,12 @@ const (
 
 // said says whether a process has logged something since its log had a length.
 func (p *process) said(since int64, words string) bool {
-	b, _ := os.ReadFile(p.log)
+	b, _ := os.ReadFile(p.Log)
 	return int64(len(b)) > since && strings.Contains(string(b[since:]), words)
 }
 
 func (p *process) logLength() int64 {
-	i, err := os.Stat(p.log)
+	i, err := os.Stat(p.Log)
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -37,19 +37,8 @@ func (p *process) logLength() int64 {
 // their place what may be torn or may be lost. It gives where the node's log ends.
 func spoilTail(t *testing.T, p *process, groups int) int64 {
 	t.Helper()
-	all := journalGroups(t, p.dir)
-	if len(all) <= groups {
-		t.Fatalf("only %d groups in the journal of node %d", len(all), p.index)
-	}
-	for i, g := range all[len(all)-groups:] {
-		overwrite(t, g.file, g.at, append([]byte("BRJG and what was there"), make([]byte, (g.bytes+511)/512*512-23)...))
-		if last := i == groups-1; last {
-			overwrite(t, g.file, g.at+(g.bytes+511)/512*512, []byte("BRJG and what never came"))
-		}
-	}
-	if groups == 0 {
-		g := all[len(all)-1]
-		overwrite(t, g.file, g.at+(g.bytes+511)/512*512, []byte("BRJG and what never came"))
+	if err := p.TearTail(groups); err != nil {
+		t.Fatal(err)
 	}
 	return p.logLength()
 }
@@ -105,12 +94,12 @@ func (d *doubtProof) provision(path string) {
 func (d *doubtProof) ends(p *process, since int64) (weak bool) {
 	d.t.Helper()
 	if !eventually(20*time.Second, func() bool { return p.said(since, saysSure) }) {
-		d.t.Fatalf("the doubt of node %d does not end:\n%s", p.index, p.tail())
+		d.t.Fatalf("the doubt of node %d does not end:\n%s", p.Index, p.Tail())
 	}
 	if !p.said(since, saysDoubt) {
-		d.t.Fatalf("node %d was never in doubt:\n%s", p.index, p.tail())
+		d.t.Fatalf("node %d was never in doubt:\n%s", p.Index, p.Tail())
 	}
-	d.did(fmt.Sprintf("node %d is sure", p.index))
+	d.did(fmt.Sprintf("node %d is sure", p.Index))
 	return p.said(since, saysGiveUp)
 }
 
@@ -119,7 +108,7 @@ func (d *doubtProof) doubted(p *process) bool {
 	pool := rpc.NewPool(rpc.TCP{}, rpc.PoolOptions{Role: rpc.RoleClient})
 	defer pool.Close()
 	req, resp := &wire.LogStateRequest{Logs: []uint64{uint64(d.l.ID())}}, new(wire.LogStateResponse)
-	if err := pool.To(p.clientAddr()).Call(within(d.t, 2*time.Second), rpc.MethodLogState, req, resp); err != nil || len(resp.States) != 1 {
+	if err := pool.To(p.ClientAddr()).Call(within(d.t, 2*time.Second), rpc.MethodLogState, req, resp); err != nil || len(resp.States) != 1 {
 		return true
 	}
 	return resp.States[0].DoubtFrom != 0
@@ -135,24 +124,24 @@ func TestLogDoubtEnds(t *testing.T) {
 	reading := d.l.NewReader(client.ReaderOptions{From: oldest})
 	defer reading.Close()
 	p := d.c.nodes[(d.c.sequencerOf(d.cl, d.l)+1)%3]
-	p.kill()
+	p.Kill()
 	since := spoilTail(t, p, 60)
 	p.start()
 	d.write("meanwhile", 20)
 	d.provision("/meanwhile")
 	q := d.c.nodes[d.c.sequencerOf(d.cl, d.l)]
-	if err := q.terminate(10 * time.Second); err != nil {
+	if err := q.Terminate(10 * time.Second); err != nil {
 		t.Fatal(err)
 	}
 	d.did("ended the reign")
 	q.start()
 	d.write("recovering", 10)
 	if !eventually(20*time.Second, func() bool { return p.said(since, saysDoubt) && !d.doubted(p) }) {
-		t.Fatalf("the doubt of node %d does not end:\n%s", p.index, p.tail())
+		t.Fatalf("the doubt of node %d does not end:\n%s", p.Index, p.Tail())
 	}
 	d.did("sure of the log")
 	if p.said(since, saysGiveUp) {
-		t.Errorf("node %d gave copies up, though the others were in order:\n%s", p.index, p.tail())
+		t.Errorf("node %d gave copies up, though the others were in order:\n%s", p.Index, p.Tail())
 	}
 	d.c.waitReady()
 	d.write("after", 10)
@@ -169,9 +158,9 @@ func TestLogDoubtEnds(t *testing.T) {
 	}
 	tail := tailOf(t, d.l)
 	down := d.c.nodes[d.c.sequencerOf(d.cl, d.l)]
-	down.kill()
+	down.Kill()
 	if r := readRange(t, d.l, oldest, tail, 10*time.Second, nil); r.records != 140 {
-		t.Errorf("%d records are read with node %d down, not 140", r.records, down.index)
+		t.Errorf("%d records are read with node %d down, not 140", r.records, down.Index)
 	}
 	d.did("read with a node down")
 	d.write("recovered", 10)
@@ -186,7 +175,7 @@ func TestLogDoubtOfTwoEnds(t *testing.T) {
 	d := newDoubtProof(t)
 	d.write("before", 50)
 	for _, p := range d.c.nodes {
-		p.kill()
+		p.Kill()
 	}
 	suspect := d.c.nodes[:2]
 	var since []int64

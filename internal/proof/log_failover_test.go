@@ -267,14 +267,14 @@ func TestLogFailover(t *testing.T) {
 		wg.Go(func() { hp.produce(ctx, t, c, uint64(i+1)) })
 	}
 	for round, harm := range []func(i int){
-		func(i int) { c.nodes[i].kill(); pause(ctx, time.Second); c.nodes[i].start() },
+		func(i int) { c.nodes[i].Kill(); pause(ctx, time.Second); c.nodes[i].start() },
 		func(i int) {
-			c.nodes[i].signal(syscall.SIGSTOP)
+			c.nodes[i].Signal(syscall.SIGSTOP)
 			pause(ctx, 4*time.Second)
-			c.nodes[i].signal(syscall.SIGCONT)
+			c.nodes[i].Signal(syscall.SIGCONT)
 		},
-		func(i int) { c.proxies.isolate(i+1, 3); pause(ctx, 4*time.Second); c.proxies.heal() },
-		func(i int) { c.nodes[i].kill(); c.nodes[i].start() },
+		func(i int) { c.links.Isolate(i + 1); pause(ctx, 4*time.Second); c.links.Heal() },
+		func(i int) { c.nodes[i].Kill(); c.nodes[i].start() },
 	} {
 		pause(ctx, time.Second)
 		l := []*client.Log{many, chain, producers, many}[round]
@@ -310,9 +310,9 @@ func TestLogTailAfterTakeover(t *testing.T) {
 	}
 	add("before")
 	asleep := c.sequencerOf(cl, l)
-	c.nodes[asleep].signal(syscall.SIGSTOP)
+	c.nodes[asleep].Signal(syscall.SIGSTOP)
 	add("meanwhile")
-	c.nodes[asleep].signal(syscall.SIGCONT)
+	c.nodes[asleep].Signal(syscall.SIGCONT)
 	c.waitReady()
 	pause(context.Background(), 5500*time.Millisecond) // as long as a new sequencer sends nobody away
 	for i := range 3 {

@@ -45,7 +45,7 @@ func TestForgottenNode(t *testing.T) {
 	if out, code := forget(); code == 0 || !strings.Contains(out, "may be alive") {
 		t.Fatalf("a node that lives is forgotten: %s", out)
 	}
-	c.nodes[gone].kill()
+	c.nodes[gone].Kill()
 	if !eventually(40*time.Second, func() bool { out, _ := forget(); return !strings.Contains(out, "may be alive") }) {
 		t.Fatal("it is dead, and may be alive for ever")
 	}
@@ -95,6 +95,6 @@ func TestForgottenNode(t *testing.T) {
 	// It is not let in again.
 	c.nodes[gone].start()
 	if !eventually(30*time.Second, func() bool { return c.nodes[gone].said(0, "given up by hand") }) {
-		t.Errorf("a forgotten node lives on: %s", c.nodes[gone].tail())
+		t.Errorf("a forgotten node lives on: %s", c.nodes[gone].Tail())
 	}
 }

@@ -188,7 +188,7 @@ func (in *badInput) shell() []asked {
 func (in *badInput) http() []asked {
 	one := func(row string, code int, word string, says []string, method, path, body string) asked {
 		return asked{row, fmt.Sprint(code, " ", word), says, func(t *testing.T) (string, string) {
-			req, err := http.NewRequestWithContext(within(t, 30*time.Second), method, "http://"+in.c.nodes[1].webAddr()+"/v1"+path, strings.NewReader(body))
+			req, err := http.NewRequestWithContext(within(t, 30*time.Second), method, "http://"+in.c.nodes[1].WebAddr()+"/v1"+path, strings.NewReader(body))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -229,7 +229,7 @@ func (in *badInput) rpc() []asked {
 		return asked{row, want.String(), says, func(t *testing.T) (string, string) {
 			pool := rpc.NewPool(rpc.TCP{}, rpc.PoolOptions{Role: rpc.RoleClient})
 			defer pool.Close()
-			status, text, err := do(within(t, 20*time.Second), pool.To(in.c.nodes[in.c.sequencerOf(in.cl, in.l)].clientAddr()))
+			status, text, err := do(within(t, 20*time.Second), pool.To(in.c.nodes[in.c.sequencerOf(in.cl, in.l)].ClientAddr()))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -262,7 +262,7 @@ func (in *badInput) rpc() []asked {
 		{"wrong cluster", rpc.RefusalCluster.String(), []string{"another cluster", "cluster-of-others"}, func(t *testing.T) (string, string) {
 			pool := rpc.NewPool(rpc.TCP{}, rpc.PoolOptions{Role: rpc.RoleNode, Cluster: func() string { return "cluster-of-others" }})
 			defer pool.Close()
-			addr := net.JoinHostPort(in.c.nodes[0].host, strconv.Itoa(in.c.nodes[0].node))
+			addr := net.JoinHostPort(in.c.nodes[0].Host, strconv.Itoa(in.c.nodes[0].NodePort))
 			err := pool.To(addr).Call(within(t, 3*time.Second), rpc.MethodTrim, &wire.TrimRequest{Log: 1, Lsn: 1}, new(wire.TrimResponse))
 			var refused *rpc.HandshakeError
 			if !errors.As(err, &refused) {

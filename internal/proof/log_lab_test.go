@@ -9,7 +9,6 @@ import (
 	"hash"
 	"io"
 	"slices"
-	"strconv"
 	"testing"
 	"time"
 
@@ -67,11 +66,7 @@ func (c *cluster) nodeIDs(cl *client.Client) map[int64]int {
 	ids := map[int64]int{}
 	for _, r := range rows(c.t, cl, "SELECT node_id, address FROM nodes") {
 		for i, p := range c.nodes {
-			host := p.host
-			if c.proxies != nil {
-				host = p.proxyHost()
-			}
-			if r[1] == host+":"+strconv.Itoa(p.node) {
+			if r[1] == p.NodeAddr() {
 				ids[r[0].(int64)] = i
 			}
 		}

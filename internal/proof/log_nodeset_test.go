@@ -76,10 +76,10 @@ func tailWhile(t testing.TB, l *client.Log) (finish func(until client.LSN) *read
 
 // withFlag gives the arguments of a node another value of one flag.
 func (p *process) withFlag(name, value string) {
-	if i := slices.Index(p.args, name); i >= 0 {
-		p.args = slices.Concat(p.args[:i], p.args[i+2:])
+	if i := slices.Index(p.Args, name); i >= 0 {
+		p.Args = slices.Concat(p.Args[:i], p.Args[i+2:])
 	}
-	p.args = append(slices.Clip(p.args), name, value)
+	p.Args = append(slices.Clip(p.Args), name, value)
 }
 
 // nodeID is how the cluster knows the process.
@@ -164,7 +164,7 @@ func (x *nodesetLab) steps() {
 	// A storage node that does not number the log takes no more copies.
 	light := x.storageNode(x.cl, x.sequencerOf(x.cl, x.log), 3)
 	gone := fmt.Sprintf("N%d:S0", x.nodeID(x.cl, light))
-	x.nodes[light].kill()
+	x.nodes[light].Kill()
 	x.nodes[light].withFlag("--storage-weight", "0")
 	x.nodes[light].start()
 	x.expect("a node without weight", func(r reignRow) bool { return size(3)(r) && !strings.Contains(r.nodeset, gone) })
@@ -173,7 +173,7 @@ func (x *nodesetLab) steps() {
 	// The node that numbers it gives up doing so: another does, on the same nodes.
 	at := x.sequencerOf(x.cl, x.log)
 	former := x.nodeID(x.cl, at)
-	if err := x.nodes[at].terminate(20 * time.Second); err != nil {
+	if err := x.nodes[at].Terminate(20 * time.Second); err != nil {
 		x.t.Error(err)
 	}
 	x.nodes[at].withFlag("--roles", "master,tablet,storage")
@@ -196,9 +196,9 @@ func (x *nodesetLab) steps() {
 // its order, and what earlier epochs stored is read from where they stored it.
 func TestLogNodesetChanges(t *testing.T) {
 	c := newCluster(t, 4, clusterOptions{flags: []string{"--lease", "600ms", "--beat", "100ms", "--max-skew", "200ms", "--election-delay", "100ms"}})
-	join := strings.Split(c.nodes[0].args[joinIndex(c.nodes[0].args)], ",")[:3]
+	join := strings.Split(c.nodes[0].Args[joinIndex(c.nodes[0].Args)], ",")[:3]
 	for i, p := range c.nodes {
-		p.args[joinIndex(p.args)] = strings.Join(join, ",")
+		p.Args[joinIndex(p.Args)] = strings.Join(join, ",")
 		if i < 3 {
 			p.start()
 		}

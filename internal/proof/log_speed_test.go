@@ -48,7 +48,7 @@ func BenchmarkLogFailover(b *testing.B) {
 	for b.Loop() {
 		at := c.sequencerOf(cl, l)
 		gap.Store(0)
-		c.nodes[at].kill()
+		c.nodes[at].Kill()
 		killed := int64(time.Since(begin))
 		if !eventually(30*time.Second, func() bool { return last.Load() > killed+int64(50*time.Millisecond) }) {
 			b.Fatal("no append was acknowledged within 30 s of the kill")
@@ -72,7 +72,7 @@ func BenchmarkLogFailover(b *testing.B) {
 func (p *process) live() int {
 	p.t.Helper()
 	get := func(path string) []byte {
-		resp, err := http.Get("http://" + p.webAddr() + path)
+		resp, err := http.Get("http://" + p.WebAddr() + path)
 		if err != nil {
 			p.t.Fatal(err)
 		}

@@ -110,7 +110,7 @@ func sendDirect(p *process, pool *rpc.Pool, log client.LogID, prefix string, n i
 			req.Producer, req.Sequence, req.FirstRunning = session, uint64(i/2+1), 1
 		}
 		wg.Add(1)
-		pool.To(p.clientAddr()).Start(time.Now().Add(30*time.Second), rpc.MethodAppend, req, d.resp, func(err error) {
+		pool.To(p.ClientAddr()).Start(time.Now().Add(30*time.Second), rpc.MethodAppend, req, d.resp, func(err error) {
 			d.err = err
 			wg.Done()
 		})
@@ -166,7 +166,7 @@ func TestZombieSequencer(t *testing.T) {
 	wg.Wait() // there is a connection
 	inFlight := sendDirect(zombie, pool, l.ID(), "inflight", 300, &wg)
 	<-time.After(5 * time.Millisecond)
-	zombie.signal(syscall.SIGSTOP)
+	zombie.Signal(syscall.SIGSTOP)
 	stopped := time.Now()
 	whileAsleep := sendDirect(zombie, pool, l.ID(), "asleep", 300, &wg)
 
@@ -183,7 +183,7 @@ func TestZombieSequencer(t *testing.T) {
 	}
 	t.Logf("%s was acknowledged %v after the stop", successor, time.Since(stopped).Round(time.Millisecond))
 	<-time.After(time.Until(stopped.Add(zombieStop)))
-	zombie.signal(syscall.SIGCONT)
+	zombie.Signal(syscall.SIGCONT)
 	awake := sendDirect(zombie, pool, l.ID(), "awake", 300, &wg)
 	wg.Wait()
 	<-time.After(time.Second) // the pipeline meets whoever reigns now

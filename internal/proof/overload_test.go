@@ -93,7 +93,7 @@ func TestOverloadIsRefusedAndForgotten(t *testing.T) {
 	for _, p := range c.nodes {
 		// The allowance is for the program itself and what its runtime has yet to give back.
 		if n := p.resident(); n > memory+memory/2 {
-			t.Errorf("node %d has %d MiB resident, --memory is %d MiB", p.index, n>>20, memory>>20)
+			t.Errorf("node %d has %d MiB resident, --memory is %d MiB", p.Index, n>>20, memory>>20)
 		}
 	}
 	afterTheStorm(t, ctx, cl, l)
@@ -135,10 +135,7 @@ func afterTheStorm(t *testing.T, ctx context.Context, cl *client.Client, l *clie
 
 // resident is how much memory the process has.
 func (p *process) resident() int64 {
-	p.mu.Lock()
-	pid := p.cmd.Process.Pid
-	p.mu.Unlock()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Pid()))
 	if err != nil {
 		p.t.Fatal(err)
 	}

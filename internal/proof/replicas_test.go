@@ -11,8 +11,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/braiddb/braid/internal/catalog"
 	"github.com/braiddb/braid/internal/node"
+	procs "github.com/braiddb/braid/internal/proof/cluster"
 )
 
 // mixed runs commands of every kind of document until ctx ends, and counts those
@@ -87,34 +87,28 @@ func TestReplicasHashEqual(t *testing.T) {
 	wg.Wait()
 	t.Logf("%d commands answered", done.Load())
 
-	var last string
-	if !eventually(15*time.Second, func() bool { last = l.compare(); return last == "" }) {
+	var last error
+	if !eventually(15*time.Second, func() bool { last = l.compare(); return last == nil }) {
 		t.Fatal(last)
 	}
 }
 
-// compare says what is unlike between the replicas of each tablet, "" if nothing.
-func (l *lab) compare() string {
-	at := l.benches[0].node.HybridTime()
-	var all []map[catalog.GroupID]node.ReplicaHash
+// compare says what is unlike between the replicas of each tablet, nil if nothing.
+func (l *lab) compare() error {
+	var nodes []*node.Node
 	for _, b := range l.benches {
-		h, err := b.node.ReplicaHashes(at)
-		if err != nil {
-			return err.Error()
-		}
-		all = append(all, h)
+		nodes = append(nodes, b.node)
 	}
+	if err := procs.Unlike(nodes); err != nil {
+		return err
+	}
+	hashes, err := nodes[0].ReplicaHashes(nodes[0].HybridTime())
 	seen := map[uint64]bool{}
-	for id, first := range all[0] {
-		seen[first.Hash] = true
-		for i, h := range all {
-			if h[id] != first {
-				return fmt.Sprintf("tablet %d: node 1 has %+v, node %d has %+v", id, first, i+1, h[id])
-			}
-		}
+	for _, h := range hashes {
+		seen[h.Hash] = true
 	}
-	if len(all[0]) != 3 || len(seen) != 3 {
-		return fmt.Sprintf("%d tablets with %d different hashes were compared, there are three", len(all[0]), len(seen))
+	if err == nil && (len(hashes) != 3 || len(seen) != 3) {
+		err = fmt.Errorf("%d tablets with %d different hashes were compared, there are three", len(hashes), len(seen))
 	}
-	return ""
+	return err
 }

@@ -143,7 +143,7 @@ func TestTablesChangeUnderWriters(t *testing.T) {
 	alter(client.AddColumn(client.Column{Name: "extra", Type: client.Int64}))
 	naming.Store(true)
 	progress(50)
-	c.nodes[1].kill()
+	c.nodes[1].Kill()
 	alter(client.RenameColumn("note", "remark"))
 	progress(20)
 	c.nodes[1].start()
@@ -200,7 +200,7 @@ func (c *cluster) dropTables(ctx context.Context, admin, user *client.Client, sp
 	if err := fresh.Put(ctx, client.Row{"id": "w0.0", "n": 7}); err != nil {
 		t.Error(err)
 	}
-	c.nodes[2].kill() // it hears of the drop when it is back
+	c.nodes[2].Kill() // it hears of the drop when it is back
 	if err := admin.DropTable(ctx, "app", "items"); err != nil {
 		t.Fatal(err)
 	}
@@ -209,11 +209,11 @@ func (c *cluster) dropTables(ctx context.Context, admin, user *client.Client, sp
 	for _, p := range c.nodes {
 		var groups, streams float64
 		if !eventually(15*time.Second, func() bool {
-			m := metrics(t, p.webAddr())
+			m := metrics(t, p.WebAddr())
 			groups, streams = m["braid_node_replicas"], m["braid_journal_streams"]
 			return groups == 4 && streams == 4 // three tablets of Redis and the master
 		}) {
-			t.Errorf("node %d still has %v groups and %v streams of the journal", p.index, groups, streams)
+			t.Errorf("node %d still has %v groups and %v streams of the journal", p.Index, groups, streams)
 		}
 	}
 	c.journalLetsGo(ctx)
@@ -230,9 +230,9 @@ func (c *cluster) journalLetsGo(ctx context.Context) {
 		}
 	}
 	for _, p := range c.nodes {
-		m := metrics(c.t, p.webAddr())
+		m := metrics(c.t, p.WebAddr())
 		if m["braid_journal_segments"] > 4 || m["braid_journal_recycled"]+m["braid_journal_removed"] == 0 {
-			c.t.Errorf("node %d: the journal has %v segments, let go of %v", p.index, m["braid_journal_segments"], m["braid_journal_recycled"]+m["braid_journal_removed"])
+			c.t.Errorf("node %d: the journal has %v segments, let go of %v", p.Index, m["braid_journal_segments"], m["braid_journal_recycled"]+m["braid_journal_removed"])
 		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 // A Cluster is some processes that form one cluster, with links between them.
 type Cluster struct {
 	Nodes []*Process
-	Links *Links
+	Links *Links // nil if they are direct
 }
 
 // Build builds the command into a directory and gives its path.
@@ -27,9 +27,16 @@ func Build(dir string) (binary string, err error) {
 	return binary, nil
 }
 
+// Options say what a cluster is made of.
+type Options struct {
+	Direct bool     // without links: nodes reach each other at their own addresses
+	Flags  []string // of every node
+	Roles  []string // of each node; none: all roles
+}
+
 // New makes places for n nodes under a directory, and links between them. Nothing
 // is started.
-func New(binary, dir string, n int, flags ...string) (*Cluster, error) {
+func New(binary, dir string, n int, o Options) (*Cluster, error) {
 	c := &Cluster{}
 	ports, err := freePorts(4 * n)
 	if err != nil {
@@ -38,18 +45,26 @@ func New(binary, dir string, n int, flags ...string) (*Cluster, error) {
 	var join []string
 	for i := range n {
 		name := fmt.Sprint("n", i+1)
-		p := &Process{Index: i + 1, Host: fmt.Sprintf("127.0.0.%d", i+1), binary: binary,
+		p := &Process{Index: i + 1, Host: fmt.Sprintf("127.0.0.%d", i+1), binary: binary, linked: !o.Direct,
 			Dir: filepath.Join(dir, name), Log: filepath.Join(dir, name+".log"),
 			NodePort: ports[4*i], ClientPort: ports[4*i+1], RedisPort: ports[4*i+2], WebPort: ports[4*i+3]}
 		c.Nodes = append(c.Nodes, p)
-		join = append(join, net.JoinHostPort(p.ProxyHost(), strconv.Itoa(p.NodePort)))
+		join = append(join, p.NodeAddr())
 	}
-	for _, p := range c.Nodes {
-		p.Args = append([]string{"start", "--data", p.Dir, "--listen", p.Host, "--advertise-node", p.ProxyHost(),
-			"--join", strings.Join(join, ","), "--node-port", strconv.Itoa(p.NodePort), "--client-port", strconv.Itoa(p.ClientPort),
-			"--redis-port", strconv.Itoa(p.RedisPort), "--console-port", strconv.Itoa(p.WebPort), "--memory", "256MiB"}, flags...)
+	for i, p := range c.Nodes {
+		p.Args = append([]string{"start", "--data", p.Dir, "--listen", p.Host, "--join", strings.Join(join, ","),
+			"--node-port", strconv.Itoa(p.NodePort), "--client-port", strconv.Itoa(p.ClientPort),
+			"--redis-port", strconv.Itoa(p.RedisPort), "--console-port", strconv.Itoa(p.WebPort), "--memory", "256MiB"}, o.Flags...)
+		if o.Roles != nil {
+			p.Args = append(p.Args, "--roles", o.Roles[i])
+		}
+		if p.linked {
+			p.Args = append(p.Args, "--advertise-node", p.ProxyHost())
+		}
 	}
-	c.Links, err = startLinks(c.Nodes)
+	if !o.Direct {
+		c.Links, err = startLinks(c.Nodes)
+	}
 	return c, err
 }
 
@@ -77,7 +92,9 @@ func (c *Cluster) Close() {
 	for _, p := range c.Nodes {
 		p.Kill()
 	}
-	c.Links.close()
+	if c.Links != nil {
+		c.Links.close()
+	}
 }
 
 // freePorts finds ports that are free on all addresses.

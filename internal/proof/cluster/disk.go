@@ -52,14 +52,16 @@ func FirstFailedSync(file string) float64 {
 
 // A Group is one group of a stopped node's journal, as it lies on its disk.
 type Group struct {
-	File   string
-	At     int64
-	Bytes  int64 // from its first to the last of its last record
-	Number uint64
+	File         string
+	At           int64
+	Bytes        int64 // from its first to the last of its last record
+	Number       uint64
+	Records      uint32
+	FirstPayload int64 // where in the file
 }
 
-// end is where the next group begins.
-func (g Group) end() int64 { return g.At + (g.Bytes+511)/512*512 }
+// End is where the next group begins.
+func (g Group) End() int64 { return g.At + (g.Bytes+511)/512*512 }
 
 // JournalGroups finds the groups of a stopped node's journal that are of its present
 // use, in order of their numbers. docs/formats/journal.md has the layout.
@@ -84,7 +86,8 @@ func (p *Process) JournalGroups() ([]Group, error) {
 				at += 512
 				continue
 			}
-			g := Group{File: file, At: int64(at), Bytes: int64(bits.LittleEndian.Uint64(h[24:])), Number: bits.LittleEndian.Uint64(h[32:])}
+			g := Group{File: file, At: int64(at), Bytes: int64(bits.LittleEndian.Uint64(h[24:])), Number: bits.LittleEndian.Uint64(h[32:]),
+				Records: bits.LittleEndian.Uint32(h[12:]), FirstPayload: int64(at) + 104 + 16*int64(bits.LittleEndian.Uint32(h[16:])) + 40}
 			out = append(out, g)
 			at += max(512, int(g.Bytes+511)/512*512)
 		}
@@ -105,13 +108,26 @@ func (p *Process) TearTail(lose int) error {
 		return fmt.Errorf("only %d groups in the journal of node %d", len(all), p.Index)
 	}
 	for _, g := range all[len(all)-lose:] {
-		torn := append([]byte("BRJG and what was there"), make([]byte, g.end()-g.At-23)...)
+		torn := append([]byte("BRJG and what was there"), make([]byte, g.End()-g.At-23)...)
 		if err := overwrite(g.File, g.At, torn); err != nil {
 			return err
 		}
 	}
 	last := all[len(all)-1]
-	return overwrite(last.File, last.end(), []byte("BRJG and what never came"))
+	return overwrite(last.File, last.End(), []byte("BRJG and what never came"))
+}
+
+// Flip inverts n bytes of a file from a place on.
+func Flip(file string, at, n int64) error {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	part := b[at : at+n]
+	for i := range part {
+		part[i] ^= 0xff
+	}
+	return overwrite(file, at, part)
 }
 
 func overwrite(file string, at int64, with []byte) error {

@@ -5,10 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net"
 	"os"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -76,7 +74,7 @@ func (c *Cluster) CompareReplicas(ctx context.Context) error {
 	errs := make([]error, len(c.Nodes))
 	var join []string
 	for _, p := range c.Nodes {
-		join = append(join, net.JoinHostPort(p.ProxyHost(), strconv.Itoa(p.NodePort)))
+		join = append(join, p.NodeAddr())
 	}
 	var starts sync.WaitGroup
 	for i, p := range c.Nodes {
@@ -112,7 +110,7 @@ func (c *Cluster) CompareReplicas(ctx context.Context) error {
 		}
 	}
 	for {
-		last := unlike(nodes)
+		last := Unlike(nodes)
 		if last == nil {
 			return nil
 		}
@@ -124,9 +122,9 @@ func (c *Cluster) CompareReplicas(ctx context.Context) error {
 	}
 }
 
-// unlike says which replicas of a tablet differ. On more nodes than copies each
+// Unlike says which replicas of a tablet differ. On more nodes than copies each
 // tablet is on some of them.
-func unlike(nodes []*node.Node) error {
+func Unlike(nodes []*node.Node) error {
 	at := nodes[0].HybridTime()
 	type holder struct {
 		node int

@@ -131,6 +131,17 @@ func (l *Links) Cut(from, to int) {
 	l.cut[[2]int{from, to}] = true
 }
 
+// Isolate cuts a node off from all others, both ways.
+func (l *Links) Isolate(node int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for other := 1; other <= len(l.listeners); other++ {
+		if other != node {
+			l.cut[[2]int{node, other}], l.cut[[2]int{other, node}] = true, true
+		}
+	}
+}
+
 // Slow makes each piece that one node sends to another take so much longer.
 func (l *Links) Slow(from, to int, by time.Duration) {
 	l.mu.Lock()

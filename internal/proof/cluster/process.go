@@ -28,6 +28,7 @@ type Process struct {
 	Args       []string
 
 	binary string
+	linked bool // other nodes reach it through its links
 	mu     sync.Mutex
 	cmd    *exec.Cmd     // nil: it was ended on purpose, or never started
 	end    chan struct{} // closed when the present cmd has ended
@@ -38,6 +39,18 @@ func (p *Process) RedisAddr() string { return net.JoinHostPort(p.Host, strconv.I
 
 // ClientAddr is where braid clients reach it.
 func (p *Process) ClientAddr() string { return net.JoinHostPort(p.Host, strconv.Itoa(p.ClientPort)) }
+
+// WebAddr is where it serves HTTP.
+func (p *Process) WebAddr() string { return net.JoinHostPort(p.Host, strconv.Itoa(p.WebPort)) }
+
+// NodeAddr is where other nodes reach it.
+func (p *Process) NodeAddr() string {
+	host := p.Host
+	if p.linked {
+		host = p.ProxyHost()
+	}
+	return net.JoinHostPort(host, strconv.Itoa(p.NodePort))
+}
 
 // ProxyHost is the address at which other nodes reach it through its links.
 func (p *Process) ProxyHost() string { return fmt.Sprintf("127.0.1.%d", p.Index) }
@@ -142,7 +155,7 @@ func (p *Process) Tail() string {
 func (p *Process) Ready() error {
 	c := http.Client{Timeout: time.Second}
 	defer c.CloseIdleConnections()
-	r, err := c.Get("http://" + net.JoinHostPort(p.Host, strconv.Itoa(p.WebPort)) + "/readyz")
+	r, err := c.Get("http://" + p.WebAddr() + "/readyz")
 	if err != nil {
 		return err
 	}

@@ -80,7 +80,7 @@ func (r *round) place(binary string) (err error) {
 	if err = os.MkdirAll(r.dir, 0o755); err != nil {
 		return err
 	}
-	r.c, err = cluster.New(binary, r.dir, r.res.Nodes, "--lease", r.lease.String(), "--beat", (r.lease / 6).String(), "--journal-size", "64MiB")
+	r.c, err = cluster.New(binary, r.dir, r.res.Nodes, cluster.Options{Flags: []string{"--lease", r.lease.String(), "--beat", (r.lease / 6).String(), "--journal-size", "64MiB"}})
 	if err != nil {
 		return err
 	}
