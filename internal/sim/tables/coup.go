@@ -135,8 +135,8 @@ func (c *cluster) squeeze(m *member, times int, d time.Duration) bool {
 
 // forget makes a follower lose synced records that nobody holds but the leader,
 // lets it learn so from the leader, and takes the leader away: what is left is a
-// majority that must not go on without it. The third replica is cut off until
-// then. Nothing that was promised is exceeded (S5): the leader's disk is sound.
+// majority that must not go on without it. The third replica hears nothing from the
+// leader until then. Nothing that was promised is exceeded (S5): the leader's disk is sound.
 func (c *cluster) forget(v *view, l *hosted, d time.Duration) bool {
 	conf := l.group.Status().Conf
 	if c.first != nil || v.move != nil || len(conf) != 3 {
@@ -156,32 +156,32 @@ func (c *cluster) forget(v *view, l *hosted, d time.Duration) bool {
 	if !c.MayLose(victim.n) {
 		return false
 	}
-	isolate := func(change func(from, to int)) {
-		for _, o := range c.members {
+	isolate := func(change func(from, to int), from ...*member) {
+		for _, o := range from {
 			if o != behind {
 				change(o.n.ID, behind.n.ID)
 				change(behind.n.ID, o.n.ID)
 			}
 		}
 	}
-	isolate(c.w.Net.Cut)
+	isolate(c.w.Net.Cut, c.members...)
 	confAt := v.confAt
 	c.w.After(c.w.Between(200*time.Millisecond, time.Second), "forget", func() {
 		s := victim.platter.streams[journal.StreamID(v.id)]
 		if c.w.Calm() || !victim.n.Up() || s == nil || v.confAt != confAt || v.move != nil {
-			isolate(c.w.Net.Mend)
+			isolate(c.w.Net.Mend, c.members...)
 			return
 		}
 		victim.n.Crash("power off, the journal's tail is torn", d)
 		victim.suspect = true
 		for k := c.w.Dice().IntN(4); k >= 0 && len(s.Records) > 0 && s.Records[len(s.Records)-1].Pos > confAt; k-- {
-			s.Records = s.Records[:len(s.Records)-1]
+			s.Records, victim.robbed = s.Records[:len(s.Records)-1], true
 		}
+		isolate(c.w.Net.Mend, victim)
 		c.awaitAccount(v, victim, func(accounted bool) {
-			isolate(c.w.Net.Mend)
+			isolate(c.w.Net.Mend, c.members...)
 			if accounted && l.m.n.Alive() {
 				c.w.Sometimes("replica: lost what only a leader that went held beside it")
-				// Back before who restarts meanwhile stops waiting for its word.
 				l.m.n.Crash("the one that knows goes", min(3*c.ms("leaseMs")+2*time.Second, 8*time.Second))
 			}
 		})
@@ -203,7 +203,7 @@ func (c *cluster) awaitAccount(v *view, m *member, then func(accounted bool)) {
 			then(false)
 			return
 		case h != nil && term == 0:
-			term = max(1, h.group.Status().Term)
+			term = h.group.Status().Term // 0 until the replica has said anything of itself
 		case h != nil && h.group.Status().Term > term:
 			then(true)
 			return

@@ -32,6 +32,7 @@ type member struct {
 	registry []*entry                              // replicas that the node has, by group
 	dropped  map[catalog.GroupID]catalog.ReplicaID // the highest that was destroyed here
 	suspect  bool                                  // the journal's tail is in doubt
+	robbed   bool                                  // and synced records are gone from it
 
 	// Of this life.
 	clock   *hlc.Clock
@@ -78,6 +79,11 @@ func (m *member) boot() {
 	m.acked, m.beat = make([]hlc.Timestamp, len(w.Nodes)), nil
 	m.clock = hlc.New(m.n.Wall, cfg.MaxSkew)
 	cfg.Suspect = m.suspect
+	if m.robbed {
+		// S5: who knows of what was lost here is up, and may be cut off by other faults
+		// for longer than any grace. To go on without its word is not promised.
+		cfg.SuspectGrace = time.Hour
+	}
 	var err error
 	m.engine, err = docdb.OpenEngine(m.fs, "db", docdb.EngineOptions{CacheBytes: 1 << 20, MemTableBytes: 8 << 20,
 		Fatal: func(err error) { w.Fail("node %d: the engine: %w", m.n.ID, err) }})
@@ -175,6 +181,7 @@ func (m *member) now() time.Time { return time.Unix(0, int64(m.n.Mono())) }
 // down ends the life: the engine keeps what was flushed.
 func (m *member) down() {
 	m.suspect = m.suspect && slices.ContainsFunc(m.hosted, func(h *hosted) bool { return h.group.Status().Suspect })
+	m.robbed = m.robbed && m.suspect
 	for _, x := range m.exports {
 		_ = x.r.Close() // nobody reads it any more
 	}

@@ -183,7 +183,7 @@ func (c *cluster) tear(m *member, most int, d time.Duration) bool {
 			if last.Pos <= c.view(id).confAt {
 				break // what made a replica leave may be known to nobody but the one that left
 			}
-			s.Records = s.Records[:len(s.Records)-1]
+			s.Records, m.robbed = s.Records[:len(s.Records)-1], true
 		}
 	}
 	return true
