@@ -271,6 +271,91 @@ func TestACutGroupStaysCut(t *testing.T) {
 	}
 }
 
+// TestAStreamThatAllTracesAreLostOfIsInDoubt: the records of a group cannot be told
+// apart, and the group that would name its streams is gone as well. A stream that had
+// its only records there is not known any more, so the journal must not pass for whole.
+func TestAStreamThatAllTracesAreLostOfIsInDoubt(t *testing.T) {
+	w := built(t)
+	j, _ := w.reopen(w.fs)
+	w.life++
+	for _, recs := range [][]Record{
+		{entry(1, 7, strings.Repeat("k", 600)), entry(9, 1, "nothing else of this stream")},
+		{entry(2, 7, "the group whose roll names it")},
+		{entry(3, 7, "vouches for both")},
+	} {
+		appendWait(t, j, recs...)
+	}
+	w.fs = w.fs.Crash(simfs.Crash{Sectors: 100, Names: 100})
+	j.Close()
+	groups := layout(t, w.fs).groups
+	i := slices.IndexFunc(groups, func(g foundGroup) bool { return slices.Contains(g.streams(), 9) })
+	if i < 0 || i+2 >= len(groups) || len(groups[i].records) != 2 {
+		t.Fatalf("group %d of %d", i, len(groups))
+	}
+	header := int64(groups[i].offset+groups[i].headBytes()) + recordHeaderBytes + 600 + 12 // its kind
+	for name, damage := range map[string][]int64{"both": {header, int64(groups[i+1].offset)}, "its records": {header}} {
+		fs := w.fs.Copy()
+		for _, at := range damage {
+			must(t, fs.Flip(fileOf(groups[i].generation), at*8+1))
+		}
+		j, r := w.reopen(fs)
+		j.Close()
+		known := r.Streams[9] != nil && r.Streams[9].Corrupt
+		unknown := r.Suspect && slices.ContainsFunc(r.Corrupt, func(c Corruption) bool { return c.Streams == nil })
+		if known == unknown || known != (len(damage) == 1) {
+			t.Errorf("%s: stream 9 is %+v, suspect %v, corrupt %+v", name, r.Streams[9], r.Suspect, r.Corrupt)
+		}
+		if s := r.Streams[1]; !s.Corrupt && len(damage) > 1 {
+			t.Errorf("%s: stream 1 passes for whole", name)
+		}
+	}
+}
+
+// TestALostCopyOfAStateIsMissed: a state that was written forward is gone with its
+// group, and its original with the segment that let go of it. The start of the stream,
+// which was written forward with it, still has its original: that one's number is all
+// that the next group says of the stream, and must not be taken for everything.
+func TestALostCopyOfAStateIsMissed(t *testing.T) {
+	w := newWorld(t, 78)
+	w.o.SegmentsMax = 8
+	j, _ := w.open(&manualClock{})
+	pos := uint64(0)
+	fill := func(segments int) {
+		t.Helper()
+		for j.Metrics().Segments < segments {
+			pos++
+			appendWait(t, j, entry(9, pos, strings.Repeat("f", 3000)))
+		}
+	}
+	appendWait(t, j, Record{Stream: 2, Kind: KindState, Payload: []byte("term and vote")})
+	fill(2)
+	first := pos
+	appendWait(t, j, Record{Stream: 2, Kind: KindStart, Pos: 5})
+	fill(3)
+	j.SetLowWater(9, first-1)
+	for range 3 { // at the latest behind the first it is written forward
+		pos++
+		appendWait(t, j, entry(9, pos, "vouches"))
+	}
+	w.fs = w.fs.Crash(simfs.Crash{Sectors: 100, Names: 100})
+	j.Close()
+	v := layout(t, w.fs)
+	i := slices.IndexFunc(v.groups, func(g foundGroup) bool {
+		return slices.ContainsFunc(g.records, func(r foundRecord) bool { return r.rewritten && r.kind == KindStart })
+	})
+	if i < 1 || i+1 >= len(v.groups) || slices.ContainsFunc(v.groups[:i], func(g foundGroup) bool {
+		return slices.ContainsFunc(g.records, func(r foundRecord) bool { return r.stream == 2 && r.kind == KindState })
+	}) {
+		t.Fatalf("the state was not written forward out of a segment that left: group %d of %d", i, len(v.groups))
+	}
+	must(t, w.fs.Flip(fileOf(v.groups[i].generation), int64(v.groups[i].offset)*8))
+	j, r := w.reopen(w.fs)
+	defer j.Close()
+	if s := r.Streams[2]; s == nil || !s.Corrupt {
+		t.Errorf("stream 2 passes for whole: %+v, corrupt %+v", s, r.Corrupt)
+	}
+}
+
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
@@ -283,7 +368,6 @@ type place struct {
 	file  string
 	at    int64
 	bytes int64
-	zero  bool // it left zeros
 	what  string
 }
 
@@ -304,7 +388,7 @@ func harm(rng *rand.Rand, fs *simfs.FS) (p place) {
 		p.what, p.at, p.bytes = "flip", p.at+rng.Int64N(sector), 1
 		fs.Flip(name, p.at*8+rng.Int64N(8))
 	case 1:
-		p.what, p.zero = "zeros", true
+		p.what = "zeros"
 		fs.Overwrite(name, p.at, make([]byte, sector))
 	case 2:
 		from, other := pick()
@@ -312,7 +396,6 @@ func harm(rng *rand.Rand, fs *simfs.FS) (p place) {
 		p.what, p.bytes = fmt.Sprintf("sectors of %s:%d", from, at), sector*int64(1+rng.IntN(3))
 		block := slices.Clone(other[at:min(at+p.bytes, int64(len(other)))])
 		p.bytes = int64(len(block))
-		p.zero = !nonZero(block, 0)
 		if bytes.Equal(block, data[p.at:min(p.at+p.bytes, int64(len(data)))]) {
 			p.bytes = 0 // nothing was harmed
 		}
@@ -388,10 +471,15 @@ func (w *world) damage(v *verdict, rng *rand.Rand) (reported bool) {
 	fs := w.fs.Copy()
 	p := harm(rng, fs)
 	var hit []StreamID
-	groups, lastHit := 0, false
+	groups, lastHit, gone := 0, false, false
 	for i := range v.groups {
 		g := &v.groups[i]
 		if fileOf(g.generation) == p.file && p.at < int64(g.offset+g.bytes) && int64(g.offset) < p.at+p.bytes {
+			if groups == 0 { // zeros where it began: if nothing follows it is gone without trace
+				content, err := fs.Read(p.file)
+				must(w.t, err)
+				gone = !nonZero(content, g.offset)
+			}
 			hit = append(hit, g.streams()...)
 			groups++
 			lastHit = lastHit || i == len(v.groups)-1
@@ -412,13 +500,13 @@ func (w *world) damage(v *verdict, rng *rand.Rand) (reported bool) {
 	if lastHit && groups > 1 {
 		// The last groups went together, and groups of an earlier life may be
 		// among them.
-		if !r.Suspect && !p.zero {
+		if !r.Suspect && !gone {
 			w.fatalf("%+v: the last %d groups are gone and nothing is said", p, groups)
 		}
 		return true
 	}
 	sure := everything
-	if lastHit && (r.Suspect || p.zero) {
+	if lastHit && (r.Suspect || gone) {
 		sure = func(s *submission) bool { return s.batch < w.lastTaken() }
 	} else if r.Suspect && groups > 0 && len(r.Corrupt) == 0 {
 		w.fatalf("%+v: suspect, though the last group was not hit", p)

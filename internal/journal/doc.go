@@ -62,6 +62,9 @@
 //	                                    record has made it void
 //	a record's header unsound           corrupt: the streams on the roll whose last
 //	                                    record of the group was not read before it
+//	such a group, and N+1 as well       as several numbers missing
+//	copies of a state or a start,       corrupt: a stream of which nothing newer is there,
+//	written forward in group N            unless all of it is, from its first record on
 //	the last group unsound              suspect; cut
 //	a gap in a stream's sequence        corrupt: the stream
 //	the last group gone without trace   nothing: the disk lost or misdirected a write

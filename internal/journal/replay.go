@@ -303,11 +303,13 @@ func (v *verdict) damage(g *foundGroup, roll []rollEntry) {
 	if g.unread == 0 {
 		return
 	}
-	if roll == nil { // the group after it is gone as well, and lose speaks of all streams
-		v.doubts = append(v.doubts, g.number)
-	}
 	c := Corruption{Segment: g.generation, Offset: g.unread, Bytes: g.end() - g.unread,
 		Streams: []StreamID{}, Reason: "acknowledged records are damaged"}
+	if roll == nil { // the group after it is gone as well: any stream may have had records here
+		c.Streams = nil
+		v.suspect = true // for those of which nothing else is left
+		v.doubts = append(v.doubts, g.number)
+	}
 	for _, e := range roll {
 		if !slices.ContainsFunc(g.records, func(r foundRecord) bool { return r.stream == e.stream && r.seq == e.seq }) {
 			c.Streams = append(c.Streams, e.stream)
@@ -387,12 +389,15 @@ func (v *verdict) reported(id StreamID) bool {
 // state until a newer one was written; a drop ends both.
 func (h *history) replay(st *stream, l *ledger, segments map[uint64]*segment) (*StreamReplay, uint64) {
 	w := walk{}
+	if bits := h.copiesGone(); bits != 0 {
+		w.miss(bits)
+	}
 	previous := uint64(0)
 	for i := range h.records {
 		r := &h.records[i]
 		if r.lost {
 			st.nextSeq = max(st.nextSeq, r.seq+1)
-			if previous < r.seq { // else it is there after all, and all before it
+			if previous < r.seq { // else what is gone was copies, and copiesGone has spoken
 				w.miss(doubtState | doubtLog)
 			}
 			continue
@@ -411,6 +416,34 @@ func (h *history) replay(st *stream, l *ledger, segments map[uint64]*segment) (*
 		w.step(r)
 	}
 	return w.result()
+}
+
+// copiesGone says what may be gone with groups whose newest record of the stream is
+// there after all: those held copies, written forward, of its newest state, start and
+// mark, in this order, and of one that came before the record that is named the
+// original can have left with its segment. Whatever state or start is still there is
+// newer than that one, so the doubt stands before all that is found, and a stream that
+// is there from its first record on has its originals.
+func (h *history) copiesGone() (doubt uint64) {
+	previous := uint64(0)
+	var last *foundRecord
+	for i := range h.records {
+		r := &h.records[i]
+		switch {
+		case !r.lost:
+			if previous == 0 && r.seq == 1 && !r.rewritten {
+				return 0
+			}
+			previous, last = r.seq, r
+		case previous < r.seq:
+		case last.seq == r.seq && last.kind == KindState:
+		case last.seq == r.seq && last.kind == KindStart:
+			doubt |= doubtState
+		default:
+			doubt |= doubtState | doubtLog
+		}
+	}
+	return doubt
 }
 
 // walk is the state of a replay of one stream.
