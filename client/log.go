@@ -178,7 +178,12 @@ func (ls *clientLogs) queueOf(c *Client, log LogID, producer uint64) *logQueue {
 	}
 	q := newLogQueue(c, log, producer)
 	ls.mu.queues[key] = weak.Make(q)
-	runtime.AddCleanup(q, ls.letGo, key)
+	own := weak.Make(ls) // a transport may lead back to who holds the queue: it must not keep itself
+	runtime.AddCleanup(q, func(key queueKey) {
+		if ls := own.Value(); ls != nil {
+			ls.letGo(key)
+		}
+	}, key)
 	return q
 }
 

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"testing"
 	"time"
+	"weak"
 
 	"github.com/braiddb/braid/internal/rpc"
 	"github.com/braiddb/braid/internal/wire"
@@ -54,6 +55,28 @@ func TestQueuesThatNobodyHoldsAreLetGo(t *testing.T) {
 		t.Errorf("the log holds %v", got)
 	}
 	runtime.KeepAlive(held)
+}
+
+// TestAClientThatNobodyHoldsIsLetGo: what a client keeps to forget idle queues does not
+// keep the client, not even where its transport leads back to who holds a log.
+func TestAClientThatNobodyHoldsIsLetGo(t *testing.T) {
+	gone := func() weak.Pointer[Client] {
+		f := newFakeLogs(t, 1)
+		c := f.client(Options{})
+		l := c.logByID(1, "")
+		mustAppend(t, l, "first")
+		f.onAppend = func(NodeID, *wire.AppendRequest) *fakeVerdict { runtime.KeepAlive(l); return nil }
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return weak.Make(c)
+	}()
+	for deadline := time.Now().Add(10 * time.Second); gone.Value() != nil; <-time.After(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("a closed client is kept")
+		}
+		runtime.GC()
+	}
 }
 
 // TestTroublesThatAreToldAreNotWaitedOut: whatever a node says at once, or its

@@ -64,7 +64,13 @@ func (c *cluster) decode(raw []byte, into rpc.Message) bool {
 	return true
 }
 
-// call asks another node; done is called once, if the life that asks lasts.
+// silenceMax is how long a connection of internal/rpc stands a peer that does not
+// even answer pings.
+const silenceMax = 4 * time.Second
+
+// call asks another node; done is called once, if the life that asks lasts. What is
+// lost on its way is noticed as on a connection, long before the limit: a peer that
+// has the question is silent as long as it needs to, one that has not is asked in vain.
 func (m *member) call(to catalog.NodeID, method rpc.Method, limit time.Duration, req, resp rpc.Message, done func(error)) {
 	if m.fatal != nil {
 		return
@@ -82,13 +88,27 @@ func (m *member) call(to catalog.NodeID, method rpc.Method, limit time.Duration,
 		return
 	}
 	m.n.After(limit, "late", func() { end(rpc.ErrDeadline) })
-	raw, arrived := c.encode(req), false
+	raw, arrived, serving := c.encode(req), false, 0 // by which life of the peer
+	var tick func()
+	tick = func() {
+		switch {
+		case over:
+		case serving != p.n.Life() || !p.n.Up() || !w.Net.Reaches(m.n.ID, p.n.ID) || !w.Net.Reaches(p.n.ID, m.n.ID):
+			end(fmt.Errorf("node %d: %w", to, rpc.ErrLost))
+		default:
+			m.n.After(silenceMax, "silent", tick)
+		}
+	}
+	if limit > silenceMax {
+		m.n.After(silenceMax, "silent", tick)
+	}
 	m.n.Send(p.n.ID, method.String(), len(raw), func() {
 		if arrived {
 			return // a connection doubles nothing
 		}
-		arrived = true
+		arrived, serving = true, p.n.Life()
 		p.answer(method, raw, func(out []byte) {
+			serving = 0
 			p.n.Send(m.n.ID, "answer", len(out), func() {
 				if !over && m.n.Life() == life && c.decode(out, resp) {
 					end(nil)
