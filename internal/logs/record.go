@@ -17,6 +17,7 @@ const (
 	FlagProvisional // reserved: of a transaction that is not decided
 	FlagProducer    // the producer gave its own id and sequence: remembered beyond sessions
 	FlagMetadata    // the payload is a wire.EpochMetadata
+	FlagStream      // acknowledged only with all before it in its epoch; recovery keeps it behind no hole
 )
 
 // Flags of an append.
@@ -28,6 +29,7 @@ const (
 	AppendBatch                        // the payload is a batch
 	AppendProducer                     // the sequence is the caller's own: contiguous, remembered
 	AppendProbe                        // no payload: would it be taken?
+	AppendStream                       // in the log behind all that its producer began before, whatever fails
 )
 
 // Flags of SequencerState.

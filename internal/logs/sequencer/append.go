@@ -18,7 +18,8 @@ import (
 //
 // and, when its copies are durable,
 //
-//  6. stored    all of a wave: acknowledge at once, whatever is before it (core_appender.go)
+//  6. stored    all of a wave: acknowledge at once, whatever is before it, but in order
+//     where order was asked for (core_appender.go)
 //  7. retire    the window slides in order, LNG with it (core_reign.go)
 //  8. advance   the release pointer follows, RELEASE leaves (core_release.go)
 //
@@ -243,6 +244,9 @@ func (r *reign) assign(p *pending, copyset []logs.ShardID, size int64) *appender
 	if p.gathered != nil {
 		rec.Origins = p.gathered.origins
 	} else if req.Producer != 0 {
+		if ss := s.sessions[req.Producer]; ss != nil && s.crosses(ss, req) {
+			panic("BUG: Q12: a stream goes on in an epoch, and has not ended in the one before")
+		}
 		s.remember(req, a)
 	}
 	r.payloads += uint64(p.count)
@@ -263,6 +267,9 @@ func recordFlags(s *sequencer, req *wire.AppendRequest, esn logs.ESN) uint32 {
 	}
 	if req.Flags&logs.AppendProducer != 0 {
 		f |= logs.FlagProducer
+	}
+	if ordered(req) {
+		f |= logs.FlagStream
 	}
 	if s.attrs.GetStickyCopysets() {
 		f |= logs.FlagSticky

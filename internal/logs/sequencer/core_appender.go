@@ -283,8 +283,8 @@ func (a *appender) again() {
 	c.wheel.set(&a.timer, c.now+a.patience())
 }
 
-// complete is the acknowledgement: all copies of one wave are durable. What is
-// before it in the window does not matter.
+// complete: all copies of one wave are durable, and the record is acknowledged. What
+// is before it in the window matters only to one of a stream, which waits for that.
 func (a *appender) complete() {
 	c := a.r.s.c
 	if a.nStored != len(a.out.rec.Copyset) || a.nStored < min(a.set.copies, len(a.set.shards)) {
@@ -301,11 +301,24 @@ func (a *appender) complete() {
 		a.finished()
 		return
 	}
+	if !a.inOrder() {
+		a.acknowledge()
+	}
+	a.r.retire(a)
+}
+
+// inOrder says whether the record is acknowledged only behind all before it.
+func (a *appender) inOrder() bool { return a.out.rec.Flags&logs.FlagStream != 0 }
+
+// acknowledge tells the callers that the record is stored.
+func (a *appender) acknowledge() {
+	if a.inOrder() && a.r.lng < a.esn {
+		panic("BUG: Q11: a record of a stream is acknowledged before one that is before it")
+	}
 	rec := &a.out.rec
 	a.settle(logs.LSN(rec.Lsn))
 	a.tell(&wire.AppendResponse{Lsn: rec.Lsn, Epoch: uint32(a.r.epoch), TimestampMs: rec.TimestampMs, Log: rec.Log})
-	c.m.Stored.Add(1)
-	a.r.retire(a)
+	a.r.s.c.m.Stored.Add(1)
 }
 
 // tell answers every caller that waits.
@@ -328,9 +341,12 @@ func (a *appender) answerIfOverdue() {
 		return
 	}
 	a.r.s.c.m.TimedOut.Add(1)
-	rec := &a.out.rec
+	rec, what := &a.out.rec, "is not fully stored"
+	if a.state == complete {
+		what = "waits for what is before it"
+	}
 	a.tell(&wire.AppendResponse{Status: wire.LogStatus_LOG_STATUS_UNDER_REPLICATED, StoredAs: rec.Lsn, Log: rec.Log, Epoch: uint32(a.r.epoch),
-		Message: fmt.Sprintf("%s is not fully stored: %s", logs.LSN(rec.Lsn), a.r.missing())})
+		Message: fmt.Sprintf("%s %s: %s", logs.LSN(rec.Lsn), what, a.r.missing())})
 }
 
 // preempted: a newer epoch's seal stands against the record. A soft seal is no
@@ -356,8 +372,7 @@ func (a *appender) giveUpFenced() {
 	}
 }
 
-// giveUp leaves the record to recovery. The caller learns under which LSN it may
-// be kept, unless there is no copy and none can come.
+// giveUp leaves the record to recovery.
 func (a *appender) giveUp() {
 	r := a.r
 	if a.finished != nil { // a metadata record's fate is the next sequencer's
@@ -365,10 +380,22 @@ func (a *appender) giveUp() {
 		a.state = abandoned
 		return
 	}
-	rec := &a.out.rec
+	a.leave()
+	a.state = abandoned
+	r.retire(a)
+}
+
+// leave: what becomes of the record recovery decides. The callers learn under which
+// LSN it may be kept, unless there is no copy and none can come.
+func (a *appender) leave() {
+	r, rec := a.r, &a.out.rec
 	waiting := len(rec.Copyset) - a.nStored - a.nFail
 	to := a.fence.by
-	if to == 0 {
+	switch {
+	case to != 0:
+	case a.state == complete && r == r.s.cur && r.preempted: // one before it was fenced off
+		to = r.s.preempt.by
+	default:
 		to = r.s.c.self
 	}
 	resp := &wire.AppendResponse{Status: wire.LogStatus_LOG_STATUS_PREEMPTED, Redirect: uint64(to), Epoch: uint32(r.epoch), Log: rec.Log,
@@ -376,10 +403,8 @@ func (a *appender) giveUp() {
 	if a.wave > 1 || a.nStored > 0 || len(a.holders) > 0 || waiting > 0 {
 		resp.StoredAs = rec.Lsn
 	}
-	a.state = abandoned
 	a.settle(logs.LSNInvalid)
 	a.tell(resp)
-	r.retire(a)
 }
 
 // corrupt: a shard says that the payload does not match its checksum. If it does
@@ -419,9 +444,7 @@ func (s *sequencer) answerOverdue() {
 			continue
 		}
 		for e := r.win.front; e != r.win.next; e++ {
-			if a := r.win.at(e); a.state == flying {
-				a.answerIfOverdue()
-			}
+			r.win.at(e).answerIfOverdue()
 		}
 		if r.win.len() > 0 {
 			s.arm(timerAnswer, s.c.cfg.MissingWait/4)

@@ -16,6 +16,7 @@ type gathering struct {
 	builder logs.BatchBuilder
 	alone   pending // while there is one append only: it needs no batch
 	n       int
+	stream  bool // one of them is to be kept in order, and so the record is
 	origins []*wire.Origin
 	began   time.Duration
 	// epoch is the reign that found these appends to be new. Another cannot take its
@@ -96,6 +97,7 @@ func (s *sequencer) join(p *pending) bool {
 		g.builder.Add(p.req.Payload)
 	}
 	g.n++
+	g.stream = g.stream || ordered(p.req)
 	g.a.more = append(g.a.more, waiter{p.reply, p.req})
 	if p.req.Producer != 0 {
 		o := &wire.Origin{Producer: p.req.Producer, Sequence: p.req.Sequence}
@@ -134,11 +136,15 @@ func (g *gathering) request(s *sequencer) *wire.AppendRequest {
 		q := g.alone.req
 		g.origins = nil
 		return &wire.AppendRequest{Log: q.Log, Payload: q.Payload, Checksum: q.Checksum, Count: q.Count, Producer: q.Producer, Sequence: q.Sequence,
-			Flags: q.Flags & (logs.AppendBatch | logs.AppendProducer)}
+			Flags: q.Flags & (logs.AppendBatch | logs.AppendProducer | logs.AppendStream)}
+	}
+	flags := logs.AppendBatch
+	if g.stream {
+		flags |= logs.AppendStream
 	}
 	payload := g.builder.AppendTo(nil, s.attrs.GetSequencerBatchingCompression())
 	s.c.m.BatchesMade.Add(1)
-	return &wire.AppendRequest{Log: uint64(s.log), Payload: payload, Checksum: logs.Checksum(payload), Count: uint32(g.builder.Count()), Flags: logs.AppendBatch}
+	return &wire.AppendRequest{Log: uint64(s.log), Payload: payload, Checksum: logs.Checksum(payload), Count: uint32(g.builder.Count()), Flags: flags}
 }
 
 // dissolve takes a batch apart that a former epoch gathered: each append is

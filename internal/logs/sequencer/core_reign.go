@@ -122,6 +122,10 @@ func (r *reign) reap(a *appender) {
 		pointFrozen.Reach()
 	}
 	if r.frozen {
+		if a.state == complete && a.inOrder() { // recovery may put a hole before it, and then there (Q11)
+			pointOrphan.Reach()
+			a.leave()
+		}
 		return
 	}
 	if a.esn != r.lng+1 {
@@ -135,6 +139,9 @@ func (r *reign) reap(a *appender) {
 			r.tellings()[i].due = true
 		}
 	}
+	if a.inOrder() {
+		a.acknowledge()
+	}
 }
 
 // emptied: nothing is in flight in this epoch.
@@ -144,6 +151,7 @@ func (r *reign) emptied() {
 	if r == s.old {
 		pointDrained.Reach()
 		s.drained()
+		s.resumeHeld() // streams go on in the next
 	}
 }
 

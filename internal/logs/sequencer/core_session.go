@@ -133,12 +133,34 @@ func (s *sequencer) settled(p *pending) bool {
 		s.hold(ss, p)
 		return true
 	}
+	if s.crosses(ss, req) {
+		pointCrosses.Reach()
+		s.hold(ss, p)
+		return true
+	}
 	if s.mustWait(ss, p) {
 		s.hold(ss, p)
 		s.startLookup(ss)
 		return true
 	}
 	return s.known(ss, p)
+}
+
+// ordered says whether an append is to be behind all that its producer began before
+// it, whatever becomes of them. Who numbers its appends itself has said so.
+func ordered(req *wire.AppendRequest) bool {
+	return req.Flags&(logs.AppendStream|logs.AppendProducer) != 0
+}
+
+// crosses says whether an append of a stream is new, while one before it is under way
+// in the epoch that drains: that one may yet be fenced off, and would come behind it.
+func (s *sequencer) crosses(ss *session, req *wire.AppendRequest) bool {
+	if s.old == nil || req.Producer == 0 || !ordered(req) {
+		return false
+	}
+	end, found := ss.find(req.Sequence)
+	at, _ := ss.find(max(ss.first, req.FirstRunning))
+	return !found && at < end && slices.ContainsFunc(ss.entries[at:end], func(e entry) bool { return e.a != nil && e.a.r == s.old })
 }
 
 // mustWait says whether the answer depends on what this node does not know yet.
@@ -399,6 +421,9 @@ func (s *sequencer) resumeHeld() {
 func (s *sequencer) resume(ss *session) {
 	for len(ss.held) > 0 && s.cur != nil && s.cur.accepts() {
 		p := ss.held[0]
+		if s.crosses(ss, p.req) {
+			return
+		}
 		if s.mustWait(ss, &p) {
 			s.startLookup(ss)
 			return

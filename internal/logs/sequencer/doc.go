@@ -53,9 +53,16 @@
 //	    session before it that has no answer yet is under way, stored or refused
 //	    for good here. So LSNs follow the order of a session's appends, but for one
 //	    case: a record that an epoch gave an LSN and that a newer epoch fenced off
-//	    is appended anew, behind what was fully stored meanwhile.
+//	    is appended anew, behind what was fully stored meanwhile. Streams know no
+//	    such case (Q11, Q12).
 //	Q10. Who needs an epoch to be over (StateEndSeen) is answered by a later reign, and
 //	    however many ask, and ask again, at most one reign ends for it.
+//	Q11. A record of a stream (of an append that asked for order, or is an explicit
+//	    producer's) is acknowledged, and found stored, when the LNG reaches it: then
+//	    all before it in the epoch is fully stored, and no recovery finds a hole
+//	    there. Behind a record that was given up it is left to recovery.
+//	Q12. An append of a stream gets no LSN in an epoch while one before it of its
+//	    producer is under way in the epoch that drains.
 //
 // Differences from LogDevice. A STORED means an fsync, so the first wave's timer
 // is not 10 ms but twice the slowest answer of late, at least

@@ -167,44 +167,109 @@ func TestAnAppendThatWaitedForAnEpochIsNotTakenUnseen(t *testing.T) {
 	}
 }
 
-// TestAProducersFirstAppendsMayBecomeHoles: an explicit producer's first append and
-// its second are under way when their epoch ends; only the second is kept. The first,
-// sent again, is not one that was taken long ago.
-func TestAProducersFirstAppendsMayBecomeHoles(t *testing.T) {
-	w := newWorld(t, 1, 3, Config{StoreTimeout: time.Hour, StoreTimeoutMax: time.Hour})
-	n := w.home(5)
-	w.appendOK(t, n, request(5, "x"))
-	for _, id := range w.order {
-		w.data(w.nodes[id], func(st *wire.Store) wire.LogStatus {
-			if string(st.Record.Payload) == "first" {
-				return noSpace
+// TestAStreamsAppendsStayInOrder: the first append of a stream and its second are under
+// way when their epoch ends, and only the second has copies. It is not acknowledged
+// (Q11), and not kept: both are appended anew, in order.
+func TestAStreamsAppendsStayInOrder(t *testing.T) {
+	for _, flag := range []uint32{logs.AppendStream, logs.AppendProducer} {
+		w := newWorld(t, 1, 3, Config{StoreTimeout: time.Hour, StoreTimeoutMax: time.Hour})
+		n := w.home(5)
+		w.appendOK(t, n, request(5, "x"))
+		for _, id := range w.order {
+			w.data(w.nodes[id], func(st *wire.Store) wire.LogStatus {
+				if string(st.Record.Payload) == "first" {
+					return noSpace
+				}
+				return ok
+			})
+		}
+		of := func(seq uint64, payload string) *wire.AppendRequest {
+			r := producing(seq, payload)
+			r.Flags, r.SeenEpoch = flag, 1
+			return r
+		}
+		n.append(of(1, "first"))
+		second := n.append(of(2, "second"))
+		plain := w.appendOK(t, n, request(5, "plain")) // of another client: it waits for nobody
+		second.want(t, "none")
+		n.crash()
+		for _, id := range w.order {
+			w.nodes[id].refuse = nil
+		}
+		w.noticed()
+		m := w.home(5)
+		again := func(seq uint64, payload string) *got {
+			r := of(seq, payload)
+			r.Flags |= logs.AppendRetry
+			g := m.append(r)
+			w.run(5 * time.Second)
+			return g
+		}
+		again(2, "second").want(t, "SEQUENCE_GAP")
+		first := logs.LSN(again(1, "first").want(t, "OK").Lsn)
+		if at := logs.LSN(again(2, "second").want(t, "OK").Lsn); at.Epoch() != 2 || at <= first {
+			t.Errorf("the first append is at %s, the second at %s", first, at)
+		}
+		if r := w.truth[5][plain]; r == nil || string(r.Payload) != "plain" {
+			t.Errorf("%s, which was acknowledged and is of no stream, is %v", plain, r)
+		}
+		w.whole(t)
+	}
+}
+
+// TestAStreamWaitsForTheEpochThatDrains: an append of a stream gets no LSN in the next
+// epoch while one before it may yet be fenced off in the one that drains (Q12).
+func TestAStreamWaitsForTheEpochThatDrains(t *testing.T) {
+	for _, drains := range []bool{true, false} {
+		w := newWorld(t, 1, 3, Config{StoreTimeout: time.Minute, DrainTimeout: 3 * time.Second, AppendWait: time.Minute})
+		n := w.home(5)
+		w.appendOK(t, n, request(5, "x"))
+		slow := true
+		for _, id := range w.order {
+			w.data(w.nodes[id], func(st *wire.Store) wire.LogStatus {
+				if slow && string(st.Record.Payload) == "first" {
+					return astray
+				}
+				return ok
+			})
+		}
+		of := func(seq, running uint64, flags uint32, payload string) *wire.AppendRequest {
+			r := request(5, payload)
+			r.Producer, r.Sequence, r.FirstRunning, r.SeenEpoch, r.Flags = 9, seq, running, 1, flags
+			return r
+		}
+		first := n.append(of(1, 1, logs.AppendStream, "first"))
+		w.with(func(a *catalog.LogAttributes) { a.Replication = &catalog.Replication{Node: 3} })
+		n.step(event{kind: evLogs})
+		w.run(300 * time.Millisecond)
+		s := n.core.logs[5]
+		if s.cur.epoch != 2 || s.old == nil {
+			t.Fatalf("epoch %d", s.cur.epoch)
+		}
+		second := n.append(of(2, 1, logs.AppendStream, "second"))
+		other := w.appendOK(t, n, request(5, "other"))
+		if second.want(t, "none"); other != logs.MakeLSN(2, 1) {
+			t.Fatalf("another client's append is at %s", other)
+		}
+		if slow = false; drains { // the answer that went astray, as a retried store would bring it
+			rec := &s.old.win.at(2).out.rec
+			for _, sh := range rec.Copyset {
+				n.step(event{kind: evStored, batch: &wire.LogBatch{FromNode: uint64(logs.ShardID(sh).Node()),
+					Stored: []*wire.Stored{{Log: 5, Lsn: rec.Lsn, Wave: rec.Wave, Cookie: sh}}}})
 			}
-			return ok
-		})
+		}
+		w.run(10 * time.Second)
+		if drains {
+			one, two := logs.LSN(first.want(t, "OK").Lsn), logs.LSN(second.want(t, "OK").Lsn)
+			if one != logs.MakeLSN(1, 2) || two != logs.MakeLSN(2, 2) {
+				t.Errorf("%s and %s", one, two)
+			}
+			continue
+		}
+		// It is fenced off by the recovery, and the second is sent back behind it.
+		first.want(t, "PREEMPTED")
+		second.want(t, "NEW_EPOCH") // and once it has seen that: SEQUENCE_GAP
 	}
-	n.append(producing(1, "first"))
-	second := w.appendOK(t, n, producing(2, "second"))
-	n.crash()
-	for _, id := range w.order {
-		w.nodes[id].refuse = nil
-	}
-	w.noticed()
-	m := w.home(5)
-	again := func(seq uint64, payload string) logs.LSN {
-		t.Helper()
-		r := producing(seq, payload)
-		r.Flags |= logs.AppendRetry
-		g := m.append(r)
-		w.run(5 * time.Second)
-		return logs.LSN(g.want(t, "OK").Lsn)
-	}
-	if at := again(2, "second"); at != second {
-		t.Errorf("the second append is at %s and at %s", second, at)
-	}
-	if at := again(1, "first"); at.Epoch() != 2 {
-		t.Errorf("the first append is at %s", at)
-	}
-	w.whole(t)
 }
 
 // TestALostReleaseIsToldAgain: a release that is lost is told again soon, ever more

@@ -26,6 +26,7 @@ type simClient struct {
 	log      logs.LogID
 	next     uint64
 	explicit bool
+	stream   bool // its appends are to be in order
 	acked    logs.LSN
 	seen     logs.Epoch
 	running  map[uint64]*simAppend
@@ -81,6 +82,9 @@ func (a *simAppend) send() {
 	}
 	if c.explicit {
 		req.Flags |= logs.AppendProducer
+	}
+	if c.stream {
+		req.Flags |= logs.AppendStream
 	}
 	if c.target == 0 {
 		c.target = w.order[w.rng.IntN(len(w.order))]
@@ -170,6 +174,9 @@ func (w *world) acknowledged(c *simClient, a *simAppend, lsn logs.LSN) {
 	delete(c.running, a.seq)
 	c.done[a.seq] = lsn
 	c.acked = max(c.acked, lsn)
+	if c.stream || c.explicit {
+		w.inOrder[lsn] = true
+	}
 	if !w.fullyStored(c.log, lsn) {
 		w.fault("Q1: %s is acknowledged and not fully stored", lsn)
 	}
@@ -248,7 +255,7 @@ func simulate(t testing.TB, seed uint64) (*world, []*simClient) {
 	w.lose = func() bool { return w.rng.IntN(40) == 0 }
 	var clients []*simClient
 	for i := range 4 {
-		c := &simClient{w: w, id: uint64(i + 1), log: 5, left: 60, explicit: i == 3 && seed%2 == 1, running: make(map[uint64]*simAppend),
+		c := &simClient{w: w, id: uint64(i + 1), log: 5, left: 60, explicit: i == 3 && seed%2 == 1, stream: i%2 == 1, running: make(map[uint64]*simAppend),
 			done: make(map[uint64]logs.LSN), payloads: make(map[uint64]string)}
 		clients = append(clients, c)
 		for range 2 + 2*(i%3) {
@@ -326,13 +333,15 @@ func checkEnd(w *world, clients []*simClient) {
 }
 
 // checkFence: a session's appends were given LSNs in order (Q9), and only one that a
-// newer epoch fenced off may have ended behind one that followed it.
+// newer epoch fenced off may have ended behind one that followed it; of streams none (Q11, Q12).
 func (w *world) checkFence(c *simClient) {
 	for seq := uint64(2); seq <= c.next; seq++ {
 		a, b := w.first[c.payloads[seq-1]], w.first[c.payloads[seq]]
 		switch {
 		case a > b || a == b && a.Epoch() == 0:
 			w.fault("Q9: append %s was first given %s, the one before it %s", c.payloads[seq], b, a)
+		case (c.stream || c.explicit) && c.done[seq-1] > c.done[seq]:
+			w.fault("Q11: append %s of a stream is at %s, the one before it at %s", c.payloads[seq], c.done[seq], c.done[seq-1])
 		case c.done[seq-1] == a && c.done[seq-1] > c.done[seq]:
 			w.fault("Q9: append %s is at %s, the one before it at %s", c.payloads[seq], c.done[seq], a)
 		}

@@ -42,6 +42,7 @@ type world struct {
 	lastESN map[logs.LogID]map[logs.Epoch]logs.ESN      // the last one stored first
 	first   map[string]logs.LSN                         // by payload: the lowest LSN it was ever given
 	windows map[string]int
+	inOrder map[logs.LSN]bool // acknowledged to clients that asked for order
 	broken  []string
 	holdRec bool // recoveries wait
 	pending []func()
@@ -104,7 +105,7 @@ var defaultAttributes = &catalog.LogAttributes{
 func newWorld(t testing.TB, seed uint64, nodes int, cfg Config) *world {
 	w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 7)), nodes: make(map[catalog.NodeID]*node), attrs: defaultAttributes,
 		cfg: cfg.withDefaults(), truth: make(map[logs.LogID]map[logs.LSN]*wire.LogRecord), crowned: make(map[string]catalog.NodeID),
-		lastESN: make(map[logs.LogID]map[logs.Epoch]logs.ESN), windows: make(map[string]int), first: make(map[string]logs.LSN), trace: func(string, ...any) {}}
+		lastESN: make(map[logs.LogID]map[logs.Epoch]logs.ESN), windows: make(map[string]int), inOrder: make(map[logs.LSN]bool), first: make(map[string]logs.LSN), trace: func(string, ...any) {}}
 	w.store = &memoryStore{records: make(map[logs.LogID]*wire.EpochRecord)}
 	w.delay = func() time.Duration { return time.Millisecond }
 	w.lose = func() bool { return false }
@@ -683,10 +684,12 @@ func (w *world) decide(n *node, log logs.LogID, upTo logs.Epoch, rec *wire.Epoch
 // get it when they return, which is what purging comes to.
 func (w *world) settle(n *node, log logs.LogID, lsns []logs.LSN) {
 	var prev logs.LSN
+	hole := false // in the epoch, before
 	for _, lsn := range lsns {
 		if prev.Epoch() != lsn.Epoch() {
-			prev = logs.MakeLSN(lsn.Epoch(), 0)
+			prev, hole = logs.MakeLSN(lsn.Epoch(), 0), false
 		}
+		hole = hole || lsn > prev+1
 		for at := prev + 1; at < lsn; at++ {
 			w.decideOne(log, at, &wire.LogRecord{Log: uint64(log), Lsn: uint64(at), Flags: logs.FlagHole | logs.FlagWrittenByRecovery, Wave: uint32(lsn.Epoch())})
 		}
@@ -698,6 +701,13 @@ func (w *world) settle(n *node, log logs.LogID, lsns []logs.LSN) {
 			}
 		}
 		best := proto.Clone(winner(versions)).(*wire.LogRecord)
+		if hole && best.Flags&logs.FlagStream != 0 {
+			best = &wire.LogRecord{Log: uint64(log), Lsn: uint64(lsn), Flags: logs.FlagHole}
+			if at := w.inOrder[lsn]; at {
+				w.fault("%s of a stream was acknowledged, and there is a hole before it", lsn)
+			}
+		}
+		hole = hole || best.Flags&logs.FlagHole != 0
 		best.Flags |= logs.FlagWrittenByRecovery
 		best.Wave = uint32(lsn.Epoch())
 		w.decideOne(log, lsn, best)
