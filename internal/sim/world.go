@@ -24,6 +24,7 @@ type World struct {
 	err   error
 
 	calm    bool // the faults are over (S6)
+	nested  bool // Meanwhile is under way
 	where   int  // the node of the event under way
 	events  uint64
 	faults  int // carried out
@@ -131,6 +132,21 @@ func (w *World) at(t time.Duration, what string, node int, f func()) *event {
 	e := &event{at: t, order: w.order, what: what, node: node, f: f}
 	w.queue.push(e)
 	return e
+}
+
+// Meanwhile lets what comes in the next d happen before its caller goes on: the
+// caller is a goroutine that stands between two of its instructions. Who calls it
+// must look after that whether its life lasts. It does not nest.
+func (w *World) Meanwhile(d time.Duration) {
+	if w.nested {
+		return
+	}
+	w.nested = true
+	where, end := w.where, w.now+d
+	for w.err == nil && len(w.queue) > 0 && w.queue[0].at <= end {
+		w.one()
+	}
+	w.where, w.nested = where, false
 }
 
 // Note makes a value part of the trace's hash.

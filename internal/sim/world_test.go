@@ -178,3 +178,22 @@ func TestNothingOfAnEndedLifeRuns(t *testing.T) {
 		t.Fatalf("the monotonic clock went on by %s in 1.5 s", d)
 	}
 }
+
+// TestMeanwhile: what is due happens while its caller stands still, once and in order,
+// and does not nest.
+func TestMeanwhile(t *testing.T) {
+	w := NewWorld(countersWing(false).Draw(1), nil, countersWing(false).Build)
+	var seen []string
+	note := func(s string) func() { return func() { seen = append(seen, s) } }
+	w.After(time.Millisecond, "early", func() {
+		note("early")()
+		w.Meanwhile(time.Hour) // does not nest
+	})
+	w.After(2*time.Millisecond, "next", note("next"))
+	w.After(time.Second, "late", note("late"))
+	w.where = 3
+	w.Meanwhile(10 * time.Millisecond)
+	if strings.Join(seen, " ") != "early next" || w.where != 3 {
+		t.Fatalf("meanwhile happened %v, at node %d", seen, w.where)
+	}
+}

@@ -133,9 +133,9 @@ type tally struct {
 	OpsLeast  int
 	FewFaults uint64 // seeds with fewer than three
 	Virtual   sim.Duration
-	Real      sim.Duration // of all runners together
-	CPU       sim.Duration // of the process, shared among wings by Real
-	PerMinute float64      // seeds a minute, had the process its processors for itself
+	Real      sim.Duration        // of all runners together
+	CPU       sim.Duration        // of the process, shared among wings by Real
+	PerMinute float64             // seeds a minute, had the process its processors for itself
 	Reached   map[string]uint64   // what its worlds say they saw
 	Points    []sometimes.Reached // branches of production code, of the wing's rooms
 	Unreached []string            // of both

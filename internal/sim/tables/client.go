@@ -265,7 +265,9 @@ func (m *member) serveWrite(raw []byte, reply func([]byte)) {
 		done(&wire.WriteResponse{Error: &wire.Error{Code: wire.Code_CODE_TABLET_NOT_FOUND}})
 		return
 	}
+	m.serving = req
 	h.WriteAsync(req, m.now().Add(m.c.ms("tryMs")), done)
+	m.serving = nil
 }
 
 // serveRead is a node's door for reads.
@@ -280,7 +282,13 @@ func (m *member) serveRead(raw []byte, reply func([]byte)) {
 	}
 	resp := &wire.ReadResponse{Error: &wire.Error{Code: wire.Code_CODE_TABLET_NOT_FOUND}}
 	if h := m.find(catalog.GroupID(req.Tablet)); h != nil {
+		life := m.n.Life()
+		m.reading = true
 		resp = h.Read(req)
+		if m.n.Life() != life || !m.n.Up() {
+			return // it ended while it read
+		}
+		m.reading = false
 	}
 	out, _ := resp.MarshalVT()
 	m.c.w.NoteBytes(out)

@@ -164,6 +164,8 @@ func (c *cluster) Fault(f *sim.Fault) bool {
 		return c.damage(v, m, time.Duration(f.For))
 	case faultTorn:
 		return c.tear(m, int(f.X), time.Duration(f.For))
+	case faultLeak:
+		return c.leak(m, time.Duration(f.For))
 	}
 	return c.coup(v, m, f)
 }

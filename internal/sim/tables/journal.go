@@ -3,9 +3,9 @@ package tables
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/braiddb/braid/internal/journal"
-	"github.com/braiddb/braid/internal/sim"
 )
 
 // platter is what a node's journal has on disk: it outlives the node's lives.
@@ -70,34 +70,39 @@ func (p *platter) replay(id journal.StreamID) *journal.StreamReplay {
 }
 
 // simJournal is multiraft.Journal over the node's simulated disk.
-type simJournal struct {
-	n *sim.Node
-	p *platter
-}
+type simJournal struct{ m *member }
 
 // Append gives records to the disk. A full one refuses entries and nothing else.
 func (j simJournal) Append(recs []journal.Record, done func(error)) {
-	if j.n.Disk.Full() {
+	n := j.m.n
+	if n.Disk.Full() {
 		for i := range recs {
 			if recs[i].Kind == journal.KindEntry {
-				j.n.World().Sometimes("journal: entries refused for want of space")
-				j.n.Soon("no space", func() { done(journal.ErrNoSpace) })
+				n.World().Sometimes("journal: entries refused for want of space")
+				n.Soon("no space", func() { done(journal.ErrNoSpace) })
 				return
 			}
 		}
 	}
-	j.n.Disk.Write(func() { j.p.keep(recs) }, done)
+	if j.m.leak != leakNot && j.m.refuses(recs) {
+		n.After(50*time.Millisecond, "no space, late", func() { done(journal.ErrNoSpace) })
+		return
+	}
+	n.Disk.Write(func() { j.m.platter.keep(recs) }, done)
+	if j.m.leak == leakOver {
+		j.m.endLeak()
+	}
 }
 
 // SetLowWater lets a prefix go, now or, as a journal that recycles segments
 // does, perhaps never.
 func (j simJournal) SetLowWater(s journal.StreamID, pos uint64) {
-	if j.n.World().OneIn(2) {
-		j.p.forget(s, pos)
+	if j.m.n.World().OneIn(2) && j.m.leak == leakNot {
+		j.m.platter.forget(s, pos)
 	}
 }
 
 // Full says that entries are refused.
-func (j simJournal) Full() bool { return j.n.Disk.Full() }
+func (j simJournal) Full() bool { return j.m.n.Disk.Full() }
 
 var errCut = errors.New("sim: the peer does not answer")

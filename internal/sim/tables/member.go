@@ -35,14 +35,19 @@ type member struct {
 	robbed   bool                                  // and synced records are gone from it
 
 	// Of this life.
-	clock   *hlc.Clock
-	engine  *docdb.Engine
-	host    *multiraft.Host
-	hosted  []*hosted // by group
-	fatal   error
-	exports []*export       // open
-	acked   []hlc.Timestamp // bounds on times acknowledged to nodes, by node
-	beat    *wire.Beat      // the one that the host is hearing
+	clock      *hlc.Clock
+	engine     *docdb.Engine
+	host       *multiraft.Host
+	hosted     []*hosted // by group
+	fatal      error
+	exports    []*export          // open
+	acked      []hlc.Timestamp    // bounds on times acknowledged to nodes, by node
+	beat       *wire.Beat         // the one that the host is hearing
+	serving    *wire.WriteRequest // the one that is being taken in, until it is proposed
+	reading    bool               // a client's read is served
+	leak       leaking
+	leakStream journal.StreamID
+	leakDown   time.Duration
 	managed
 }
 
@@ -77,6 +82,7 @@ func (m *member) boot() {
 	w, cfg := m.c.w, m.c.hostConfig()
 	m.fatal, m.hosted, m.exports, m.managed = nil, nil, nil, managed{}
 	m.acked, m.beat = make([]hlc.Timestamp, len(w.Nodes)), nil
+	m.serving, m.reading, m.leak = nil, false, leakNot
 	m.clock = hlc.New(m.n.Wall, cfg.MaxSkew)
 	cfg.Suspect = m.suspect
 	if m.robbed {
@@ -93,7 +99,7 @@ func (m *member) boot() {
 	}
 	m.host = multiraft.New(cfg, multiraft.Deps{
 		Node: catalog.NodeID(m.n.ID), Incarnation: uint64(m.n.Life()), Clock: m.clock, Mono: m.n.Mono, Timer: timer{m},
-		Journal: simJournal{m.n, &m.platter}, Transport: door{m}, Rand: m.n.Rand(), Logger: slog.New(slog.DiscardHandler),
+		Journal: simJournal{m}, Transport: door{m}, Rand: m.n.Rand(), Logger: slog.New(slog.DiscardHandler),
 		Fatal: m.die, Tasks: func(f func()) { m.n.Soon("task", f) },
 	})
 	m.host.Start()
@@ -361,6 +367,7 @@ func (h *hosted) Snapshot() (multiraft.SnapshotReader, error) {
 	}
 	x := &export{SnapshotReader: r, m: h.m, r: r}
 	h.m.exports = append(h.m.exports, x)
+	h.flood()
 	return x, nil
 }
 
@@ -384,6 +391,11 @@ func (x *export) Close() error {
 
 // Propose passes a proposal on, watched for T7.
 func (h *hosted) Propose(p *multiraft.Proposal) {
+	h.watchOutcome(p)
+	h.proposes(p)
+}
+
+func (h *hosted) watchOutcome(p *multiraft.Proposal) {
 	o, done := h.view.outcome(p.Data), p.Done
 	o.open++
 	p.Done = func(r multiraft.ProposalResult) {
@@ -393,16 +405,19 @@ func (h *hosted) Propose(p *multiraft.Proposal) {
 		}
 		done(r)
 	}
-	h.group.Propose(p)
 }
 
 // ReadTime is watched for T3 and T4.
 func (h *hosted) ReadTime() (hlc.Timestamp, error) {
 	at, err := h.group.ReadTime()
-	if err == nil {
-		h.view.gaveSafeTime(h, at)
+	if err != nil {
+		return at, err
 	}
-	return at, err
+	h.view.gaveSafeTime(h, at)
+	if !h.pauses() {
+		return 0, multiraft.ErrStopped
+	}
+	return at, nil
 }
 
 // Leading is the group's.

@@ -2,7 +2,6 @@ package tables
 
 import (
 	"hash/maphash"
-	"time"
 
 	"github.com/braiddb/braid/internal/catalog"
 	"github.com/braiddb/braid/internal/hlc"
@@ -192,10 +191,7 @@ func (h *hosted) watch(read bool) {
 
 // probe writes at a new leader, as early as anybody could.
 func (h *hosted) probe() {
-	if h.m.fatal == nil && h.m.find(h.view.id) == h {
-		h.WriteAsync(&wire.WriteRequest{Tablet: uint64(h.view.id), Table: h.view.tablet.Table, SchemaVersion: 1,
-			Ops: []*wire.Op{h.view.probeWrite()}}, h.m.now().Add(time.Second), func(*wire.WriteResponse) {})
-	}
+	h.write(h.view.probeWrite())
 }
 
 // checkHolders is T1 for all replicas. A paused node counts: it would serve if it
