@@ -356,6 +356,51 @@ func TestALostCopyOfAStateIsMissed(t *testing.T) {
 	}
 }
 
+// TestACutGroupLetsGoOfNothing: the group that was cut called a segment unused, the
+// group that took its number does not, and is lost. The segment is in use.
+func TestACutGroupLetsGoOfNothing(t *testing.T) {
+	w := newWorld(t, 79)
+	w.o.SegmentsMax = 8
+	j, _ := w.open(&manualClock{})
+	appendWait(t, j, Record{Stream: 2, Kind: KindState, Payload: []byte("old")}, entry(3, 1, "pins"))
+	for pos := uint64(1); j.Metrics().Segments < 2; pos++ {
+		appendWait(t, j, entry(9, pos, strings.Repeat("f", 3000)))
+		j.SetLowWater(9, pos)
+	}
+	appendWait(t, j, Record{Stream: 3, Kind: KindStart, Pos: 1}, Record{Stream: 2, Kind: KindState, Payload: bytes.Repeat([]byte("new"), 700)})
+	w.fs = w.fs.Crash(simfs.Crash{Sectors: 100, Names: 100})
+	j.Close()
+	groups := layout(t, w.fs).groups
+	torn := groups[len(groups)-1]
+	if torn.oldestNumber == 1 || len(torn.records) != 2 {
+		t.Fatalf("the last group does not let go of a segment: %+v", torn.groupHeader)
+	}
+	must(t, w.fs.Overwrite(fileOf(torn.generation), int64(torn.offset)+2*sector, make([]byte, sector)))
+	w.life++
+	j, r := w.reopen(w.fs)
+	if s := r.Streams[2]; !r.Suspect || s == nil || string(s.State) != "old" {
+		t.Fatalf("before the damage: %+v, suspect %v", s, r.Suspect)
+	}
+	j.Trust()
+	for pos := range uint64(2) {
+		appendWait(t, j, entry(4, pos+1, "after"))
+	}
+	w.fs = w.fs.Crash(simfs.Crash{Sectors: 100, Names: 100})
+	j.Close()
+	groups = layout(t, w.fs).groups
+	i := slices.IndexFunc(groups, func(g foundGroup) bool { return g.number == torn.number })
+	if i < 0 || i+1 >= len(groups) || groups[i].incarnation == torn.incarnation {
+		t.Fatal("no group of the next life took the number")
+	}
+	must(t, w.fs.Flip(fileOf(groups[i].generation), int64(groups[i].offset)*8))
+	w.life++
+	j, r = w.reopen(w.fs)
+	defer j.Close()
+	if s := r.Streams[2]; s == nil || s.Corrupt || string(s.State) != "old" {
+		t.Errorf("stream 2 has %+v, suspect %v, corrupt %+v", s, r.Suspect, r.Corrupt)
+	}
+}
+
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
@@ -396,9 +441,6 @@ func harm(rng *rand.Rand, fs *simfs.FS) (p place) {
 		p.what, p.bytes = fmt.Sprintf("sectors of %s:%d", from, at), sector*int64(1+rng.IntN(3))
 		block := slices.Clone(other[at:min(at+p.bytes, int64(len(other)))])
 		p.bytes = int64(len(block))
-		if bytes.Equal(block, data[p.at:min(p.at+p.bytes, int64(len(data)))]) {
-			p.bytes = 0 // nothing was harmed
-		}
 		fs.Overwrite(name, p.at, block)
 	case 3:
 		p.what = "unreadable"
@@ -409,6 +451,15 @@ func harm(rng *rand.Rand, fs *simfs.FS) (p place) {
 			}
 			return simfs.Fault{}
 		})
+		return p
+	}
+	after, _ := fs.Read(name)
+	p.bytes = min(p.bytes, int64(len(after))-p.at)
+	for p.bytes > 0 && after[p.at] == data[p.at] { // what it left as it was it did not harm
+		p.at, p.bytes = p.at+1, p.bytes-1
+	}
+	for p.bytes > 0 && after[p.at+p.bytes-1] == data[p.at+p.bytes-1] {
+		p.bytes--
 	}
 	return p
 }

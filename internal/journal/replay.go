@@ -154,18 +154,18 @@ func (v *verdict) cutTail(dirty *bool) {
 // what is missing between them. The cut group still vouches for what was before
 // it.
 func (v *verdict) collect() {
+	if v.cut != nil {
+		v.suspect = v.suspect || v.cut.flags&flagSuspect != 0
+	}
+	v.dropVoid() // first: what such a group calls unused was not let go of
 	oldest := uint64(1)
 	for i := range v.groups {
 		oldest = max(oldest, v.groups[i].oldestNumber)
-	}
-	if v.cut != nil {
-		v.suspect = v.suspect || v.cut.flags&flagSuspect != 0
 	}
 	first, _ := slices.BinarySearchFunc(v.groups, oldest, func(g foundGroup, n uint64) int {
 		return cmp.Compare(g.number, n)
 	})
 	v.groups = v.groups[first:]
-	v.dropVoid()
 	expect := oldest
 	for i := range v.groups {
 		g := &v.groups[i]
