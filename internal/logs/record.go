@@ -18,6 +18,7 @@ const (
 	FlagProducer    // the producer gave its own id and sequence: remembered beyond sessions
 	FlagMetadata    // the payload is a wire.EpochMetadata
 	FlagStream      // acknowledged only with all before it in its epoch; recovery keeps it behind no hole
+	FlagKept        // of a stream: a recovery that could not tell what is before it kept it
 )
 
 // Flags of an append.

@@ -324,7 +324,7 @@ func recordFlags(flags uint32) string {
 	}{
 		{logs.FlagHole, "HOLE"}, {logs.FlagBridge, "BRIDGE"}, {logs.FlagWrittenByRecovery, "WRITTEN_BY_RECOVERY"}, {logs.FlagEpochBegin, "EPOCH_BEGIN"},
 		{logs.FlagBatch, "BATCH"}, {logs.FlagSticky, "STICKY"}, {logs.FlagProducer, "PRODUCER"}, {logs.FlagMetadata, "METADATA"},
-		{logs.FlagStream, "STREAM"},
+		{logs.FlagStream, "STREAM"}, {logs.FlagKept, "KEPT"},
 	} {
 		if flags&f.bit != 0 {
 			out = append(out, f.name)

@@ -38,6 +38,7 @@ type slot struct {
 	precedence uint64
 	copies     []copyAt
 	value      value
+	kept       bool // a record, and not all before it is known (C7)
 	timestamp  int64
 
 	// How the value is stored; see core_mutate.go.
@@ -86,7 +87,7 @@ func (x *epochRecovery) found(i int, r *wire.LogRecord) {
 	s.copies = append(s.copies, c)
 	if x.decided {
 		if s.value == valueNone && c.value == valueRecord && !x.bridgedBefore(n, c.precedence) {
-			s.record, s.precedence, s.value, s.timestamp = r, c.precedence, valueRecord, r.TimestampMs
+			s.record, s.precedence, s.value, s.kept, s.timestamp = r, c.precedence, valueRecord, x.l.rules.stream(r.Flags), r.TimestampMs
 		}
 		return
 	}
@@ -156,11 +157,21 @@ func (x *epochRecovery) takeTail() {
 
 // judgeSlots decides what digests showed. It gives the last real record's ESN (or
 // the LNG) and the last of which damaged copies make it impossible to tell.
+//
+// With an f-majority what is on nobody was never fully stored, and so no record of a
+// stream behind it was acknowledged: it becomes a hole too (C7). Where that much is not
+// known of all that is before it, it stays, and is marked so: another recovery, which
+// may know more, does not decide otherwise.
 func (x *epochRecovery) judgeSlots() (last, lost logs.ESN) {
 	last = x.good
 	barrier := uint64(0) // the highest precedence of a bridge before
+	proves := x.authority.Reached()
+	hole, open := false, !proves // before: a hole that is proved; something that is not decided
+	next := x.good + 1
 	for i := range x.slots {
 		s := &x.slots[i]
+		hole = hole || proves && s.esn > next
+		next = s.esn + 1
 		switch {
 		case s.record == nil:
 			if !x.authority.Reached() || x.unreadable(s.esn) {
@@ -168,12 +179,17 @@ func (x *epochRecovery) judgeSlots() (last, lost logs.ESN) {
 			} else {
 				s.value = valueHole
 			}
-		case valueOf(s.record.Flags) == valueRecord && s.precedence >= barrier:
-			s.value = valueRecord
-			last = s.esn
-		default:
+		case valueOf(s.record.Flags) != valueRecord || s.precedence < barrier:
 			s.value = valueHole // of bridges, one is found below
+		case hole && x.l.rules.stream(s.record.Flags):
+			pointOrphan.Reach()
+			s.value = valueHole
+		default:
+			s.value, s.kept = valueRecord, open && x.l.rules.stream(s.record.Flags)
+			last = s.esn
 		}
+		hole = hole || proves && s.value == valueHole
+		open = open || s.value == valueNone
 		for _, c := range s.copies {
 			if c.value == valueBridge {
 				barrier = max(barrier, c.precedence)
@@ -273,11 +289,15 @@ func (x *epochRecovery) plug(bridge logs.ESN) bool {
 // stamp gives pseudorecords the time of the record before them, and the bridge
 // its name.
 func (x *epochRecovery) stamp(bridge logs.ESN) {
-	at := x.tailGood.GetTimestampMs()
+	at, hole := x.tailGood.GetTimestampMs(), false
 	for i := range x.slots {
 		s := &x.slots[i]
+		hole = hole || s.value == valueHole
 		if s.value == valueRecord {
 			at = s.record.TimestampMs
+			if hole && x.authority.Reached() && x.l.rules.stream(s.record.Flags) {
+				panic("BUG: C7: a record of a stream stands behind a hole")
+			}
 		}
 		if s.esn == bridge {
 			s.value = valueBridge

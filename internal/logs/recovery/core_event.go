@@ -140,6 +140,7 @@ type rules struct {
 	bridge     func(last logs.ESN) logs.ESN
 	heard      func(partial bool) placement.ShardState // what an answer counts for
 	compared   func(silent int, alone bool) bool       // whether a doubt is over
+	stream     func(flags uint32) bool                 // whether a record stands behind no hole
 }
 
 var honest = rules{
@@ -155,6 +156,7 @@ var honest = rules{
 		return placement.ShardHeard
 	},
 	compared: func(silent int, alone bool) bool { return !alone || silent == 0 },
+	stream:   func(flags uint32) bool { return flags&(logs.FlagStream|logs.FlagKept) == logs.FlagStream },
 }
 
 // shardBits is a set of shards, by their place in a nodeset.

@@ -103,7 +103,7 @@ func (x *epochRecovery) planLate() {
 // copyset that the winning copy names have it, and nobody anything else.
 func (x *epochRecovery) whole(s *slot) bool {
 	if x.heard.Count(placement.ShardHeard) != len(x.members) || s.record == nil || s.value != valueOf(s.record.Flags) ||
-		len(s.record.Copyset) == 0 {
+		len(s.record.Copyset) == 0 || s.kept {
 		return false
 	}
 	var named shardBits
@@ -214,6 +214,9 @@ func (x *epochRecovery) message(s *slot, i int) *wire.Store {
 	}
 	o := s.record
 	r.TimestampMs, r.Flags = o.TimestampMs, r.Flags|o.Flags&^logs.FlagSticky
+	if s.kept {
+		r.Flags |= logs.FlagKept
+	}
 	r.CountBefore, r.Count, r.Producer, r.Sequence = o.CountBefore, o.Count, o.Producer, o.Sequence
 	r.FindKey, r.FilterKey, r.Checksum, r.Origins = o.FindKey, o.FilterKey, o.Checksum, o.Origins
 	if x.hasPayload(s, i) && !s.whole.has(i) {

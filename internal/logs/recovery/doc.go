@@ -40,6 +40,13 @@
 //	C6. A shard that missed the CLEAN of an epoch deletes what it has above the
 //	    epoch's LNG before it serves releases of later ones; of an epoch of which it
 //	    has the CLEAN it deletes nothing, whichever others it missed (purge).
+//	C7. A record of a stream (FlagStream) is decided to be one only if no hole is before
+//	    it in its epoch. It was not acknowledged then, nor decided so by a recovery that
+//	    came to CLEAN: its sequencer acknowledges it when all before it is fully stored
+//	    (sequencer Q11), and such a recovery has stored all before it as records; of
+//	    either an f-majority shows everything (C1). Where that cannot be told, without
+//	    an f-majority or behind damage, it is kept, and stored with FlagKept, so that a
+//	    later recovery, which has more to go by, keeps it too.
 //
 // A shard that may have lost the end of its journal is compared with the others
 // before it proves anything again (core_compare.go, core_survey.go, comparer.go):

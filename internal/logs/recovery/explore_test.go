@@ -91,6 +91,10 @@ var plantedBugs = []struct {
 	{name: "a partial digest counts as heard", deep: true, plant: func(r *rules) {
 		r.heard = func(bool) placement.ShardState { return placement.ShardHeard }
 	}},
+	{name: "a stream goes on behind a hole", deep: true, plant: func(r *rules) {
+		r.stream = func(uint32) bool { return false }
+	}},
+	{name: "a stream is acknowledged in any order", deep: true, faults: faults{anyOrder: true}, plant: func(*rules) {}},
 	{name: "purge skipped", deep: true, faults: faults{noPurge: true}, plant: func(*rules) {}},
 	{name: "a doubt ends with others silent", deep: true, plant: func(r *rules) {
 		r.compared = func(int, bool) bool { return true }
@@ -102,6 +106,7 @@ var plantedBugs = []struct {
 // faults are planted in what surrounds the cores.
 type faults struct {
 	anyDigest bool // shards serve digests to whoever asks
+	anyOrder  bool // sequencers acknowledge records of streams as they acknowledge others
 	noPurge   bool
 	noFence   bool // a shard that may have lost seals takes stores
 	noDoubt   bool // a shard that lost the end of its journal does not know

@@ -6,6 +6,7 @@ import "github.com/braiddb/braid/internal/sim/sometimes"
 var (
 	pointPlugged         = sometimes.Point("recovery: an LSN that nobody has is plugged")
 	pointBridge          = sometimes.Point("recovery: a bridge ends an epoch")
+	pointOrphan          = sometimes.Point("recovery: a record of a stream stands behind a hole, and becomes one")
 	pointLate            = sometimes.Point("recovery: a digest shows an LSN after it was decided")
 	pointDisagree        = sometimes.Point("recovery: copies of one recovery name different copysets")
 	pointLiesWell        = sometimes.Point("recovery: a record needs no store")

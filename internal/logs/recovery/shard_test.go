@@ -27,6 +27,7 @@ type fakeShard struct {
 	torn       map[logs.Epoch]bool // some of it cannot be read, and nobody can tell how much
 	trim       logs.LSN
 	clean      logs.Epoch
+	deciding   logs.Epoch // what was chosen before a purge of it began is not taken
 	recoveries map[logs.Epoch]*wire.EpochRecovery
 	released   logs.LSN
 	metadata   []*wire.EpochMetadata
@@ -66,18 +67,19 @@ func (f *fakeShard) answer(c call) event {
 	case callFence:
 		ev.from, ev.to, ev.cleanTo = f.fence(c.epoch)
 	case callRepair:
-		if f.clean > c.epoch {
+		if max(f.clean, f.deciding) > c.epoch {
 			ev.err = errDown
 		} else {
 			f.repair(c.repair)
 		}
 	case callSure:
-		if f.clean > c.epoch {
+		if max(f.clean, f.deciding) > c.epoch {
 			ev.err = errDown
 		} else {
 			f.sure = max(f.sure, c.to)
 		}
 	case callDelete:
+		f.deciding = max(f.deciding, c.to.Epoch())
 		maps.DeleteFunc(f.copies, func(l logs.LSN, _ []*wire.LogRecord) bool { return l >= c.from && l <= c.to })
 	case callMark:
 		if c.epoch > f.clean && f.doubtFrom > 0 && c.epoch >= f.doubtFrom.Epoch() && c.epoch <= f.doubtTo.Epoch() {
@@ -172,7 +174,9 @@ func (f *fakeShard) winner(lsn logs.LSN) *wire.LogRecord {
 	}
 	for _, v := range vs {
 		if v.Payload != nil {
+			flags := w.Flags | v.Flags
 			w = with(w, v.Payload)
+			w.Flags = flags
 		}
 	}
 	return w
@@ -262,6 +266,12 @@ func say(r *wire.LogRecord) string {
 	out := [...]string{"?", "record", "hole", "bridge"}[valueOf(r.Flags)]
 	if len(r.Payload) > 0 {
 		out += fmt.Sprintf("(%s)", r.Payload)
+	}
+	if r.Flags&logs.FlagStream != 0 {
+		out += "+stream"
+	}
+	if r.Flags&logs.FlagKept != 0 {
+		out += "+kept"
 	}
 	if r.Flags&logs.FlagWrittenByRecovery != 0 {
 		out += fmt.Sprintf("/seal%d", r.Wave)

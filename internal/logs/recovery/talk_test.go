@@ -24,7 +24,7 @@ import (
 //	epoch next=3 [clean=0] [since=1] [tail=e1n4 count=4] [nodeset=(1,2,3)]
 //	                                   what the epoch store has; metadata from epoch `since` on
 //	metadata since=1 nodeset=(1,2) on=(1,2,3)   a record of the metadata log
-//	put at=e1n2 on=(1,2) [wave=1] [seal=2] [hole] [bridge] [good=1] [count=1] [before=0] [text=x] [set=(1,2)]
+//	put at=e1n2 on=(1,2) [wave=1] [seal=2] [hole] [bridge] [stream] [good=1] [count=1] [before=0] [text=x] [set=(1,2)]
 //	                                   copies; of recovery where seal is given
 //	good epoch=1 n=3 on=(1,2)          they know that e1n3 is fully stored, with all before
 //	damage at=e1n2 on=1    trim at=e1n2 on=1   doubt on=1   sure on=1   torn epoch=1 on=1   readonly on=1   empty on=1
@@ -223,6 +223,9 @@ func (x *talk) put(d *datadriven.TestData) {
 		if d.HasArg(flag) {
 			r.Flags, r.Payload, r.Count = r.Flags|bit, nil, 0
 		}
+	}
+	if d.HasArg("stream") {
+		r.Flags |= logs.FlagStream
 	}
 	set := x.places(d, "set")
 	if len(set) == 0 {

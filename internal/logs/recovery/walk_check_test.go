@@ -21,6 +21,7 @@ func (w *walk) decided(l *logRecovery, x *epochRecovery) {
 			d.bridge = s.esn
 		}
 	}
+	w.checkStreams(x)
 	before := w.decisions[x.epoch]
 	if before == nil || before.by != d.by {
 		w.count(x)
@@ -51,6 +52,24 @@ func (w *walk) count(x *epochRecovery) {
 			w.n.records++
 		case valueHole:
 			w.n.holes++
+			if r := x.slots[i].record; r != nil && r.Flags&logs.FlagStream != 0 {
+				w.n.orphans++
+			}
+		}
+	}
+}
+
+// checkStreams: no record of a stream is decided to stand behind a hole, or one that
+// is not decided (C7).
+func (w *walk) checkStreams(x *epochRecovery) {
+	next := x.good + 1
+	for i := range x.slots {
+		switch s := &x.slots[i]; {
+		case s.value != valueRecord:
+		case s.esn == next:
+			next++
+		case s.record.Flags&logs.FlagStream != 0 && !s.kept:
+			w.fail("%s is of a stream, and %s before it is a hole", logs.MakeLSN(x.epoch, s.esn), logs.MakeLSN(x.epoch, next))
 		}
 	}
 }

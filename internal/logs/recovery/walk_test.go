@@ -45,8 +45,9 @@ func TestWalks(t *testing.T) {
 	t.Logf("%+v", sum)
 	for name, n := range map[string]int{"acknowledged": sum.acked, "holes": sum.holes, "records": sum.records, "decided again": sum.again,
 		"purges": sum.purges, "preempted": sum.preempted, "plans made again": sum.restarts, "crashes": sum.crashes, "released": sum.released, "torn": sum.torn, "spoilt": sum.spoilt,
-		"two in doubt": sum.twice, "sure": sum.sure, "given up": sum.weak, "repaired": sum.repaired} {
-		if n < *walkSeeds/30 {
+		"two in doubt": sum.twice, "sure": sum.sure, "given up": sum.weak, "repaired": sum.repaired,
+		"acknowledged in order": sum.inOrder, "streams that end at a hole": sum.orphans} {
+		if n < *walkSeeds/50 {
 			t.Errorf("%s came up only %d times", name, n)
 		}
 	}
@@ -72,7 +73,7 @@ func TestWalksFindBugs(t *testing.T) {
 	}
 }
 
-type walkCounts struct{ acked, holes, records, again, purges, preempted, restarts, crashes, released, steps, torn, spoilt, sure, twice, weak, repaired int }
+type walkCounts struct{ acked, holes, records, again, purges, preempted, restarts, crashes, released, steps, torn, spoilt, sure, twice, weak, repaired, inOrder, orphans int }
 
 func (c *walkCounts) add(o walkCounts) {
 	c.acked, c.holes, c.records, c.again = c.acked+o.acked, c.holes+o.holes, c.records+o.records, c.again+o.again
@@ -80,6 +81,7 @@ func (c *walkCounts) add(o walkCounts) {
 	c.crashes, c.released, c.steps, c.torn = c.crashes+o.crashes, c.released+o.released, c.steps+o.steps, c.torn+o.torn
 	c.spoilt, c.sure = c.spoilt+o.spoilt, c.sure+o.sure
 	c.twice, c.weak, c.repaired = c.twice+o.twice, c.weak+o.weak, c.repaired+o.repaired
+	c.inOrder, c.orphans = c.inOrder+o.inOrder, c.orphans+o.orphans
 }
 
 // walk is one random world.
@@ -124,6 +126,7 @@ type walkReign struct {
 	epoch     logs.Epoch
 	nodeset   []*fakeShard
 	window    map[logs.ESN]*walkAppend
+	waiting   map[logs.ESN]*walkAppend // of streams, stored: acknowledged behind all before them
 	next      logs.ESN
 	good      logs.ESN
 	preempted bool
@@ -307,7 +310,7 @@ func (w *walk) crash() {
 	if f.up {
 		w.n.crashes++
 		w.trace("%s crashes", f.id)
-		f.up, f.soft = false, 0
+		f.up, f.soft, f.deciding = false, 0, 0
 		delete(w.purges, f.id)
 		delete(w.compares, f.id)
 	}
@@ -367,7 +370,7 @@ func (w *walk) reign() {
 	prior := w.record.Metadata
 	w.record = &wire.EpochRecord{Version: w.record.Version + 1, Log: w.record.Log, Metadata: kept,
 		LastCleanEpoch: w.record.LastCleanEpoch, Tail: w.record.Tail}
-	r := &walkReign{w: w, epoch: next, window: map[logs.ESN]*walkAppend{}, next: 1}
+	r := &walkReign{w: w, epoch: next, window: map[logs.ESN]*walkAppend{}, waiting: map[logs.ESN]*walkAppend{}, next: 1}
 	for _, s := range m.Nodeset {
 		r.nodeset = append(r.nodeset, w.view.find(logs.ShardID(s)))
 	}
@@ -398,6 +401,9 @@ func (w *walk) appendSome() {
 		lsn := logs.MakeLSN(r.epoch, n)
 		r.window[n] = &walkAppend{record: &wire.LogRecord{Log: uint64(talkLog), Lsn: uint64(lsn), TimestampMs: int64(w.now / time.Millisecond),
 			Count: count, CountBefore: r.payloads, Payload: []byte(lsn.String())}}
+		if w.rng.IntN(2) == 0 {
+			r.window[n].record.Flags = logs.FlagStream
+		}
 		r.payloads += uint64(count)
 		r.wave(n)
 	} else if w.rng.IntN(12) == 0 {
@@ -454,17 +460,30 @@ func (r *walkReign) stored(n logs.ESN, wave uint32, f *fakeShard, out *wire.Stor
 		return
 	}
 	delete(r.window, n)
+	if a.record.Flags&logs.FlagStream == 0 || r.w.faults.anyOrder {
+		r.acknowledge(n, a)
+	} else {
+		r.waiting[n] = a
+	}
+	for r.good+1 < r.next && r.window[r.good+1] == nil {
+		r.good++
+		if a := r.waiting[r.good]; a != nil {
+			delete(r.waiting, r.good)
+			r.w.n.inOrder++
+			r.acknowledge(r.good, a)
+		}
+	}
+	if r.recovered {
+		r.w.releaseAll(r)
+	}
+}
+
+func (r *walkReign) acknowledge(n logs.ESN, a *walkAppend) {
 	lsn := logs.MakeLSN(r.epoch, n)
 	r.w.trace("%s is acknowledged", lsn)
 	r.w.n.acked++
 	r.w.acked[lsn] = string(a.record.Payload)
 	r.w.checkAcked(lsn)
-	for r.good+1 < r.next && r.window[r.good+1] == nil {
-		r.good++
-	}
-	if r.recovered {
-		r.w.releaseAll(r)
-	}
 }
 
 // releaseAll tells everybody up to where readers may read.
