@@ -214,9 +214,27 @@ func (a *appender) heard(shard logs.ShardID, st *wire.Stored) {
 			return
 		}
 		a.refused(shard, st.Status)
+	case wire.LogStatus_LOG_STATUS_FAILED:
+		if a.out.stores[i].Amend {
+			a.nothingThere()
+			return
+		}
+		a.refused(shard, st.Status)
 	default:
 		a.refused(shard, st.Status)
 	}
+}
+
+// nothingThere: a shard has not got the copy that it was to amend, for it lost the end
+// of its journal. It is in order otherwise, and gets the whole record at once.
+func (a *appender) nothingThere() {
+	pointAmendLost.Reach()
+	a.concluded = true
+	if a.fenced {
+		a.giveUpFenced()
+		return
+	}
+	a.again()
 }
 
 func (a *appender) holds(shard logs.ShardID) {

@@ -159,7 +159,7 @@ func (c *core) pick(set *replicaSet, dst []logs.ShardID) ([]logs.ShardID, bool) 
 	}
 	out, ok := c.draw(set, c.avoidRefusing, dst)
 	if !ok {
-		c.askForSpace(set)
+		c.askNeeded(set)
 		return dst, false
 	}
 	for _, s := range set.shards {
@@ -172,16 +172,16 @@ func (c *core) pick(set *replicaSet, dst []logs.ShardID) ([]logs.ShardID, bool) 
 	return out, true
 }
 
-// neededSpaceFor is how long a shard without space is left alone while appends wait
-// for a copyset that there is not without it.
-const neededSpaceFor = 2 * time.Second
+// neededFor is how long a shard that refused is left alone while appends wait for a
+// copyset that there is not without it.
+const neededFor = 2 * time.Second
 
-// askForSpace shortens the bans of a set's shards that had no space: a log that can
-// be stored nowhere else goes on soon after there is space again.
-func (c *core) askForSpace(set *replicaSet) {
+// askNeeded shortens the bans of a set's shards that refused: a log that can be stored
+// nowhere else goes on soon after they take copies again.
+func (c *core) askNeeded(set *replicaSet) {
 	for _, s := range set.shards {
-		if h := c.shards[s.Shard]; h != nil && h.ban == banNoSpace && !h.probing && h.until > c.now+neededSpaceFor {
-			h.put(banNoSpace, neededSpaceFor)
+		if h := c.shards[s.Shard]; h != nil && h.ban > banSlow && !h.probing && h.until > c.now+neededFor {
+			h.put(h.ban, neededFor)
 		}
 	}
 }

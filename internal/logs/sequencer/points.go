@@ -6,6 +6,7 @@ import "github.com/braiddb/braid/internal/sim/sometimes"
 var (
 	pointWave      = sometimes.Point("sequencer: a record goes out in a later wave")
 	pointAmend     = sometimes.Point("sequencer: a wave amends a copy of an earlier one")
+	pointAmendLost = sometimes.Point("sequencer: the copy that a wave amends is gone")
 	pointSilent    = sometimes.Point("sequencer: a shard that was silent is graylisted")
 	pointNoSpace   = sometimes.Point("sequencer: a shard has no space")
 	pointPreempted = sometimes.Point("sequencer: a reign is preempted")
