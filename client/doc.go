@@ -37,9 +37,9 @@
 //   - An append is in the log at most once, however often the Client had to send it; a
 //     LogProducer's however often anybody sends it, until all its records are trimmed
 //     and the last of them is 7 days old.
-//   - Appends of one Log are sent in the order in which they were begun, and their LSNs
-//     ascend, but for one that a failover fenced off: it is appended anew, behind those
-//     that were fully stored already.
+//   - Appends of one Log that a goroutine begins one after another reach the sequencer in
+//     that order, and their LSNs ascend, across failover too; see Log, and AnyOrder for
+//     who needs answers sooner.
 //   - A Reader tells every LSN from where it began exactly once, ascending. Records that
 //     were there and cannot be read any more are a gap of type GapDataLoss, and never
 //     just missing.

@@ -17,11 +17,15 @@ type LSN = logs.LSN
 
 // Log is a log to append to and read from. It is safe for concurrent use.
 //
-// Appends of one Log, or of several for the same log of the same Client, that are
-// begun one after another are sent in that order, and their LSNs ascend, also
-// across redirects and the failover of the sequencer, but for one that a failover
-// fenced off: it is appended anew, maybe behind some that were begun after it. Each
-// of them is in the log at most once, however often it had to be sent.
+// Appends of one Log, or of several for the same log of the same Client, that one
+// goroutine begins one after another reach the sequencer in that order, and their LSNs
+// ascend, also across redirects and the failover of the sequencer. Each of them is in
+// the log at most once, however often it had to be sent.
+//
+// So AppendAsync is answered only behind what is before its record in the log: nobody
+// is told of a record that a failover may put behind an earlier one. Append, which
+// waits, is answered as soon as its record is stored, and so is AppendAsync with
+// AnyOrder.
 type Log struct {
 	client *Client
 	id     LogID
@@ -60,6 +64,11 @@ func FindKey(key []byte) AppendOption { return func(c *logCall) { c.findKey = ke
 // FilterKey gives the record a key that readers can be selective about.
 func FilterKey(key []byte) AppendOption { return func(c *logCall) { c.filterKey = key } }
 
+// AnyOrder has an AppendAsync answered as soon as its record is stored, whatever is
+// before it. One that was begun before and was not stored when the sequencer failed is
+// appended anew then, and comes behind it.
+func AnyOrder() AppendOption { return func(c *logCall) { c.order = orderAny } }
+
 // Append appends a record and waits until it is stored. A context's end ends the
 // waiting: the error says whether the record may be in the log. Without a deadline
 // it waits for Options.AppendTimeout.
@@ -77,11 +86,15 @@ func (l *Log) AppendIf(ctx context.Context, tail LSN, payload []byte, opts ...Ap
 	return l.queue.wait(ctx, c)
 }
 
-// AppendAsync begins an append. done is called once, maybe before AppendAsync
-// returns, and must not block. The payload is not to be changed before that.
+// AppendAsync begins an append, in the log behind all that were begun before. done is
+// called once, maybe before AppendAsync returns, and must not block. The payload is not
+// to be changed before that.
 func (l *Log) AppendAsync(payload []byte, done func(LSN, error), opts ...AppendOption) {
 	c := l.call(payload, opts)
 	c.done = done
+	if c.order == orderAsOthers {
+		c.order = orderKept
+	}
 	l.queue.add(c)
 }
 
@@ -95,7 +108,8 @@ func (l *Log) call(payload []byte, opts []AppendOption) *logCall {
 
 // LogProducer appends under an id and sequence numbers of the caller's own, which
 // outlive clients and processes: a record that was taken once is not taken again
-// when its sequence is sent again, by whomever. Sequences ascend by one from any
+// when its sequence is sent again, by whomever. They are in the log in the order of
+// their sequences. Sequences ascend by one from any
 // number above 0, the first that is taken; the caller remembers where it was, or asks
 // Last. A producer is remembered as long as one of its records is not trimmed, and for 7
 // days after its last one, of each shard the million that wrote last. After that it is

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -107,6 +109,49 @@ func TestOrderAndOnceThroughChaos(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestOrderIsAskedFor: of what is to be kept in order, and of what the same goroutine may
+// have begun behind it, the sequencer is told so; of others not (A6).
+func TestOrderIsAskedFor(t *testing.T) {
+	inLogBubble(t, 3, Options{}, func(t *testing.T, f *fakeLogs, c *Client) {
+		l := c.logByID(1, "")
+		mustAppend(t, l, "warm")
+		streams := map[string]bool{}
+		var held atomic.Bool
+		f.onAppend = func(_ NodeID, req *wire.AppendRequest) *fakeVerdict {
+			streams[string(req.Payload)] = req.Flags&logs.AppendStream != 0
+			if held.Load() {
+				return &fakeVerdict{silent: true}
+			}
+			return nil
+		}
+		mustAppend(t, l, "waited for")
+		done := func(LSN, error) {}
+		l.AppendAsync([]byte("any"), done, AnyOrder())
+		held.Store(true)
+		l.AppendAsync([]byte("async"), done)
+		l.AppendAsync([]byte("any behind it"), done, AnyOrder())
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		_, _ = l.Append(ctx, []byte("waited for behind it"))
+		cancel()
+		held.Store(false)
+		for mode, name := range map[WriterMode]string{Independent: "independent", OneAtATime: "one at a time", Stream: "stream"} {
+			w := l.BufferedWriter(BufferedWriterOptions{Mode: mode})
+			if err := w.Append([]byte(name), nil); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		mustAppend(t, l, "waited for, all over")
+		want := map[string]bool{"waited for": false, "any": false, "async": true, "any behind it": false, "waited for behind it": true,
+			"independent": false, "one at a time": false, "stream": true, "waited for, all over": false}
+		if !maps.Equal(streams, want) {
+			t.Errorf("kept in order: %v, want %v", streams, want)
+		}
+	})
 }
 
 func TestFailoverIsQuick(t *testing.T) {

@@ -15,16 +15,17 @@ import (
 type WriterMode uint8
 
 const (
-	// Independent batches are on their way at the same time. They are in the log in
-	// the order in which they were cut, but one may fail and those behind it not, and
-	// one that a failover fenced off is appended anew, maybe behind later ones.
+	// Independent batches are on their way at the same time, and each is answered as
+	// soon as it is stored. They are in the log in the order in which they were cut, but
+	// one may fail and those behind it not, and one that was not stored when the
+	// sequencer failed is appended anew, maybe behind later ones.
 	Independent WriterMode = iota
 	// OneAtATime begins a batch when the one before it is over.
 	OneAtATime
 	// Stream never gives a batch up: it is tried until it is in the log, or is
 	// refused for what it is (too large, no such log), or the client is closed. What
-	// was given to the writer is in the log in that order, without gaps, but that a
-	// failover may fence a batch off: it is appended anew, maybe behind later ones.
+	// was given to the writer is in the log in that order, without gaps, whatever
+	// fails; a batch is answered only behind those before it.
 	Stream
 )
 
@@ -248,7 +249,10 @@ func (w *BufferedWriter) send() {
 }
 
 func (w *BufferedWriter) append(b *writerBatch) {
-	c := &logCall{count: uint32(b.builder.Count()), counted: true}
+	c := &logCall{count: uint32(b.builder.Count()), counted: true, order: orderAny}
+	if w.opts.Mode == Stream {
+		c.order = orderKept
+	}
 	if c.count == 1 {
 		c.payload = bytes.Clone(b.builder.Only())
 	} else {

@@ -18,6 +18,7 @@ type logCall struct {
 	count      uint32
 	flags      uint32
 	expectTail LSN
+	order      appendOrder
 	findKey    []byte
 	filterKey  []byte
 	done       func(LSN, error)
@@ -41,6 +42,16 @@ type logCall struct {
 	attempt int
 	last    *LogError // why the latest attempt failed
 }
+
+// appendOrder is whether an append is to be in the log behind all that its queue began
+// before it, whatever fails. Then it is answered in that order too.
+type appendOrder uint8
+
+const (
+	orderAsOthers appendOrder = iota // if one is under way that is kept in order: the same goroutine may have begun both
+	orderKept
+	orderAny
+)
 
 // trouble is why a queue stops sending, and says what it does about it.
 type trouble uint8

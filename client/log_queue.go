@@ -41,6 +41,9 @@ import (
 //	A4. done is called once, without a lock held.
 //	A5. An append that may have been stored ends with OutcomeKnown false, unless it
 //	    ends well.
+//	A6. An append that is kept in order is sent with AppendStream, and so is one begun
+//	    while such a one is under way, unless it may come in any order: the sequencer
+//	    answers it, and a recovery keeps it, only behind all that were begun before it.
 type logQueue struct {
 	client   *Client
 	log      LogID
@@ -54,6 +57,7 @@ type logQueue struct {
 		next     int // the first that is not with a node
 		sequence uint64
 		floor    uint64 // the greatest first_running given out (A3)
+		ordered  int    // of the calls that are not over, those that are kept in order
 
 		state   queueState
 		sending bool // a goroutine is in pump
@@ -163,9 +167,20 @@ func (q *logQueue) add(c *logCall) {
 			"what was begun before has waited for %v to be sent", waited)}})
 		return
 	}
+	q.orderLocked(c)
 	q.mu.calls = append(q.mu.calls, c)
 	q.mu.Unlock()
 	q.pump()
+}
+
+// orderLocked says whether an append is one of a stream (A6).
+func (q *logQueue) orderLocked(c *logCall) {
+	if c.order == orderKept {
+		q.mu.ordered++
+	}
+	if q.mu.ordered > 0 && c.order != orderAny {
+		c.flags |= logs.AppendStream
+	}
 }
 
 // overdueLocked says how long the first append has waited that is not sent, if that
@@ -393,6 +408,11 @@ func (q *logQueue) endLocked(c *logCall, lsn LSN, e *LogError) []ended {
 		return nil
 	}
 	c.over = true
+	if c.order == orderKept {
+		if q.mu.ordered--; q.mu.ordered < 0 {
+			panic("BUG: more appends that are kept in order have ended than were begun")
+		}
+	}
 	out := ended{c: c, lsn: lsn}
 	if e != nil {
 		out.err = c.failure(e)

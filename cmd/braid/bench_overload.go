@@ -125,7 +125,7 @@ func (c benchCmd) overLogs(ctx context.Context, clients []*client.Client) (bench
 	}
 	payload := make([]byte, c.Value)
 	return func(n int64, _ time.Time, done func(error)) { // the client's AppendTimeout is the deadline
-		logs[n%int64(len(logs))].AppendAsync(payload, func(_ client.LSN, err error) { done(kindOf(err)) })
+		logs[n%int64(len(logs))].AppendAsync(payload, func(_ client.LSN, err error) { done(kindOf(err)) }, client.AnyOrder())
 	}, nil
 }
 

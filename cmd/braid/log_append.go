@@ -28,9 +28,7 @@ type logAppendCmd struct {
 
 // Help shows typical calls.
 func (logAppendCmd) Help() string {
-	return `Records are in the log each once, whatever fails on the way, and in the order of the
-input, but for those that a failover of the node that numbers the log fenced off: they
-are appended anew, maybe behind some that followed them in the input.
+	return `Records are in the log each once and in the order of the input, whatever fails on the way.
 
 Examples:
   braid log append /events/clicks < clicks.txt
