@@ -229,7 +229,8 @@ func (r *reign) markDone() {
 	}
 }
 
-// history is all the metadata that a log has had, as its metadata log tells.
+// history is all the metadata that a log has had, as its metadata log tells, and that
+// of the reigns here since there is one.
 type history struct {
 	entries []*wire.EpochMetadata // by effective_since
 	loading bool
@@ -242,11 +243,14 @@ type history struct {
 // none of its records can have been missed.
 func (s *sequencer) loadHistory() {
 	c := s.c
-	if s.history == nil {
-		s.history = &history{}
+	if s.cur == nil {
+		return
+	}
+	if s.history == nil { // of this reign there may be nothing in the metadata log yet
+		s.history = &history{entries: []*wire.EpochMetadata{s.cur.describes()}}
 	}
 	h := s.history
-	if h.loading || h.loaded || s.cur == nil {
+	if h.loading || h.loaded {
 		return
 	}
 	all := c.metadataShards(false)

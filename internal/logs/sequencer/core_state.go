@@ -220,19 +220,23 @@ func (s *sequencer) describe(q *stateRequest, st wire.LogStatus) *wire.Sequencer
 	return out
 }
 
+// describes is what the reign's epoch is replicated by.
+func (r *reign) describes() *wire.EpochMetadata {
+	m := &wire.EpochMetadata{Epoch: uint32(r.epoch), EffectiveSince: uint32(r.since), Replication: r.set.replication, Written: r.readable}
+	for _, sh := range r.set.shards {
+		m.Nodeset = append(m.Nodeset, uint64(sh.Shard))
+		m.Weights = append(m.Weights, sh.Weight)
+		m.Locations = append(m.Locations, sh.Location)
+	}
+	return m
+}
+
 // allMetadata is what the log's epochs were and are replicated by.
 func (s *sequencer) allMetadata() []*wire.EpochMetadata {
-	r := s.cur
-	now := &wire.EpochMetadata{Epoch: uint32(r.epoch), EffectiveSince: uint32(r.since), Replication: r.set.replication, Written: r.readable}
-	for _, sh := range r.set.shards {
-		now.Nodeset = append(now.Nodeset, uint64(sh.Shard))
-		now.Weights = append(now.Weights, sh.Weight)
-		now.Locations = append(now.Locations, sh.Location)
-	}
 	h := history{}
 	if s.history != nil {
 		h.merge(s.history.entries)
 	}
-	h.merge([]*wire.EpochMetadata{now})
+	h.merge([]*wire.EpochMetadata{s.cur.describes()})
 	return h.entries
 }

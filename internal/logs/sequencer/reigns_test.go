@@ -348,29 +348,65 @@ func TestMetadataOfAReignInBetweenIsTold(t *testing.T) {
 		}
 		w.run(2 * time.Second) // its metadata is written
 	}
-	told := func() (since []uint32) {
-		t.Helper()
-		var r *wire.SequencerStateResponse
-		q := &stateRequest{req: &wire.SequencerStateRequest{Log: 5, Flags: logs.StateNoRedirect | logs.StateMetadata}, reply: func(a *wire.SequencerStateResponse) { r = a }}
-		n.step(event{kind: evState, state: q})
-		w.run(5 * time.Second)
-		if r == nil || r.Status != ok {
-			t.Fatalf("%v", r)
-		}
-		for _, e := range r.Metadata {
-			since = append(since, e.EffectiveSince)
-		}
-		return since
-	}
 	take(n, 2, 1)
 	take(m, 3, 2)
 	take(n, 2, 3)
-	if got := fmt.Sprint(told()); got != "[1 2 3]" {
+	if got := fmt.Sprint(n.told(t)); got != "[1 2 3]" {
 		t.Fatalf("metadata since %s", got)
 	}
 	take(m, 3, 4)
 	take(n, 2, 5)
-	if got := fmt.Sprint(told()); got != "[1 2 3 4 5]" {
+	if got := fmt.Sprint(n.told(t)); got != "[1 2 3 4 5]" {
 		t.Errorf("metadata since %s", got)
 	}
+}
+
+// TestMetadataOfAReignIsToldBeforeItIsWritten: a node is asked what a log's epochs are
+// stored on when the metadata log has not got the last of them yet. What it learns
+// then it tells in its next reign too, and with it what had been missing.
+func TestMetadataOfAReignIsToldBeforeItIsWritten(t *testing.T) {
+	w := newWorld(t, 1, 3, Config{})
+	n := w.home(5)
+	w.appendOK(t, n, request(5, "x"))
+	w.run(2 * time.Second)
+	hold := true
+	for _, id := range w.order {
+		w.nodes[id].refuse = func(st *wire.Store) wire.LogStatus {
+			if hold && logs.LogID(st.Record.Log).IsMetadata() {
+				return noSpace
+			}
+			return ok
+		}
+	}
+	reign := func(copies uint32) {
+		w.with(func(a *catalog.LogAttributes) { a.Replication = &catalog.Replication{Node: copies} })
+		n.step(event{kind: evLogs})
+		w.run(300 * time.Millisecond)
+	}
+	reign(3)
+	if got := fmt.Sprint(n.told(t)); got != "[1 2]" {
+		t.Fatalf("metadata since %s", got)
+	}
+	hold = false
+	w.run(20 * time.Second)
+	reign(2)
+	if got := fmt.Sprint(n.told(t)); got != "[1 2 3]" {
+		t.Errorf("metadata since %s", got)
+	}
+}
+
+// told is since when a log has had each of its metadata, as the node says.
+func (n *node) told(t *testing.T) (since []uint32) {
+	t.Helper()
+	var r *wire.SequencerStateResponse
+	q := &stateRequest{req: &wire.SequencerStateRequest{Log: 5, Flags: logs.StateNoRedirect | logs.StateMetadata}, reply: func(a *wire.SequencerStateResponse) { r = a }}
+	n.step(event{kind: evState, state: q})
+	n.w.run(5 * time.Second)
+	if r == nil || r.Status != ok {
+		t.Fatalf("%v", r)
+	}
+	for _, e := range r.Metadata {
+		since = append(since, e.EffectiveSince)
+	}
+	return since
 }
