@@ -182,7 +182,7 @@ func (p *producer) work() {
 		p.log.AppendAsync(p.pad(payload), func(lsn logs.LSN, err error) {
 			p.judge(payload, lsn, err)
 			p.rest(payload)
-		})
+		}, p.options()...)
 	}
 }
 

@@ -152,6 +152,9 @@ func (c *cluster) Check() error {
 		if err := t.conditionsHeld(); err != nil {
 			return err
 		}
+		if err := t.kept(); err != nil {
+			return err
+		}
 		if t.report != nil {
 			if rep := t.report.Report(); !rep.Clean() {
 				bad := slices.DeleteFunc(slices.Clone(rep.Problems), leftBehind)

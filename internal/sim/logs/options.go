@@ -29,7 +29,7 @@ func Wing() *sim.Wing {
 // points are what a campaign is to reach beside every kind of fault.
 var points = []string{
 	"append: acknowledged", "append: unknown outcome", "append: refused", "append: conditional done", "append: conditional lost",
-	"append: found stored by a retry", "append: a later epoch", "wave: a second one", "log: reactivated", "log: recovered", "recovery: holes", "shard: purged",
+	"append: found stored by a retry", "append: a stream goes on in another epoch", "append: a later epoch", "wave: a second one", "log: reactivated", "log: recovered", "recovery: holes", "shard: purged",
 	"reader: bridge", "reader: hole", "reader: trimmed", "reader: rewound", "reader: all send all", "reader: a batch",
 	"epoch store: an answer was lost", "epoch store: a lost race", "disk: sync failed", "node: fatal fault",
 	"fault: " + faultMove, "fault: " + faultDrain, "fault: " + faultShape, "fault: " + faultTrim, "fault: " + faultEpochs,
