@@ -43,7 +43,8 @@
 //	P7. A copy whose header or payload does not verify is never delivered,
 //	    digested or merged; it is a CHECKSUM gap.
 //	P8. An epoch is clean here only if all before it are (LastClean); a release
-//	    above the next one waits for the purge.
+//	    above the next one waits for the purge. Of epochs before it recovery brings
+//	    nothing any more: what was on its way when it was over is refused.
 //	P9. A shard that may have lost what it acknowledged says so until others were
 //	    asked (Sure, Listed) or it was rebuilt (Trust).
 //	P10. A request about a log that neither the shard nor the catalog knows leaves no
@@ -54,7 +55,8 @@
 //	    it is decided that they are part of the log.
 //
 // Doubt (P9). If the journal's tail was suspect, the stream was corrupt, or the
-// partition that was open is damaged, copies and seals that were acknowledged may
+// partition that was open is damaged (it begins anew if it cannot be opened at all,
+// Store.beginAnew), copies and seals that were acknowledged may
 // be gone, and neither can be told from the rest. A lost copy is harmless if
 // nobody takes its absence for a proof; so Seal, ProducerLookup and ReadMetadata
 // answer PARTIAL, Digest AGAIN, EpochRecovery calls no epoch empty, and readers get

@@ -79,7 +79,7 @@ func (s *Store) settleDoubt() error {
 		s.doubt.wide = s.doubt.number
 	}
 	s.countDoubts()
-	recs := []journal.Record{{Stream: s.o.Stream, Kind: journal.KindState, Payload: s.doubt.encode()}}
+	recs := []journal.Record{s.doubtRecord()}
 	if corrupt {
 		// What was read is made durable, then the stream begins anew behind it.
 		for _, l := range s.writable() {
@@ -93,6 +93,11 @@ func (s *Store) settleDoubt() error {
 	}
 	s.o.Logger.Warn("logs/store: copies or seals may be lost: other shards are asked", "shard", s.o.Shard, "corrupt", corrupt, "doubt", s.doubt.number)
 	return s.appendAndWait(recs)
+}
+
+// doubtRecord is the stream's state as it shall be.
+func (s *Store) doubtRecord() journal.Record {
+	return journal.Record{Stream: s.o.Stream, Kind: journal.KindState, Payload: s.doubt.encode()}
 }
 
 func (s *Store) countDoubts() {

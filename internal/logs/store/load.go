@@ -74,6 +74,7 @@ func (s *Store) loadPartitions() error {
 	if err != nil {
 		return err
 	}
+	last := uint64(0)
 	for _, name := range names {
 		if strings.HasPrefix(name, trashPrefix) {
 			if err := s.fs.RemoveAll(s.fs.PathJoin(s.dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -82,7 +83,19 @@ func (s *Store) loadPartitions() error {
 			continue
 		}
 		if id, start, ok := parsePartition(name); ok {
+			last = max(last, id)
 			s.shelf.all = append(s.shelf.all, &partition{id: id, startMs: start, dir: s.fs.PathJoin(s.dir, name)})
+		}
+	}
+	for _, name := range names {
+		// The newest one always exists, but for a crash between setting it aside and
+		// beginning it anew.
+		if id, start, ok := parseAside(name); ok && id > last {
+			p := &partition{id: id, startMs: start, dir: s.fs.PathJoin(s.dir, partitionName(id, start))}
+			if err := s.makePartition(p); err != nil {
+				return err
+			}
+			s.shelf.all, last = append(s.shelf.all, p), id
 		}
 	}
 	slices.SortFunc(s.shelf.all, func(a, b *partition) int { return cmp.Compare(a.id, b.id) })
@@ -91,6 +104,10 @@ func (s *Store) loadPartitions() error {
 		switch {
 		case errors.Is(err, pebble.ErrNotFound):
 			err := s.survey(p)
+			if p.lsm == nil && isDamage(err) {
+				s.o.Logger.Error("logs/store: partition that does not open", "partition", p.id, "error", err)
+				err = s.beginAnew(p)
+			}
 			if pebble.IsCorruptionError(err) {
 				s.o.Logger.Error("logs/store: damaged partition", "partition", p.id, "error", err)
 				p.damaged, s.damaged, err = true, true, nil
@@ -110,6 +127,31 @@ func (s *Store) loadPartitions() error {
 		}
 	}
 	return nil
+}
+
+// isDamage tells what the disk spoilt from what it may not be asked now.
+func isDamage(err error) bool { return pebble.IsCorruptionError(err) || errors.Is(err, ErrCorrupt) }
+
+// beginAnew sets the directory of a partition aside that takes copies and cannot be
+// opened, and gives it an empty one, which takes what the journal still has. What is
+// missing in it is what a doubt is for: other shards have it. The doubt is durable
+// first, for nothing tells an empty partition from one that lost everything.
+func (s *Store) beginAnew(p *partition) error {
+	s.doubt.number++
+	s.doubt.wide = s.doubt.number
+	if err := s.appendAndWait([]journal.Record{s.doubtRecord()}); err != nil {
+		return err
+	}
+	aside := s.fs.PathJoin(s.dir, asideName(s.doubt.number, p.id, p.startMs))
+	if err := s.fs.Rename(p.dir, aside); err != nil {
+		return err
+	}
+	if err := s.makePartition(p); err != nil {
+		return err
+	}
+	s.o.Logger.Error("logs/store: the partition was set aside and begins anew: other shards are asked for what it had; "+
+		"remove the directory when they have answered", "partition", p.id, "directory", aside, "doubt", s.doubt.number)
+	return s.survey(p)
 }
 
 // survey opens a partition that was not closed and finds out what it has.
@@ -163,6 +205,14 @@ func (s *Store) known(id logs.LogID) *logState {
 	return l
 }
 
+// recovered is what the journal had of the shard's stream.
+func (s *Store) recovered() *journal.StreamReplay {
+	if s.o.Recovered == nil {
+		return &journal.StreamReplay{}
+	}
+	return s.o.Recovered
+}
+
 // replay takes from the journal what is not in the LSMs.
 func (s *Store) replay() error {
 	s.pos = s.marks.written.Load()
@@ -174,14 +224,8 @@ func (s *Store) replay() error {
 	}
 	s.replaying = true
 	defer func() { s.replaying = false }()
-	r := s.o.Recovered
-	if r == nil {
-		r = &journal.StreamReplay{}
-	}
+	r := s.recovered()
 	s.pos = max(s.pos, r.StartPos)
-	if err := s.recoverDoubt(r); err != nil {
-		return err
-	}
 	records := r.Records
 	for len(records) > 0 {
 		n := 1

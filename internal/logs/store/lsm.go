@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/braiddb/braid/internal/manifest"
 )
 
 // lsm is one Pebble: a partition's or the marks'. Its log is off; the journal is
@@ -26,9 +28,15 @@ const blockBytes = 32 << 10
 // openLSM opens the Pebble in dir, or makes one there. One that compacts is the
 // marks'; of a partition only deletions ever rewrite anything.
 func (s *Store) openLSM(dir string, compacts bool, memTable int64) (*lsm, error) {
-	fs := s.fs
+	fs, err := manifest.Guard(s.fs, dir)
+	if errors.Is(err, manifest.ErrDamaged) {
+		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("logs/store: open %s: %w", dir, err)
+	}
 	if !compacts {
-		fs = countedFS{s.fs, &s.shelf.bytesRead}
+		fs = countedFS{fs, &s.shelf.bytesRead}
 	}
 	po := &pebble.Options{
 		FS:                          fs,

@@ -105,6 +105,21 @@ func parsePartition(name string) (id uint64, startMs int64, ok bool) {
 	return id, int64(start), err1 == nil && err2 == nil
 }
 
+// asideName is where a partition goes that could not be opened: doubt is the one that
+// it left.
+func asideName(doubt, id uint64, startMs int64) string {
+	return fmt.Sprintf("%s%d-%s", asidePrefix, doubt, partitionName(id, startMs))
+}
+
+func parseAside(name string) (id uint64, startMs int64, ok bool) {
+	rest, ok := strings.CutPrefix(name, asidePrefix)
+	_, rest, found := strings.Cut(rest, "-")
+	if !ok || !found {
+		return 0, 0, false
+	}
+	return parsePartition(rest)
+}
+
 // list gives the partitions, oldest first.
 func (h *shelf) list() []*partition {
 	h.mu.Lock()
@@ -168,11 +183,8 @@ func (s *Store) begin() (*partition, error) {
 	h.mu.Unlock()
 	p := &partition{id: id, startMs: s.o.WallMs(), extents: map[logs.LogID]*extent{}}
 	p.dir = s.fs.PathJoin(s.dir, partitionName(p.id, p.startMs))
-	if err := s.fs.MkdirAll(p.dir, 0o755); err != nil {
-		return nil, fmt.Errorf("logs/store: begin a partition: %w", err)
-	}
-	if err := s.syncDir(s.dir); err != nil {
-		return nil, fmt.Errorf("logs/store: begin a partition: %w", err)
+	if err := s.makePartition(p); err != nil {
+		return nil, err
 	}
 	if _, err := s.acquire(p); err != nil {
 		return nil, err
@@ -181,6 +193,18 @@ func (s *Store) begin() (*partition, error) {
 	h.all = append(h.all, p)
 	h.mu.Unlock()
 	return p, nil
+}
+
+// makePartition makes a partition's directory, durably.
+func (s *Store) makePartition(p *partition) error {
+	err := s.fs.MkdirAll(p.dir, 0o755)
+	if err == nil {
+		err = s.syncDir(s.dir)
+	}
+	if err != nil {
+		return fmt.Errorf("logs/store: begin partition %d: %w", p.id, err)
+	}
+	return nil
 }
 
 // acquire opens a partition; release gives it back.

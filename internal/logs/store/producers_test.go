@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -45,9 +46,20 @@ func (b *lab) letGo(upTo logs.LSN) {
 	}
 	until(b.t, func() bool {
 		rows := b.s.Partitions()
-		return len(rows) < 2 || rows[len(rows)-2].EndMs != 0
+		return len(rows) < 2 || rows[len(rows)-2].EndMs != 0 && !b.written()
 	})
 	b.s.tidy()
+}
+
+// written says whether a partition that is closed is still held by its writer, so that
+// it cannot be dropped yet.
+func (b *lab) written() bool {
+	parts := b.s.shelf.list()
+	return slices.ContainsFunc(parts[:len(parts)-1], func(p *partition) bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.refs > 0
+	})
 }
 
 // TestWhatIsTrimmedOfAProducerIsRemembered (P11): the highest sequence, across a

@@ -74,6 +74,7 @@ const (
 	formatPrefix = "braid log store "
 	marksDir     = "marks"
 	trashPrefix  = "drop-"
+	asidePrefix  = "damaged-"
 )
 
 // FormatError says that a directory is of a version that this program does not
@@ -127,6 +128,9 @@ func (s *Store) load() error {
 		return err
 	}
 	if err := s.loadMetadataLogs(); err != nil {
+		return err
+	}
+	if err := s.recoverDoubt(s.recovered()); err != nil {
 		return err
 	}
 	if err := s.loadPartitions(); err != nil {

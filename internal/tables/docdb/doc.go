@@ -43,6 +43,8 @@
 //	D2. DurableGroupState reads files only, never memtables: what it says is there
 //	    after a crash.
 //	D3. Ingest and Drop are durable when they return (ingest.go says why).
+//	D4. A store that is older than what was flushed is not opened: the journal has
+//	    let go of what is missing (internal/manifest).
 //
 // # Old versions
 //

@@ -17,6 +17,8 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/braiddb/braid/internal/manifest"
 )
 
 // ErrCorrupt says that stored data does not decode.
@@ -114,8 +116,13 @@ func OpenEngine(fs vfs.FS, dir string, o EngineOptions) (*Engine, error) {
 	if err := fs.RemoveAll(e.ingestDir()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("docdb: open %s: %w", dir, err)
 	}
+	guarded, err := manifest.Guard(fs, fs.PathJoin(dir, "db"))
+	if err != nil {
+		return nil, fmt.Errorf("docdb: open %s: %w; wipe this node's data directory and let it rejoin as a new one: its tablets have other replicas", dir, err)
+	}
 	e.cache = pebble.NewCache(e.o.CacheBytes)
 	e.po = e.pebbleOptions()
+	e.po.FS = guarded
 	e.po.EnsureDefaults() // the writers of ingested files need them too
 	db, err := pebble.Open(fs.PathJoin(dir, "db"), e.po)
 	if err != nil {

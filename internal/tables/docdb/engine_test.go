@@ -11,11 +11,14 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/record"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"github.com/braiddb/braid/internal/catalog"
 	"github.com/braiddb/braid/internal/hlc"
+	"github.com/braiddb/braid/internal/manifest"
+	"github.com/braiddb/braid/internal/sim/simfs"
 )
 
 func mustOpen(t *testing.T, fs vfs.FS, o EngineOptions) *Engine {
@@ -157,6 +160,68 @@ func TestADamagedFileRefusesWhoReadsIt(t *testing.T) {
 	v.Close()
 	if err := e.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestAShortManifestIsNotACrash flips a bit in each record of the manifest: the store
+// would open as it was before that record, with groups that are further in their logs
+// than what is here. It is refused.
+func TestAShortManifestIsNotACrash(t *testing.T) {
+	fs := simfs.New(simfs.Options{Seed: 9})
+	e := mustOpen(t, fs, EngineOptions{})
+	state := func(n byte) {
+		a := e.NewBatch()
+		if err := errors.Join(a.PutGroupState(7, []byte("applied"), []byte{n}), a.Commit(), e.Flush()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := range byte(6) {
+		state(n)
+	}
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var name string
+	for _, f := range fs.Files() {
+		if _, number, ok := strings.Cut(f, "marker.manifest."); ok {
+			name = "data/docdb/db/" + number[strings.Index(number, "MANIFEST-"):]
+		}
+	}
+	content, err := fs.Read(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	records, r := 0, record.NewReader(bytes.NewReader(content), 0)
+	for {
+		at := r.Offset()
+		if _, err := r.Next(); err != nil {
+			break
+		}
+		records++
+		damaged := fs.Copy()
+		if err := damaged.Flip(name, (at+9)*8); err != nil {
+			t.Fatal(err)
+		}
+		e, err := OpenEngine(damaged, "data/docdb", EngineOptions{})
+		if errors.Is(err, manifest.ErrDamaged) {
+			continue
+		}
+		t.Errorf("record at %d: opened with %v", at, err)
+		if err == nil {
+			v, ok, err := e.GroupState(7, []byte("applied"))
+			t.Errorf("and the group has applied %v, %v, %v", v, ok, err)
+			_ = e.Close()
+		}
+	}
+	if records < 6 {
+		t.Errorf("only %d records", records)
+	}
+	e = mustOpen(t, fs, EngineOptions{})
+	if v, ok, err := e.GroupState(7, []byte("applied")); err != nil || !ok || v[0] != 5 {
+		t.Errorf("untouched: %v, %v, %v", v, ok, err)
+	}
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
 
