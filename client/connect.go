@@ -19,6 +19,20 @@ import (
 // belong to. One that answers is enough: the others are learnt from it. It fails
 // when none has answered before the context, or Options.Park, ends.
 func Connect(ctx context.Context, addrs []string, o Options) (*Client, error) {
+	c, err := Open(addrs, o)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.readCatalog(ctx); err != nil {
+		_ = c.Close() // the error that matters is why it could not connect
+		return nil, fmt.Errorf("connect to %v: %w", addrs, err)
+	}
+	return c, nil
+}
+
+// Open is Connect that asks nobody yet. With it a node that is cut off from the others
+// answers what it can answer by itself, such as a Query of live tables.
+func Open(addrs []string, o Options) (*Client, error) {
 	if len(addrs) == 0 {
 		return nil, newError(wire.Code_CODE_INVALID, nil, "no address to connect to")
 	}
@@ -30,10 +44,6 @@ func Connect(ctx context.Context, addrs []string, o Options) (*Client, error) {
 	t := newRemote(network, addrs, o)
 	c := New(t, o)
 	c.owned = t.pool.Close
-	if _, err := c.readCatalog(ctx); err != nil {
-		_ = c.Close() // the error that matters is why it could not connect
-		return nil, fmt.Errorf("connect to %v: %w", addrs, err)
-	}
 	return c, nil
 }
 

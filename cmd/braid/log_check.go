@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/braiddb/braid/client"
@@ -61,8 +59,6 @@ type checkProblem struct {
 
 // Run checks the log.
 func (c logCheckCmd) Run() error {
-	stop, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer cancel()
 	o := client.CheckOptions{Settle: c.Settle}
 	for _, at := range []struct {
 		flag, text string
@@ -74,17 +70,6 @@ func (c logCheckCmd) Run() error {
 		}
 		*at.lsn = lsn
 	}
-	ctx, done := context.WithTimeout(stop, c.Timeout)
-	defer done()
-	cl, err := c.connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	log, err := openLog(ctx, cl, c.Name)
-	if err != nil {
-		return err
-	}
 	told := time.Now()
 	o.Progress = func(p client.CheckProgress) {
 		if time.Since(told) > 2*time.Second {
@@ -92,20 +77,22 @@ func (c logCheckCmd) Run() error {
 			fmt.Fprintf(os.Stderr, "braid: at %s of %s: %d records, %d copies\n", p.At, p.Until, p.Records, p.Copies)
 		}
 	}
-	r, err := log.CheckReplication(stop, o)
-	if err != nil {
-		return err
-	}
-	if err := c.show(reportOf(r)); err != nil {
-		return err
-	}
-	switch {
-	case len(r.Problems) > 0:
-		return errUnreplicated
-	case len(r.Silent) > 0:
-		return errUnheard
-	}
-	return nil
+	return c.withLog(c.Name, func(stop, _ context.Context, log *client.Log) error {
+		r, err := log.CheckReplication(stop, o)
+		if err != nil {
+			return err
+		}
+		if err := c.show(reportOf(r)); err != nil {
+			return err
+		}
+		switch {
+		case len(r.Problems) > 0:
+			return errUnreplicated
+		case len(r.Silent) > 0:
+			return errUnheard
+		}
+		return nil
+	})
 }
 
 // reportOf is the report in JSON and as a table.

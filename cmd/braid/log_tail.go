@@ -45,32 +45,40 @@ var errLogRemoved = errors.New("the log was removed: there is no such log any mo
 
 // Run writes records until a signal, or the end.
 func (c logTailCmd) Run() error {
-	stop, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer cancel()
 	out, err := newFrameWriter(os.Stdout, c.framing)
 	if err != nil {
 		return err
 	}
-	ctx, done := context.WithTimeout(stop, c.Timeout)
+	return c.withLog(c.Name, func(stop, soon context.Context, log *client.Log) error {
+		options, empty, err := c.options(soon, log)
+		if err != nil || empty {
+			return err
+		}
+		r := log.NewReader(options)
+		defer r.Close()
+		t := &tailing{cmd: c, out: out, json: json.NewEncoder(out.out)}
+		err = t.run(stop, r)
+		return errors.Join(err, out.out.Flush())
+	})
+}
+
+// withLog connects, and does something to a log that must be there. stop ends with a
+// signal, soon also when the time for an answer is over.
+func (f lookFlags) withLog(name string, do func(stop, soon context.Context, log *client.Log) error) error {
+	stop, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
+	soon, done := context.WithTimeout(stop, f.Timeout)
 	defer done()
-	cl, err := c.connect(ctx)
+	cl, err := f.connect(soon)
 	if err != nil {
 		return err
 	}
 	defer cl.Close()
-	log, err := openLog(ctx, cl, c.Name)
+	log, err := openLog(soon, cl, name)
 	if err != nil {
 		return err
 	}
-	options, empty, err := c.options(ctx, log)
-	if err != nil || empty {
-		return err
-	}
-	r := log.NewReader(options)
-	defer r.Close()
-	t := &tailing{cmd: c, out: out, json: json.NewEncoder(out.out)}
-	err = t.run(stop, r)
-	return errors.Join(err, out.out.Flush())
+	return do(stop, soon, log)
 }
 
 // openLog finds a log that must be there.

@@ -29,6 +29,16 @@ func (f lookFlags) connect(ctx context.Context) (*client.Client, error) {
 }
 
 func (f lookFlags) connectWith(ctx context.Context, o client.Options) (*client.Client, error) {
+	addrs := f.addrs()
+	c, err := client.Connect(ctx, addrs, o)
+	if err != nil {
+		return nil, fmt.Errorf("no node answers at %s: %w; is one running? try: braid demo", strings.Join(addrs, ", "), err)
+	}
+	return c, nil
+}
+
+// addrs are the addresses with their ports.
+func (f lookFlags) addrs() []string {
 	addrs := make([]string, len(f.Addr))
 	for i, a := range f.Addr {
 		if _, _, err := net.SplitHostPort(a); err != nil {
@@ -36,11 +46,7 @@ func (f lookFlags) connectWith(ctx context.Context, o client.Options) (*client.C
 		}
 		addrs[i] = a
 	}
-	c, err := client.Connect(ctx, addrs, o)
-	if err != nil {
-		return nil, fmt.Errorf("no node answers at %s: %w; is one running? try: braid demo", strings.Join(addrs, ", "), err)
-	}
-	return c, nil
+	return addrs
 }
 
 func (f lookFlags) cluster() (*client.Cluster, error) {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
+
+	"github.com/braiddb/braid/client"
 )
 
 type queryCmd struct {
@@ -29,12 +31,7 @@ Example:
 func (c queryCmd) Run() error {
 	ctx, cancel := context.WithTimeout(context.Background(), c.Timeout)
 	defer cancel()
-	cl, err := c.connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	result, err := cl.Query(ctx, strings.Join(c.Statement, " "))
+	result, err := c.ask(ctx, strings.Join(c.Statement, " "))
 	if err != nil {
 		return err
 	}
@@ -57,4 +54,24 @@ func (c queryCmd) Run() error {
 		return errors.Join(c.show(objects, rows), errors.New("the answer is not complete"))
 	}
 	return c.show(objects, rows)
+}
+
+// ask asks a node of the cluster, or the one that there is: what is cut off from the
+// others has no catalog, and most to tell.
+func (c queryCmd) ask(ctx context.Context, statement string) (*client.QueryResult, error) {
+	soon, done := context.WithTimeout(ctx, c.Timeout/3)
+	defer done()
+	cl, unconnected := c.connect(soon)
+	if unconnected != nil {
+		var err error
+		if cl, err = client.Open(c.addrs(), client.Options{}); err != nil {
+			return nil, err
+		}
+	}
+	defer cl.Close()
+	result, err := cl.Query(ctx, statement)
+	if err != nil {
+		return nil, errors.Join(err, unconnected)
+	}
+	return result, nil
 }

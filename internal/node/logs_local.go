@@ -1,7 +1,6 @@
 package node
 
 import (
-	"context"
 	"fmt"
 	"reflect"
 	"time"
@@ -21,7 +20,7 @@ func (t localTransport) StartLog(node catalog.NodeID, m rpc.Method, req, resp rp
 	if node == n.id.Node || node == 0 {
 		if m == rpc.MethodQuery {
 			n.beside(func() {
-				ctx, cancel := context.WithTimeout(n.ctx, queryTime)
+				ctx, cancel := n.asking(deadline)
 				defer cancel()
 				fill(resp, n.query(ctx, req.(*wire.QueryRequest)))
 				done(nil)

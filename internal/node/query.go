@@ -28,7 +28,9 @@ type liveTable struct {
 }
 
 const (
-	// queryTime bounds a query, rowsTime one node's answer within it.
+	// queryTime bounds a query, rowsTime one node's answer within it: of the time that
+	// the asker has it takes two thirds at most, so that a node that is silent costs
+	// its own rows and no others.
 	queryTime = 30 * time.Second
 	rowsTime  = 10 * time.Second
 	// queryRowsMax bounds the rows of a table in one query, over all nodes.
@@ -111,7 +113,11 @@ func (n *Node) askRows(ctx context.Context, node catalog.NodeID, req *wire.Table
 		return n.tableRows(ctx, req)
 	}
 	addr := n.addresses.rpc(node)
-	ctx, cancel := context.WithTimeout(ctx, rowsTime)
+	patience := rowsTime
+	if end, ok := ctx.Deadline(); ok {
+		patience = min(patience, end.Sub(n.deps.Now())*2/3)
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	resp := new(wire.TableRowsResponse)
 	if err := n.pool.To(addr).Call(ctx, rpc.MethodTableRows, req, resp); err != nil {
@@ -199,11 +205,20 @@ func (n *Node) knownLog(ctx context.Context, f query.Filter) error {
 	return nil
 }
 
+// asking is the context of a question whose asker waits until a time, if it says so.
+func (n *Node) asking(until time.Time) (context.Context, context.CancelFunc) {
+	limit := queryTime
+	if !until.IsZero() {
+		limit = min(limit, until.Sub(n.deps.Now()))
+	}
+	return context.WithTimeout(n.ctx, limit)
+}
+
 // handleQueries serves both kinds of questions; they may take long.
 func (n *Node) handleQueries(s *rpc.Server) {
 	bounded := func(r *rpc.Request, f func(ctx context.Context) rpc.Message) {
 		n.beside(func() {
-			ctx, cancel := context.WithTimeout(n.ctx, queryTime)
+			ctx, cancel := n.asking(r.Deadline)
 			defer cancel()
 			n.reply(r, f(ctx))
 		})

@@ -54,13 +54,13 @@ func (n *Node) nodesTable() *liveTable {
 			column("address", query.Text, "where nodes reach it"), column("location", query.Text, "region/zone/rack"),
 			column("incarnation", query.Integer, "one life of the data directory"), column("version", query.Text, "of the binary"),
 			column("roles", query.Text, "master, tablet, sequencer, storage"), column("sequencer_weight", query.Real, ""),
-			column("storage_weight", query.Real, ""), column("storage_state", query.Text, "read_write, read_only or none"),
+			column("storage_weight", query.Real, ""), column("storage_state", query.Text, "read_write; read_only, of no weight: it takes no more records of logs; or none, without the role"),
 		},
 		local: func(_ context.Context, _ query.Filter, yield func([]any) bool) error {
 			for _, d := range n.index.Load().Catalog().GetNodes() {
 				if !yield([]any{
 					d.Id, lower(d.State.String(), "NODE_STATE_"), d.RpcAddr, d.Location, d.Incarnation, d.Version, strings.Join(catalog.RoleNames(d.Roles), ","),
-					d.SequencerWeight, d.StorageWeight, lower(d.StorageState.String(), "STORAGE_STATE_"),
+					d.SequencerWeight, d.StorageWeight, storageState(d),
 				}) {
 					break
 				}
@@ -68,6 +68,17 @@ func (n *Node) nodesTable() *liveTable {
 			return nil
 		},
 	}
+}
+
+// storageState says what a node may do for logs, by what it was started with.
+func storageState(d *catalog.Node) string {
+	switch {
+	case d.Roles&catalog.RoleStorage == 0:
+		return "none"
+	case d.StorageWeight == 0:
+		return "read_only"
+	}
+	return "read_write"
 }
 
 func lower(name, prefix string) string { return strings.ToLower(strings.TrimPrefix(name, prefix)) }

@@ -70,6 +70,9 @@ func (n *Node) measureThroughput() {
 	for id, c := range t.groups {
 		sample.groups[id] = c
 	}
+	if len(t.history) == 0 { // the node started a look ago, with nothing
+		t.history = append(t.history, throughputSample{at: sample.at - throughputEvery})
+	}
 	if t.history = append(t.history, sample); len(t.history) > throughputKept {
 		t.history = t.history[len(t.history)-throughputKept:]
 	}
