@@ -107,6 +107,7 @@ func command(args ...string) string {
 // TestBadRequests is the table of what a running node is sent that it should
 // not be. Each row gets a clear error, and the canary sings after it.
 func TestBadRequests(t *testing.T) {
+	t.Parallel()
 	c := startLone(t)
 	auth := command("AUTH", password)
 	authed := func(rest string) io.Reader { return strings.NewReader(auth + rest) }
@@ -169,6 +170,7 @@ type trial struct {
 // a code that tells wrong usage from failure and a message that says what to do,
 // and the node beside it notices nothing.
 func TestBadStarts(t *testing.T) {
+	t.Parallel()
 	c := startLone(t)
 	host, port := c.p.Host, strconv.Itoa(c.p.RedisPort)
 	other := startLone(t) // of another cluster

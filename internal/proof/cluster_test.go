@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -24,9 +26,24 @@ var binary struct {
 	err  error
 }
 
+// atATime is how many of the tests that are marked parallel run at least: they wait
+// more than they compute. What measures times or memory is not marked.
+const atATime = 3
+
+// given says whether a flag was given on the command line.
+func given(name string) (is bool) {
+	flag.Visit(func(f *flag.Flag) { is = is || f.Name == name })
+	return is
+}
+
 func TestMain(m *testing.M) {
 	if os.Getenv(tailEnv) != "" {
 		os.Exit(tailProcess(os.Stdin, os.Stdout))
+	}
+	flag.Parse()
+	width := flag.Lookup("test.parallel")
+	if n, err := strconv.Atoi(width.Value.String()); err == nil && n < atATime && !given("test.parallel") {
+		_ = width.Value.Set(strconv.Itoa(atATime))
 	}
 	logging.Disable() // its pool complains of nodes that are meant to be down
 	code := m.Run()

@@ -59,6 +59,7 @@ func writing(t *testing.T, c *cluster) (l *ledger, stop func()) {
 // brought up to date from their peers, nothing acknowledged is lost, and the
 // replicas are equal afterwards.
 func TestDamagedJournals(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, clusterOptions{flags: []string{"--lease", "1s", "--election-delay", "200ms"}})
 	l, stop := writing(t, c)
 	enough := func(n int) {

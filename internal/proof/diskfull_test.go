@@ -47,9 +47,10 @@ func (l *lab) spread(ctx context.Context, cl *client.Client) {
 
 // TestFullDisk lets the disks of a cluster run full: first to the low-water mark
 // of one node, then of all, then to the last byte. Writes are refused by name,
-// reads go on, no node ends; when there is space again writes go on by
+// reads go on, logs are stored where there is room, no node ends; when there is space again writes go on by
 // themselves, and nothing that was acknowledged is lost.
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, 3, 33)
 	l.start()
 	ctx, cancel := context.WithTimeout(context.Background(), 150*time.Second)
@@ -101,6 +102,7 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer cl.Close()
+	logs := newFullLogs(t, cl)
 	var refused, taken int
 	for try := 0; refused == 0 || taken == 0; try++ {
 		if try == 4 {
@@ -125,6 +127,7 @@ func TestFullDisk(t *testing.T) {
 		}, func(err error) bool { return err == nil && refused > 0 && taken > 0 })
 	}
 	reads("with one disk low")
+	logs.full("with one disk low", fmt.Sprintf("N%d:S0", l.benches[0].node.ID()))
 
 	// All are low, then wholly full: every write is refused, every read answered.
 	for _, b := range l.benches[1:] {
@@ -155,6 +158,7 @@ func TestFullDisk(t *testing.T) {
 		}
 	}
 	reads("with space again")
+	logs.room("with space again")
 	var last error
 	if !eventually(15*time.Second, func() bool { last = l.compare(); return last == nil }) {
 		t.Fatal(last)
@@ -166,4 +170,5 @@ func TestFullDisk(t *testing.T) {
 	}
 	l.start()
 	reads("after a loss of power")
+	logs.check()
 }

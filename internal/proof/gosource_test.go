@@ -44,6 +44,7 @@ func sourceFiles(t testing.TB) (root string, files []string) {
 // is loaded over Redis into three processes, one is killed in the middle, later
 // all three, and every file comes back with the hash that it has on disk.
 func TestGoSourceTree(t *testing.T) {
+	t.Parallel()
 	root, files := sourceFiles(t)
 	c := startCluster(t, 3, clusterOptions{})
 	clients := stockClients(t, c)

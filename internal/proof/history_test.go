@@ -231,6 +231,7 @@ var faults = []fault{
 // compare-and-sets over Redis, with client retries off and lost replies as
 // unknown outcomes, while nodes are killed, paused and cut off.
 func TestRegistersAreLinearizable(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, clusterOptions{links: true})
 	r := &recorder{begin: time.Now()}
 	ctx, stop := context.WithCancel(context.Background())

@@ -2,6 +2,7 @@ package proof
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -37,6 +38,7 @@ func connect(t testing.TB, c *cluster) *client.Client {
 // answered counts once, each with an unknown outcome at most once, and each
 // answer is the value that this increment made.
 func TestCountersNeverCountTwice(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, clusterOptions{})
 	cl := connect(t, c)
 	const counters, workers = 4, 8
@@ -96,6 +98,7 @@ func TestCountersNeverCountTwice(t *testing.T) {
 // TestRollingRestartShowsNoError restarts every node with SIGTERM under load;
 // clients with ordinary retries see no error at all.
 func TestRollingRestartShowsNoError(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, clusterOptions{})
 	clients := stockClients(t, c)
 	ctx, stop := context.WithCancel(context.Background())
@@ -135,6 +138,7 @@ func TestRollingRestartShowsNoError(t *testing.T) {
 // until everything has three copies without an operator; then the first node's
 // directory is wiped and rejoins as somebody new.
 func TestLoneNodeGrowsToThreeCopies(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3, clusterOptions{flags: []string{"--dead-after", "5s"}})
 	lone := c.nodes[0]
 	for i, a := range lone.Args {
@@ -218,7 +222,8 @@ func (c *cluster) status(p *process) statusJSON {
 }
 
 // TestDemo runs the first of the README's two commands: a SET within three
-// seconds of the start, words on what to type next, a clean end on Ctrl-C.
+// seconds of the start, words on what to type next, a log of many lines, a clean end
+// on Ctrl-C.
 func TestDemo(t *testing.T) {
 	cmd := exec.Command(braidBinary(t), "demo", "--memory", "512MiB")
 	var out syncBuffer
@@ -229,9 +234,12 @@ func TestDemo(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer cmd.Process.Kill()
-	var line string
+	var line, addr string
 	if !eventually(10*time.Second, func() bool {
 		for _, l := range strings.Split(out.String(), "\n") {
+			if _, rest, found := strings.Cut(l, "braid status"); found {
+				addr = strings.TrimSpace(strings.TrimPrefix(rest, " --addr"))
+			}
 			if strings.Contains(l, "redis-cli") && strings.Contains(l, " set ") {
 				line = strings.TrimSpace(l)
 			}
@@ -250,6 +258,7 @@ func TestDemo(t *testing.T) {
 	if took > 10*time.Second {
 		t.Errorf("the first SET was answered after %v", took)
 	}
+	demoLogs(t, shell{t, cmp.Or(addr, "127.0.0.1")})
 	cmd.Process.Signal(os.Interrupt)
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
@@ -273,6 +282,18 @@ func (b *syncBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.b.Write(p)
+}
+
+func (b *syncBuffer) Len() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Len()
+}
+
+func (b *syncBuffer) Bytes() []byte {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return bytes.Clone(b.b.Bytes())
 }
 
 func (b *syncBuffer) String() string {

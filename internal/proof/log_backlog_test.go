@@ -78,6 +78,7 @@ func readBacklog(t testing.TB, cl *client.Client, l *client.Log, until client.LS
 // TestLogBacklogIsReadOnce reads a log of two copies that is larger than what its
 // nodes keep in memory: each record is read from one disk and sent by one node.
 func TestLogBacklogIsReadOnce(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, clusterOptions{})
 	cl := connect(t, c)
 	l := makeLog(t, cl, "/backlog")

@@ -20,6 +20,7 @@ import (
 // middle of the load, twice: STORED means synced, so all that was acknowledged is
 // read afterwards, and read again it is the same.
 func TestLogPowerLoss(t *testing.T) {
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 1))
@@ -57,6 +58,7 @@ var errTooFewNodes error = &client.LogError{Status: wire.LogStatus_LOG_STATUS_UN
 // three copies are asked for: they fail with a cause that says so if their time is
 // over, and go on, in order, when the node is back.
 func TestThreeCopiesOnThreeNodes(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, clusterOptions{})
 	cl := connect(t, c)
 	l := makeLog(t, cl, "/three", client.LogReplication(&client.Replication{Node: 3}))
@@ -120,6 +122,7 @@ func TestThreeCopiesOnThreeNodes(t *testing.T) {
 // TestOneCopyLost wipes the data directory of one node: with two copies everything
 // is still read, and the same as before.
 func TestOneCopyLost(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, clusterOptions{})
 	cl := connect(t, c)
 	l := makeLog(t, cl, "/two")

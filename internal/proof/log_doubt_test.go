@@ -119,6 +119,7 @@ func (d *doubtProof) doubted(p *process) bool {
 // made. Afterwards the copies are back: with another of their holders down everything
 // can be read.
 func TestLogDoubtEnds(t *testing.T) {
+	t.Parallel()
 	d := newDoubtProof(t)
 	d.write("before", 100)
 	reading := d.l.NewReader(client.ReaderOptions{From: oldest})
@@ -172,6 +173,7 @@ func TestLogDoubtEnds(t *testing.T) {
 // nothing is missing, so the doubt ends with a warning. Nobody appends or reads until it
 // has: no reign ends but those that the shards have ended.
 func TestLogDoubtOfTwoEnds(t *testing.T) {
+	t.Parallel()
 	d := newDoubtProof(t)
 	d.write("before", 50)
 	for _, p := range d.c.nodes {

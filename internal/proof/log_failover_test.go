@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -21,6 +22,8 @@ type appendHistory struct {
 	failed  map[string]bool       // known not to be there
 	unknown int
 	tail    client.LSN // the highest that was acknowledged
+	last    time.Time  // when one was acknowledged
+	gap     time.Duration
 }
 
 func newAppendHistory(t testing.TB) *appendHistory {
@@ -39,6 +42,8 @@ func (h *appendHistory) outcome(payload string, lsn client.LSN, err error) {
 		}
 		h.acked[payload] = lsn
 		h.tail = max(h.tail, lsn)
+		now := time.Now()
+		h.gap, h.last = max(h.gap, now.Sub(h.last)), now
 	case errors.As(err, &refusal) && refusal.OutcomeKnown:
 		h.failed[payload] = true
 	default:
@@ -50,6 +55,22 @@ func (h *appendHistory) highest() client.LSN {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.tail
+}
+
+func (h *appendHistory) acknowledged() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.acked)
+}
+
+// longestGap is for how long no append was acknowledged, at worst, since it was asked
+// before.
+func (h *appendHistory) longestGap() time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	gap := max(h.gap, time.Since(h.last))
+	h.gap = 0
+	return gap
 }
 
 // check reads the whole log, and demands that every acknowledged payload is there
@@ -243,10 +264,33 @@ func (h *appendHistory) once(ctx context.Context, p *client.LogProducer, id, seq
 	}
 }
 
+// A lateness measures by how much timers of this process are late, because others
+// have the processors.
+type lateness struct{ most atomic.Int64 }
+
+func startLateness(ctx context.Context) *lateness {
+	l := new(lateness)
+	go func() {
+		const every = 5 * time.Millisecond
+		for ctx.Err() == nil {
+			begin := time.Now()
+			pause(ctx, every)
+			if d := int64(time.Since(begin) - every); d > l.most.Load() {
+				l.most.Store(d)
+			}
+		}
+	}()
+	return l
+}
+
+// longest is the most since it was asked before.
+func (l *lateness) longest() time.Duration { return time.Duration(l.most.Swap(0)) }
+
 // TestLogFailover appends to three logs in three ways, with ordinary retries, while
 // the nodes with their sequencers are killed, stopped for longer than it takes to be
 // held for dead, and cut off. What was acknowledged is there once, at its LSN;
-// conditional appends form a chain; producers go on where they were.
+// conditional appends form a chain; producers go on where they were. After a kill no
+// more than two seconds pass until the next append is acknowledged.
 func TestLogFailover(t *testing.T) {
 	c := startCluster(t, 3, clusterOptions{links: true})
 	cl := connect(t, c)
@@ -266,24 +310,39 @@ func TestLogFailover(t *testing.T) {
 		}
 		wg.Go(func() { hp.produce(ctx, t, c, uint64(i+1)) })
 	}
-	for round, harm := range []func(i int){
-		func(i int) { c.nodes[i].Kill(); pause(ctx, time.Second); c.nodes[i].start() },
-		func(i int) {
+	late := startLateness(ctx)
+	for round, harm := range []struct {
+		do    func(i int)
+		known time.Duration // until the failure detector knows of it
+	}{
+		{func(i int) { c.nodes[i].Kill(); pause(ctx, time.Second); c.nodes[i].start() }, 0},
+		{func(i int) {
 			c.nodes[i].Signal(syscall.SIGSTOP)
 			pause(ctx, 4*time.Second)
 			c.nodes[i].Signal(syscall.SIGCONT)
-		},
-		func(i int) { c.links.Isolate(i + 1); pause(ctx, 4*time.Second); c.links.Heal() },
-		func(i int) { c.nodes[i].Kill(); c.nodes[i].start() },
+		}, 3500 * time.Millisecond},
+		{func(i int) { c.links.Isolate(i + 1); pause(ctx, 4*time.Second); c.links.Heal() }, 3500 * time.Millisecond},
+		{func(i int) { c.nodes[i].Kill(); c.nodes[i].start() }, 0},
 	} {
 		pause(ctx, time.Second)
 		l := []*client.Log{many, chain, producers, many}[round]
 		at := c.sequencerOf(cl, l)
-		t.Logf("round %d: node %d, which numbers %s", round, at+1, l.Name())
-		harm(at)
+		before := hm.acknowledged()
+		hm.longestGap()
+		late.longest()
+		harm.do(at)
 		c.waitReady()
+		if !eventually(20*time.Second, func() bool { return hm.acknowledged() > before+100 }) {
+			t.Errorf("round %d: nothing is appended", round)
+		}
+		// Two seconds are promised where the machine has time: processes that are made
+		// to wait by others say so by their timers.
+		gap, by := hm.longestGap(), late.longest()
+		if most := harm.known + 2*time.Second + 20*by; gap > most {
+			t.Errorf("round %d: no append was acknowledged for %v, at most %v are allowed", round, gap, most)
+		}
+		t.Logf("round %d: node %d, which numbers %s: %.2f s without an append of %s; timers %v late", round, at+1, l.Name(), gap.Seconds(), many.Name(), by)
 	}
-	pause(ctx, time.Second)
 	stop()
 	wg.Wait()
 	hm.check(many)
@@ -298,6 +357,7 @@ func TestLogFailover(t *testing.T) {
 // node that should number it was preempted while it slept, and the one that preempted
 // it sends everybody back: one of them takes the log again, and says.
 func TestLogTailAfterTakeover(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, clusterOptions{})
 	cl := connect(t, c)
 	l := makeLog(t, cl, "/taken")

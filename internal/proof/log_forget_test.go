@@ -14,6 +14,7 @@ import (
 // each. Until somebody says that it is gone the log waits for it. Then it goes on: what
 // lay on that node is told as lost, to the record, and nothing else is.
 func TestForgottenNode(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, clusterOptions{flags: []string{"--lease", "1s", "--election-delay", "200ms"}})
 	cl := connect(t, c)
 	l := makeLog(t, cl, "/forget", client.LogReplication(&client.Replication{Node: 1}), client.LogStickyCopysets(false))

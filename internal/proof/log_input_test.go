@@ -32,6 +32,7 @@ type asked struct {
 // shell, HTTP and messages that only a broken client sends: each refusal is of its
 // own kind and says what to do, and nothing of it, and nothing else, is in the log.
 func TestLogBadInput(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, clusterOptions{})
 	cl := connect(t, c)
 	ctx := within(t, 120*time.Second)
@@ -46,9 +47,17 @@ func TestLogBadInput(t *testing.T) {
 	}
 	four := makeLog(t, cl, "/in/four", client.LogReplication(&client.Replication{Node: 4}))
 	in := &badInput{c: c, cl: cl, l: l, four: four, others: makeLog(t, cl, "/in/others"), lsns: lsns}
+	t.Run("refused", func(t *testing.T) { in.refused(t) })
+	readEdges(t, ctx, l, lsns)
+	c.checkReplication(cl, l)
+}
+
+// refused asks for all that is to be refused, and is over when all has been answered.
+func (in *badInput) refused(t *testing.T) {
 	for surface, list := range map[string][]asked{"client": in.client(), "shell": in.shell(), "http": in.http(), "rpc": in.rpc()} {
 		for _, a := range list {
 			t.Run(surface+"/"+a.row, func(t *testing.T) {
+				t.Parallel()
 				kind, text := a.do(t)
 				if kind != a.kind {
 					t.Errorf("it is answered with %s, want %s: %s", kind, a.kind, text)
@@ -61,8 +70,6 @@ func TestLogBadInput(t *testing.T) {
 			})
 		}
 	}
-	readEdges(t, ctx, l, lsns)
-	c.checkReplication(cl, l)
 }
 
 // badInput is what the tables of bad requests are about: a log with twenty records,
@@ -131,7 +138,7 @@ func (in *badInput) client() []asked {
 			return err
 		}),
 		one("impossible nodeset", errTooFewNodes, []string{"node:4", "3 storage nodes", "add storage nodes, or ask for fewer copies"}, func(ctx context.Context) error {
-			short, cancel := context.WithTimeout(ctx, 3*time.Second)
+			short, cancel := context.WithTimeout(ctx, 8*time.Second)
 			defer cancel()
 			_, err := in.four.Append(short, []byte("x"))
 			return err
@@ -214,7 +221,7 @@ func (in *badInput) http() []asked {
 		one("unknown id", 404, "not_found", []string{"99999"}, "GET", "/tail/99999", ""),
 		one("trim past the tail", 400, "past_tail", []string{behind, tail, "at most"}, "DELETE", "/records/in/log?until="+behind, ""),
 		one("read past the tail", 400, "past_tail", []string{behind, tail, "wait="}, "GET", "/records/in/log?from="+behind, ""),
-		one("impossible nodeset", 504, "under_replicated", []string{"add storage nodes, or ask for fewer copies"}, "POST", "/records/in/four?timeout=5s", "x"),
+		one("impossible nodeset", 504, "under_replicated", []string{"add storage nodes, or ask for fewer copies"}, "POST", "/records/in/four?timeout=10s", "x"),
 		one("racks above copies", 400, "invalid_attributes", []string{"raise node to"}, "PUT", "/logs/in/new", `{"attributes":{"replication":"node:2,rack:3"}}`),
 		one("nodeset below copies", 400, "invalid_attributes", []string{"nodeset_size 2"}, "PUT", "/logs/in/new", `{"attributes":{"replication":"node:3","nodeset_size":2}}`),
 		one("empty word", 400, "invalid", []string{"between slashes is empty"}, "PUT", "/logs/in//new", ""),

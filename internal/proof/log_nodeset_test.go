@@ -195,6 +195,7 @@ func (x *nodesetLab) steps() {
 // makes none; nothing is lost, nothing is there twice, each writer's records are in
 // its order, and what earlier epochs stored is read from where they stored it.
 func TestLogNodesetChanges(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 4, clusterOptions{flags: []string{"--lease", "600ms", "--beat", "100ms", "--max-skew", "200ms", "--election-delay", "100ms"}})
 	join := strings.Split(c.nodes[0].Args[joinIndex(c.nodes[0].Args)], ",")[:3]
 	for i, p := range c.nodes {

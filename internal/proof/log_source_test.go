@@ -292,6 +292,7 @@ func (c *cluster) storageNode(cl *client.Client, but ...int) int {
 // storage node is killed. Everything acknowledged arrives once, in order, and again
 // the same when it is read again.
 func TestGoSourceLines(t *testing.T) {
+	t.Parallel()
 	root, files := sourceFiles(t)
 	c := startCluster(t, 3, clusterOptions{})
 	j := newLogJob(t, func() *client.Client { return connect(t, c) }, "/go/lines", 8<<20)
@@ -304,12 +305,14 @@ func TestGoSourceLines(t *testing.T) {
 	j.killWhileTailed(c, root, files)
 }
 
-// TestLogRoles is the same in small where two nodes number and three others store.
+// TestLogRoles is the same, with all the lines, where two nodes number and three others
+// store.
 func TestLogRoles(t *testing.T) {
+	t.Parallel()
 	root, files := sourceFiles(t)
 	c := startCluster(t, 5, clusterOptions{roles: []string{"sequencer", "sequencer", "storage", "storage", "storage"}})
-	j := newLogJob(t, func() *client.Client { return connect(t, c) }, "/go/lines", 32<<10)
-	j.killWhileTailed(c, root, files[:400])
+	j := newLogJob(t, func() *client.Client { return connect(t, c) }, "/go/lines", 8<<20)
+	j.killWhileTailed(c, root, files)
 }
 
 // purged demands that every node comes to the same last clean epoch with the next

@@ -168,6 +168,7 @@ func BenchmarkManyLogs(b *testing.B) {
 // TestManyLogs has 2,000 logs made and appended to: each has its own sequencer, one
 // of three nodes, and its own epoch; what they hold of memory is bounded.
 func TestManyLogs(t *testing.T) {
+	t.Parallel()
 	const n = 2000
 	c := startCluster(t, 3, clusterOptions{})
 	cl := connect(t, c)

@@ -33,6 +33,7 @@ func twicePayload(producer, sequence uint64) string { return fmt.Sprint(producer
 // it, and every shard has other records than its neighbours, so what a producer
 // sends again has to be found on several.
 func TestNoAppendIsStoredTwiceAfterAPowerCut(t *testing.T) {
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	l := newLab(t, 3, seed)
@@ -53,6 +54,7 @@ func TestNoAppendIsStoredTwiceAfterAPowerCut(t *testing.T) {
 // TestNoAppendIsStoredTwiceAfterAFailover: the node that numbers the log dies, and
 // another one, which knows none of the producers, takes over while it is away.
 func TestNoAppendIsStoredTwiceAfterAFailover(t *testing.T) {
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	l := newLab(t, 3, seed)
@@ -72,6 +74,7 @@ func TestNoAppendIsStoredTwiceAfterAFailover(t *testing.T) {
 // trimmed, and the node that numbers the log dies. Nothing of it is in the log any
 // more, and where each producer was is known all the same.
 func TestNoAppendIsStoredTwiceAfterATrimAndAFailover(t *testing.T) {
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	l := newLab(t, 3, seed)

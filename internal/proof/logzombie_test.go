@@ -149,6 +149,7 @@ func checkDirect(t testing.TB, all []*direct, at map[string]client.LSN) {
 // Nothing that it acknowledges then may be lost or come twice, nothing that it
 // refuses may be there, and no LSN has two contents.
 func TestZombieSequencer(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, clusterOptions{})
 	cl := connect(t, c)
 	l := makeLog(t, cl, "/zombie")

@@ -54,6 +54,7 @@ func (l *lab) write(books *ledger, round int) (stop func()) {
 // unsynced names vanish. Whatever was acknowledged is there afterwards, with its
 // value, and nothing else is.
 func TestPowerLossOfTheWholeCluster(t *testing.T) {
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 1))
@@ -91,6 +92,7 @@ func TestPowerLossOfTheWholeCluster(t *testing.T) {
 // told to end once, and from then on nothing of it is sent, answered or written,
 // though nobody ends it; the others go on, and once its disk is healthy it comes back.
 func TestFatalFaultSilencesANode(t *testing.T) {
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	l := newLab(t, 3, seed)

@@ -59,6 +59,7 @@ func mixed(ctx context.Context, c *redis.Client, rng *rand.Rand, done *atomic.In
 // TestReplicasHashEqual compares every tablet's replicas bit for bit, at equal
 // applied index, after a mixed load in which each node was killed once.
 func TestReplicasHashEqual(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, 3, 7)
 	l.start()
 	ctx, stop := context.WithCancel(context.Background())
@@ -107,8 +108,8 @@ func (l *lab) compare() error {
 	for _, h := range hashes {
 		seen[h.Hash] = true
 	}
-	if err == nil && (len(hashes) != 3 || len(seen) != 3) {
-		err = fmt.Errorf("%d tablets with %d different hashes were compared, there are three", len(hashes), len(seen))
+	if err == nil && (len(hashes) < 3 || len(seen) != len(hashes)) {
+		err = fmt.Errorf("%d tablets with %d different hashes were compared", len(hashes), len(seen))
 	}
 	return err
 }

@@ -15,6 +15,7 @@ import (
 // and three that only store: they form, serve tables and logs, and keep tablets
 // and the master where the disks are.
 func TestSequencersAndStorageNodesAreACluster(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, 5, 71)
 	for i, b := range l.benches {
 		b.cfg.Roles = []string{"storage"}

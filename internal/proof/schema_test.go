@@ -88,6 +88,7 @@ func (w *rowWriter) check(ctx context.Context, extra func(s rowState, value any)
 // processes through the client while others write to them and a node is killed
 // and comes back. Writers that name no column that goes see no error at all.
 func TestTablesChangeUnderWriters(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3, clusterOptions{flags: []string{"--journal-size", "64MiB", "--lease", "1s", "--election-delay", "200ms"}})
 	admin, user := connect(t, c), connect(t, c)
 	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)

@@ -4,12 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,67 +16,21 @@ import (
 
 	"github.com/braiddb/braid/client"
 	"github.com/braiddb/braid/internal/logs/epochstore"
+	"github.com/braiddb/braid/internal/proof/cluster"
 )
 
-const zookeeperJar = "/usr/share/java/zookeeper.jar"
-
 // startZooKeeper runs Debian's ZooKeeper on data of its own until the test ends.
-func startZooKeeper(t *testing.T) (addr string) {
+func startZooKeeper(t *testing.T) *cluster.ZooKeeper {
 	t.Helper()
-	java, err := exec.LookPath("java")
-	if err == nil {
-		_, err = os.Stat(zookeeperJar)
-	}
-	if err != nil {
-		t.Fatalf("%v: this test runs ZooKeeper: apt-get install --no-install-recommends zookeeper default-jre-headless", err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	z, err := cluster.NewZooKeeper(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr = l.Addr().String()
-	port := l.Addr().(*net.TCPAddr).Port
-	l.Close()
-	dir := t.TempDir()
-	config := filepath.Join(dir, "zoo.cfg")
-	if err := os.WriteFile(config, fmt.Appendf(nil, "tickTime=200\ndataDir=%s\nclientPort=%d\nclientPortAddress=127.0.0.1\n"+
-		"admin.enableServer=false\nmaxClientCnxns=0\n4lw.commands.whitelist=*\nforceSync=no\n", dir, port), 0o600); err != nil {
+	t.Cleanup(z.Kill)
+	if err := z.Start(); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(java, "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", zookeeperJar,
-		"org.apache.zookeeper.server.ZooKeeperServerMain", config)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() { _ = cmd.Wait(); close(ended) }()
-	t.Cleanup(func() { _ = cmd.Process.Kill(); <-ended })
-	for begin := time.Now(); fourLetters(addr, "ruok") != "imok"; {
-		select {
-		case <-ended:
-			t.Fatalf("ZooKeeper ended: %s", out.String())
-		default:
-		}
-		if time.Since(begin) > 30*time.Second {
-			t.Fatalf("ZooKeeper does not answer at %s", addr)
-		}
-	}
-	return addr
-}
-
-// fourLetters asks the server one of its short questions.
-func fourLetters(addr, word string) string {
-	c, err := net.DialTimeout("tcp", addr, time.Second)
-	if err != nil {
-		return ""
-	}
-	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(2 * time.Second))
-	_, _ = c.Write([]byte(word))
-	data, _ := io.ReadAll(c)
-	return string(data)
+	return z
 }
 
 func openZooKeeper(t *testing.T, addr, root string, o epochstore.ZooKeeperOptions) *epochstore.ZooKeeper {
@@ -128,12 +78,13 @@ func (w *wires) cut() {
 }
 
 func TestZooKeeper(t *testing.T) {
-	addr := startZooKeeper(t)
+	server := startZooKeeper(t)
+	addr := server.Addr
 	z := openZooKeeper(t, addr, "/braid/one", epochstore.ZooKeeperOptions{})
 	conform(t, z)
 	t.Run("records are listed", func(t *testing.T) { listed(t, z) })
 	t.Run("connections are cut", func(t *testing.T) { cutZooKeeper(t, addr) })
-	t.Run("a session expires", func(t *testing.T) { expire(t, addr) })
+	t.Run("a session expires", func(t *testing.T) { expire(t, server) })
 	t.Run("another cluster's root", func(t *testing.T) {
 		other := openZooKeeper(t, addr, "/braid/one", epochstore.ZooKeeperOptions{Cluster: "d"})
 		if _, err := read(other, 1); !errors.Is(err, epochstore.ErrOtherCluster) {
@@ -172,10 +123,10 @@ func cutZooKeeper(t *testing.T, addr string) {
 }
 
 // expire loses a session and goes on in another.
-func expire(t *testing.T, addr string) {
+func expire(t *testing.T, server *cluster.ZooKeeper) {
 	var w wires
 	var log safeBuffer
-	z := openZooKeeper(t, addr, "/braid/expire", epochstore.ZooKeeperOptions{
+	z := openZooKeeper(t, server.Addr, "/braid/expire", epochstore.ZooKeeperOptions{
 		Dial: w.dial, SessionTimeout: 500 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(&log, nil)),
 	})
 	if err := set(z, 3, 0, record(3, 1, 2, 3)); err != nil {
@@ -184,7 +135,7 @@ func expire(t *testing.T, addr string) {
 	session := z.Session()
 	w.down.Store(true)
 	w.cut()
-	for begin := time.Now(); strings.Contains(strings.ToLower(fourLetters(addr, "dump")), fmt.Sprintf("0x%x", uint64(session))); {
+	for begin := time.Now(); strings.Contains(strings.ToLower(server.Ask("dump")), fmt.Sprintf("0x%x", uint64(session))); {
 		if time.Since(begin) > 20*time.Second {
 			t.Fatal("the session does not expire")
 		}

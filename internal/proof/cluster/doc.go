@@ -7,8 +7,8 @@
 //	   │          │
 //	   └─ Links ──┘ a proxy before each node's port for nodes: Cut, Slow, Reset
 //
-// Afterwards Copies asks the replication checker, and CompareReplicas compares the
-// tablets that ended nodes have on disk.
+// A node may have a SmallDisk, and a cluster a ZooKeeper. Afterwards CompareReplicas
+// compares the tablets that ended nodes have on disk.
 //
 // Invariants:
 //

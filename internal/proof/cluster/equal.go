@@ -10,62 +10,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/braiddb/braid/client"
 	"github.com/braiddb/braid/internal/catalog"
-	"github.com/braiddb/braid/internal/logs"
-	"github.com/braiddb/braid/internal/logs/checker"
 	"github.com/braiddb/braid/internal/node"
-	"github.com/braiddb/braid/internal/rpc"
-	"github.com/braiddb/braid/internal/wire"
 )
-
-// Copies runs the replication checker once over what was released of a log up to an
-// LSN. Every node should be up.
-func Copies(ctx context.Context, cl *client.Client, l *client.Log, to client.LSN) (*checker.Report, error) {
-	c, err := cl.Cluster(ctx)
-	if err != nil {
-		return nil, err
-	}
-	pool := rpc.NewPool(rpc.TCP{}, rpc.PoolOptions{Role: rpc.RoleClient})
-	defer pool.Close()
-	addrs := map[catalog.NodeID]string{}
-	for _, n := range c.Nodes {
-		addrs[catalog.NodeID(n.Id)] = n.ClientAddr
-	}
-	call := func(id catalog.NodeID, m rpc.Method, req, resp rpc.Message) bool {
-		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-		defer cancel()
-		return addrs[id] != "" && pool.To(addrs[id]).Call(ctx, m, req, resp) == nil
-	}
-	found := map[uint32]*wire.EpochMetadata{}
-	for id := range addrs {
-		req := &wire.ReadMetadataRequest{Log: uint64(l.ID()), Shard: uint64(logs.MakeShard(id, 0))}
-		if resp := new(wire.ReadMetadataResponse); call(id, rpc.MethodReadMetadata, req, resp) {
-			for _, m := range resp.Metadata {
-				found[m.EffectiveSince] = m
-			}
-		}
-	}
-	var epochs []*wire.EpochMetadata
-	for _, since := range slices.Sorted(maps.Keys(found)) {
-		epochs = append(epochs, found[since])
-	}
-	ck := checker.New(checker.Config{Log: l.ID(), Epochs: epochs, From: logs.LSNOldest, To: to})
-	for ctx.Err() == nil {
-		reqs := ck.Want()
-		if len(reqs) == 0 {
-			return ck.Report(), nil
-		}
-		for _, req := range reqs {
-			resp := new(wire.RecordsResponse)
-			if !call(logs.ShardID(req.Shard).Node(), rpc.MethodRecords, req, resp) {
-				resp = nil
-			}
-			ck.Answer(logs.ShardID(req.Shard), resp)
-		}
-	}
-	return nil, ctx.Err()
-}
 
 // CompareReplicas runs the directories of ended nodes in this process, where
 // replicas can be hashed, until every tablet's are equal or ctx ends.

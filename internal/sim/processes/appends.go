@@ -11,7 +11,6 @@ import (
 
 	"github.com/braiddb/braid/client"
 	"github.com/braiddb/braid/internal/logs"
-	"github.com/braiddb/braid/internal/proof/cluster"
 	"github.com/braiddb/braid/internal/sim/check"
 )
 
@@ -199,7 +198,7 @@ func (a *appends) last(ctx context.Context) (client.LSN, bool) {
 func (a *appends) judgeCopies(ctx context.Context, until client.LSN) {
 	var said string
 	if a.r.eventually(ctx, convergeTime, func() bool {
-		report, err := cluster.Copies(ctx, a.r.checker, a.log, until)
+		report, err := a.log.CheckReplication(ctx, client.CheckOptions{Until: until})
 		if err != nil {
 			said = err.Error()
 			return false

@@ -214,11 +214,15 @@ func (r *round) silent(p *cluster.Process, failed float64) {
 	}
 }
 
+// smallBytes is the size of a small disk: what a node keeps free, its journal, and
+// room for what a round writes.
+const smallBytes = 640 << 20
+
 // fullDisk leaves no space to the node with the small disk, for a while: first less
 // than what a node keeps free, then none.
 func (r *round) fullDisk(ctx context.Context, _ *cluster.Process, hold time.Duration) {
 	for _, left := range []int64{128 << 20, 0} {
-		if err := r.small.fill(left); err != nil {
+		if err := r.small.Fill(left); err != nil {
 			r.wrong("the disk cannot be filled: %v", err)
 		}
 		pause(ctx, time.Second+hold/2)
@@ -231,5 +235,5 @@ func (r *round) fullDisk(ctx context.Context, _ *cluster.Process, hold time.Dura
 		default:
 		}
 	}
-	r.small.drain()
+	r.small.Drain()
 }

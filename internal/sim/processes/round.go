@@ -34,7 +34,7 @@ type round struct {
 	*steady
 	*timeline
 	c       *cluster.Cluster
-	small   *smallDisk // of the last node; nil: there is none
+	small   *cluster.SmallDisk // of the last node; nil: there is none
 	checker *client.Client
 	clients []*client.Client
 
@@ -86,7 +86,7 @@ func (r *round) place(binary string) (err error) {
 	}
 	for _, k := range r.kinds {
 		if k == "full-disk" {
-			r.small, err = mountSmall(r.c.Nodes[len(r.c.Nodes)-1].Dir)
+			r.small, err = cluster.MountSmall(r.c.Nodes[len(r.c.Nodes)-1].Dir, smallBytes)
 		}
 	}
 	return err
@@ -159,7 +159,7 @@ func (r *round) end() {
 		}
 	}
 	if r.small != nil {
-		r.small.unmount(r.res.Kept != "")
+		r.small.Unmount(r.res.Kept != "")
 	}
 	if r.res.Kept == "" {
 		os.RemoveAll(r.dir)

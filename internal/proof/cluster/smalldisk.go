@@ -1,4 +1,4 @@
-package main
+package cluster
 
 import (
 	"errors"
@@ -8,28 +8,25 @@ import (
 	"syscall"
 )
 
-// smallBytes is the size of a small disk: what a node keeps free, its journal, and
-// room for what a round writes.
-const smallBytes = 640 << 20
-
-// smallDisk is a file system of its own for one node's directory.
-type smallDisk struct {
+// A SmallDisk is a file system of its own, in memory, for one node's directory.
+type SmallDisk struct {
 	dir     string
 	ballast string
 }
 
-func mountSmall(dir string) (*smallDisk, error) {
+// MountSmall makes a disk of a size at a directory. It takes the right to mount.
+func MountSmall(dir string, bytes int64) (*SmallDisk, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprint("size=", smallBytes)); err != nil {
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprint("size=", bytes)); err != nil {
 		return nil, fmt.Errorf("mount a small disk: %w", err)
 	}
-	return &smallDisk{dir: dir, ballast: filepath.Join(dir, "ballast")}, nil
+	return &SmallDisk{dir: dir, ballast: filepath.Join(dir, "ballast")}, nil
 }
 
-// fill takes space until so much is left.
-func (s *smallDisk) fill(left int64) error {
+// Fill takes space until so much is left.
+func (s *SmallDisk) Fill(left int64) error {
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(s.dir, &st); err != nil {
 		return err
@@ -52,12 +49,12 @@ func (s *smallDisk) fill(left int64) error {
 	return errors.Join(err, f.Close())
 }
 
-// drain gives the space back.
-func (s *smallDisk) drain() { os.Remove(s.ballast) }
+// Drain gives the space back.
+func (s *SmallDisk) Drain() { os.Remove(s.ballast) }
 
-// unmount ends the disk; with keep its files are copied to where it was.
-func (s *smallDisk) unmount(keep bool) {
-	s.drain()
+// Unmount ends the disk; with keep its files are copied to where it was.
+func (s *SmallDisk) Unmount(keep bool) {
+	s.Drain()
 	kept := s.dir + ".kept"
 	if keep {
 		if err := os.CopyFS(kept, os.DirFS(s.dir)); err != nil {
