@@ -43,8 +43,7 @@
 //	P7. A copy whose header or payload does not verify is never delivered,
 //	    digested or merged; it is a CHECKSUM gap.
 //	P8. An epoch is clean here only if all before it are (LastClean); a release
-//	    above the next one waits for the purge. Of epochs before it recovery brings
-//	    nothing any more: what was on its way when it was over is refused.
+//	    above the next one waits for the purge.
 //	P9. A shard that may have lost what it acknowledged says so until others were
 //	    asked (Sure, Listed) or it was rebuilt (Trust).
 //	P10. A request about a log that neither the shard nor the catalog knows leaves no

@@ -144,10 +144,12 @@ func (s *Store) Listed() error {
 	})
 }
 
-// settleFor changes what is left of doubt, durably.
+// settleFor changes what is left of doubt, durably. It waits for the disk, so it must
+// not hold order: whoever is told of what is durable may write at once, and all that
+// the journal has to tell stands behind that.
 func (s *Store) settleFor(change func(*doubt)) error {
-	s.order.Lock()
-	defer s.order.Unlock()
+	s.settling.Lock()
+	defer s.settling.Unlock()
 	s.mu.Lock()
 	d := s.doubt
 	change(&d)

@@ -76,29 +76,6 @@ func TestASealIsCheckedAsTheReferenceSays(t *testing.T) {
 	}
 }
 
-// TestWhatRecoverySentComesTooLate: a copy that recovery sent, and then did without,
-// arrives when a later epoch is released, so that the recovery is over. It would stand
-// beside those that it decided on.
-func TestWhatRecoverySentComesTooLate(t *testing.T) {
-	b := newLab(t, 20)
-	b.opts.Purge = func(logs.LogID, logs.Epoch, logs.LSN) {}
-	b.open()
-	defer b.stop()
-	late := store(rec(lsn(4, 9), "x"))
-	late.SealEpoch = 5
-	if a := b.status(late); a.Status != statusOK {
-		t.Errorf("in time: %v", a)
-	}
-	b.release(lsn(4, 9))
-	if a := b.status(late); a.Status != statusOK {
-		t.Errorf("its own epoch is released: %v", a)
-	}
-	b.release(lsn(6, 1)) // which waits for the purge
-	if a := b.status(late); a.Status != statusPreempted || a.Soft || a.SealEpoch != 5 {
-		t.Errorf("too late: %v", a)
-	}
-}
-
 func TestStoresThatAreNotForThisShard(t *testing.T) {
 	b := newLab(t, 21).open()
 	defer b.stop()

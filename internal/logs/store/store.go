@@ -33,6 +33,9 @@ type Store struct {
 	full   atomic.Bool // no more stores: the disk is nearly full
 	low    atomic.Bool // stores are taken, but space is getting low
 
+	// settling is held to change what is left of doubt. It is taken before order.
+	settling sync.Mutex
+
 	// order is held to give a position and hand it to the journal, so that the
 	// journal has positions in ascending order. It is taken before mu.
 	order sync.Mutex

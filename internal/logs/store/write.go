@@ -206,9 +206,6 @@ func (l *logState) preempts(st *wire.Store, lsn logs.LSN) (by seal, soft, no boo
 		if e < l.hard.epoch {
 			return l.hard, false, true
 		}
-		if later := max(l.released, l.pending).Epoch(); lsn.Epoch() < later { // that recovery is over: this was long on its way
-			return seal{max(hard.epoch, later-1), hard.by}, false, true
-		}
 		return l.soft, true, e < l.soft.epoch
 	}
 	e := lsn.Epoch()
