@@ -121,3 +121,36 @@ func TestConnectFailsWhenNobodyAnswers(t *testing.T) {
 		t.Errorf("error %v without an address", err)
 	}
 }
+
+// Open asks nobody: a cluster that cannot be connected to may have a node that answers.
+func TestOpenAsksNobody(t *testing.T) {
+	s := rpc.NewServer(rpc.ServerOptions{Role: rpc.RoleClient})
+	s.Handle(rpc.MethodQuery, nil, func(r *rpc.Request) {
+		r.Reply(&wire.QueryResponse{Columns: []string{"said"}, Rows: []*wire.TableRow{wire.NewTableRow([]any{r.Msg.(*wire.QueryRequest).Statement})}})
+	})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = s.Serve(l) }()
+	t.Cleanup(func() { _ = s.Close() })
+	addrs := []string{l.Addr().String()}
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	if c, err := Connect(ctx, addrs, Options{}); err == nil {
+		_ = c.Close()
+		t.Fatal("connected to a node without a catalog")
+	}
+	c, err := Open(addrs, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	r, err := c.Query(t.Context(), "SELECT 1")
+	if err != nil || fmt.Sprint(r.Rows) != "[[SELECT 1]]" {
+		t.Errorf("a query is answered with %+v, %v", r, err)
+	}
+	if _, err := Open(nil, Options{}); !errors.Is(err, ErrInvalid) {
+		t.Errorf("no address: %v", err)
+	}
+}
