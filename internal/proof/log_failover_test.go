@@ -27,7 +27,7 @@ type appendHistory struct {
 }
 
 func newAppendHistory(t testing.TB) *appendHistory {
-	return &appendHistory{t: t, acked: map[string]client.LSN{}, failed: map[string]bool{}}
+	return &appendHistory{t: t, acked: map[string]client.LSN{}, failed: map[string]bool{}, last: time.Now()}
 }
 
 // outcome notes how an append ended.

@@ -46,6 +46,13 @@ func TestLogBadInput(t *testing.T) {
 		lsns = append(lsns, lsn)
 	}
 	four := makeLog(t, cl, "/in/four", client.LogReplication(&client.Replication{Node: 4}))
+	// On a slow machine not all nodes have met yet.
+	if !eventually(30*time.Second, func() bool {
+		_, err := four.Append(within(t, 3*time.Second), []byte("x"))
+		return err != nil && strings.Contains(err.Error(), "add storage nodes")
+	}) {
+		t.Fatal("nobody says that four copies are not to be had")
+	}
 	in := &badInput{c: c, cl: cl, l: l, four: four, others: makeLog(t, cl, "/in/others"), lsns: lsns}
 	t.Run("refused", func(t *testing.T) { in.refused(t) })
 	readEdges(t, ctx, l, lsns)
@@ -138,7 +145,7 @@ func (in *badInput) client() []asked {
 			return err
 		}),
 		one("impossible nodeset", errTooFewNodes, []string{"node:4", "3 storage nodes", "add storage nodes, or ask for fewer copies"}, func(ctx context.Context) error {
-			short, cancel := context.WithTimeout(ctx, 8*time.Second)
+			short, cancel := context.WithTimeout(ctx, 3*time.Second)
 			defer cancel()
 			_, err := in.four.Append(short, []byte("x"))
 			return err
@@ -221,7 +228,7 @@ func (in *badInput) http() []asked {
 		one("unknown id", 404, "not_found", []string{"99999"}, "GET", "/tail/99999", ""),
 		one("trim past the tail", 400, "past_tail", []string{behind, tail, "at most"}, "DELETE", "/records/in/log?until="+behind, ""),
 		one("read past the tail", 400, "past_tail", []string{behind, tail, "wait="}, "GET", "/records/in/log?from="+behind, ""),
-		one("impossible nodeset", 504, "under_replicated", []string{"add storage nodes, or ask for fewer copies"}, "POST", "/records/in/four?timeout=10s", "x"),
+		one("impossible nodeset", 504, "under_replicated", []string{"add storage nodes, or ask for fewer copies"}, "POST", "/records/in/four?timeout=5s", "x"),
 		one("racks above copies", 400, "invalid_attributes", []string{"raise node to"}, "PUT", "/logs/in/new", `{"attributes":{"replication":"node:2,rack:3"}}`),
 		one("nodeset below copies", 400, "invalid_attributes", []string{"nodeset_size 2"}, "PUT", "/logs/in/new", `{"attributes":{"replication":"node:3","nodeset_size":2}}`),
 		one("empty word", 400, "invalid", []string{"between slashes is empty"}, "PUT", "/logs/in//new", ""),

@@ -1,10 +1,14 @@
 package proof
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -112,9 +116,9 @@ var ofOneLog = []string{"records", "epoch_store", "historical_metadata", "logsdb
 // ofTrouble are the tables that have no rows where all is well.
 var ofTrouble = []string{"recoveries", "purges", "graylist"}
 
-// tablesOfTrouble takes away the node that numbers a log. With one copy of each record
-// its last epoch cannot be recovered without that node, with two it is. When the node
-// comes back it is slow to ask what was decided.
+// tablesOfTrouble takes away the node that numbers a log: first it sleeps, then it is
+// killed. With one copy of each record its last epoch cannot be recovered without that
+// node, with two it is. When the node comes back it is slow to ask what was decided.
 func (c *cluster) tablesOfTrouble(cl *client.Client, two *client.Log) {
 	t := c.t
 	t.Helper()
@@ -126,7 +130,6 @@ func (c *cluster) tablesOfTrouble(cl *client.Client, two *client.Log) {
 	}
 	at := c.sequencerOf(cl, two)
 	id := c.nodeID(cl, at)
-	one := makeLog(t, cl, "/tables/one", client.LogReplication(&client.Replication{Node: 1}), client.LogStickyCopysets(false))
 	write := func(l *client.Log) {
 		t.Helper()
 		for i := range 20 {
@@ -135,7 +138,12 @@ func (c *cluster) tablesOfTrouble(cl *client.Client, two *client.Log) {
 			}
 		}
 	}
+	one := makeLog(t, cl, "/tables/one", client.LogReplication(&client.Replication{Node: 1}), client.LogStickyCopysets(false))
 	write(one)
+	other := c.numberedElsewhere(cl, at)
+	c.nodes[at].Signal(syscall.SIGSTOP)
+	write(other)
+	has("graylist", fmt.Sprintf("shard = 'N%d:S0' AND reason <> ''", id))
 	numbers := c.sequencerOf(cl, one)
 	c.nodes[at].Kill()
 	if numbers != at { // then its reign is ended, too
@@ -145,12 +153,11 @@ func (c *cluster) tablesOfTrouble(cl *client.Client, two *client.Log) {
 	write(two)
 	write(one)
 	has("recoveries", fmt.Sprintf("log_id = %d AND epoch = 1 AND state IN ('SEALING', 'DIGESTING')", one.ID()))
-	has("graylist", fmt.Sprintf("shard = 'N%d:S0' AND reason <> ''", id))
 	for i := range c.nodes {
-		c.links.Slow(at+1, i+1, 500*time.Millisecond)
+		c.links.Slow(at+1, i+1, time.Second)
 	}
 	c.nodes[at].start()
-	has("purges", fmt.Sprintf("node_id = %d AND log_id = %d", id, two.ID()))
+	c.purges(at, id, two)
 	c.links.Heal()
 	c.waitReady()
 	for _, table := range []string{"recoveries", "purges"} {
@@ -159,4 +166,51 @@ func (c *cluster) tablesOfTrouble(cl *client.Client, two *client.Log) {
 		}
 	}
 	readRange(t, one, oldest, tailOf(t, one), 30*time.Second, nil)
+}
+
+// numberedElsewhere makes a log that another node than the given one numbers.
+func (c *cluster) numberedElsewhere(cl *client.Client, but int) *client.Log {
+	c.t.Helper()
+	for i := range 20 {
+		l := makeLog(c.t, cl, fmt.Sprint("/tables/elsewhere", i), client.LogStickyCopysets(false))
+		if _, err := l.Append(within(c.t, 30*time.Second), []byte("first")); err != nil {
+			c.t.Fatal(err)
+		}
+		if c.sequencerOf(cl, l) != but {
+			return l
+		}
+	}
+	c.t.Fatalf("node %d numbers all logs", but+1)
+	return nil
+}
+
+// purges asks a node, of which everything is slow but what it says of itself, until it
+// tells of a purge of a log. It does not wait for one answer before it asks again.
+func (c *cluster) purges(at int, id int64, l *client.Log) {
+	c.t.Helper()
+	cl, err := client.Open([]string{c.nodes[at].ClientAddr()}, client.Options{})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer cl.Close()
+	var seen atomic.Bool
+	var asking sync.WaitGroup
+	var asked time.Time
+	if !eventually(30*time.Second, func() bool {
+		if time.Since(asked) > 100*time.Millisecond {
+			asked = time.Now()
+			asking.Go(func() {
+				ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+				defer cancel()
+				r, err := cl.Query(ctx, fmt.Sprintf("SELECT * FROM purges WHERE node_id = %d AND log_id = %d", id, l.ID()))
+				if err == nil && len(r.Rows) > 0 {
+					seen.Store(true)
+				}
+			})
+		}
+		return seen.Load()
+	}) {
+		c.t.Errorf("node %d never told that it learned what was decided of log %s", at+1, l.Name())
+	}
+	asking.Wait()
 }

@@ -31,8 +31,11 @@ func (c *Cluster) CompareReplicas(ctx context.Context) error {
 				errs[i] = err
 				return
 			}
-			cfg := node.Config{Data: p.Dir, Listen: p.Host, AdvertiseNode: p.ProxyHost(), Join: join, Memory: 96 << 20, Version: "comparison",
+			cfg := node.Config{Data: p.Dir, Listen: p.Host, Join: join, Memory: 96 << 20, Version: "comparison",
 				NodePort: p.NodePort, ClientPort: p.ClientPort, RedisPort: p.RedisPort, ConsolePort: p.WebPort}
+			if p.linked {
+				cfg.AdvertiseNode = p.ProxyHost()
+			}
 			nodes[i], errs[i] = node.Start(ctx, cfg, node.RealDeps(slog.New(slog.NewTextHandler(log, nil)), func(err error) {
 				fmt.Fprintln(log, "FATAL while replicas are compared:", err)
 			}))
