@@ -51,5 +51,7 @@
 //	S4. Nothing of an ended life runs, and nothing of a paused node.
 //	S5. A fault never exceeds what is promised: durable state is lost only where
 //	    Cluster says that enough other copies are sound (MayLose).
+//	    Worlds of Wing.Beyond do exceed it: there, what was promised may be refused, and
+//	    never silently be wrong (docs/TESTING.md).
 //	S6. After the safety phase no fault is left and none comes.
 package sim

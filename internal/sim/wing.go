@@ -37,6 +37,9 @@ type Wing struct {
 	Name string
 	// Draw makes the options of a seed.
 	Draw func(seed uint64) *Options
+	// Beyond makes the options of a seed whose faults exceed what is promised; nil where
+	// a wing has none.
+	Beyond func(seed uint64) *Options
 	// Build makes the cluster in a world of such options.
 	Build func(w *World) Cluster
 	// Points are the names that Result.Reached may have: a campaign says which it
@@ -56,6 +59,7 @@ func (g *Wing) Run(o *Options, trace io.Writer) *Result {
 type Result struct {
 	Options *Options `json:",omitempty"`
 	Error   string   `json:",omitempty"`
+	Exposed string   `json:",omitempty"` // beyond what is promised: what was lost so that nobody can tell
 	Hash    string
 	Events  uint64
 	Virtual Duration

@@ -23,6 +23,8 @@ type World struct {
 	trace io.Writer // nil: no trace
 	err   error
 
+	exposed string // see Expose
+
 	calm    bool // the faults are over (S6)
 	nested  bool // Meanwhile is under way
 	where   int  // the node of the event under way
@@ -200,6 +202,19 @@ func (w *World) Fail(format string, args ...any) {
 	}
 }
 
+// Expose notes that a fault beyond what is promised took something in a way that a
+// document names as one that nobody can tell: a failure that follows is no news.
+func (w *World) Expose(format string, args ...any) {
+	if w.exposed == "" {
+		w.exposed = fmt.Sprintf(format, args...)
+		w.Tracef("EXPOSED: %s", w.exposed)
+		w.Sometimes("beyond: exposed")
+	}
+}
+
+// Exposed says that Expose was called.
+func (w *World) Exposed() bool { return w.exposed != "" }
+
 // Failed says that the run has failed.
 func (w *World) Failed() bool { return w.err != nil }
 
@@ -223,7 +238,10 @@ func (w *World) Run() *Result {
 	w.Note(w.dice.Uint64())
 	r := &Result{Options: w.Opt, Hash: fmt.Sprintf("%016x", w.hash), Events: w.events, Virtual: Duration(w.now - worldStart),
 		Ops: w.cluster.Ops(), Faults: w.faults, Skipped: w.skipped, Reached: w.reached}
-	if w.err != nil {
+	switch {
+	case w.err != nil && w.exposed != "":
+		r.Exposed = w.exposed + ": " + w.err.Error()
+	case w.err != nil:
 		r.Error = w.err.Error()
 	}
 	w.cluster.Close()

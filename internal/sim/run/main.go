@@ -6,6 +6,7 @@
 //	go run ./internal/sim/run -for 10m -json out.json
 //	go run ./internal/sim/run -wing tables -from 7000 -seeds 1000
 //	go run ./internal/sim/run -wing tables -seed 77  one seed, with its trace
+//	go run ./internal/sim/run -beyond -seeds 500     faults that exceed what is promised
 //	go run ./internal/sim/run -options FILE          options as a failure printed them
 //
 // A failure is shrunk, and printed as the command that replays it.
@@ -17,6 +18,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"runtime"
@@ -42,6 +44,7 @@ type settings struct {
 	shrink   int
 	stop     int
 	quiet    bool
+	beyond   bool
 }
 
 func main() {
@@ -58,6 +61,7 @@ func main() {
 	flag.IntVar(&s.shrink, "shrink", 150, "runs to spend on making a failure small (0: none)")
 	flag.IntVar(&s.stop, "stop", 5, "stop after so many failures (0: do not)")
 	flag.BoolVar(&s.quiet, "quiet", false, "no progress, and no trace with -seed and -options")
+	flag.BoolVar(&s.beyond, "beyond", false, "seeds whose faults exceed what is promised: refusal is right there, silence is not")
 	flag.Uint64Var(&seed, "seed", 0, "run this seed of -wing, with its trace")
 	flag.StringVar(&options, "options", "", "run the options in this file, with a trace")
 	flag.Parse()
@@ -100,7 +104,7 @@ func replay(s *settings, seed uint64, file string) int {
 			return 2
 		}
 	} else {
-		o = wingNamed(s.wing).Draw(seed)
+		o = s.draw(wingNamed(s.wing), seed)
 	}
 	trace := io.Writer(os.Stdout)
 	if s.quiet {
@@ -110,11 +114,22 @@ func replay(s *settings, seed uint64, file string) int {
 	r := wingNamed(o.Wing).Run(o, trace)
 	fmt.Printf("\n%s seed %d: %d operations, %d faults, %s virtual, %d events, hash %s, %s\n",
 		o.Wing, o.Seed, r.Ops, r.Faults, time.Duration(r.Virtual), r.Events, r.Hash, time.Since(began).Round(time.Millisecond))
+	if r.Exposed != "" {
+		fmt.Println("exposed, as documented:", r.Exposed)
+	}
 	if r.Error != "" {
 		fmt.Println("FAILED:", r.Error)
 		return 1
 	}
 	return 0
+}
+
+// draw makes the options of a seed.
+func (s *settings) draw(w *sim.Wing, seed uint64) *sim.Options {
+	if s.beyond {
+		return w.Beyond(seed)
+	}
+	return w.Draw(seed)
 }
 
 // report is what a campaign found, as JSON.
@@ -132,6 +147,7 @@ type tally struct {
 	Events    uint64
 	OpsLeast  int
 	FewFaults uint64 // seeds with fewer than three
+	Exposed   uint64 `json:",omitempty"` // beyond: seeds that lost what nobody can tell, as documented
 	Virtual   sim.Duration
 	Real      sim.Duration        // of all runners together
 	CPU       sim.Duration        // of the process, shared among wings by Real
@@ -170,7 +186,7 @@ func campaign(s *settings) int {
 	}
 	r := &runner{s: s, began: time.Now(), stop: cancel}
 	for _, w := range wings {
-		if s.wing == "" || s.wing == w.Name {
+		if (s.wing == "" || s.wing == w.Name) && (!s.beyond || w.Beyond != nil) {
 			r.wings = append(r.wings, w)
 			r.tallies = append(r.tallies, &tally{Wing: w.Name, From: s.from, Reached: map[string]uint64{}, OpsLeast: 1 << 30})
 		}
@@ -209,10 +225,10 @@ func (r *runner) work(ctx context.Context) {
 func (r *runner) one(at int, seed uint64) {
 	wing, t := r.wings[at], r.tallies[at]
 	began := time.Now()
-	res := wing.Run(wing.Draw(seed), nil)
+	res := wing.Run(r.s.draw(wing, seed), nil)
 	twice := res.Error == "" && r.s.twice > 0 && seed%uint64(r.s.twice) == 0
 	if twice {
-		if again := wing.Run(wing.Draw(seed), nil); again.Hash != res.Hash {
+		if again := wing.Run(r.s.draw(wing, seed), nil); again.Hash != res.Hash {
 			res.Error = fmt.Sprintf("the same seed gives two traces: %s, %s", res.Hash, again.Hash)
 		}
 	}
@@ -237,6 +253,9 @@ func (r *runner) one(at int, seed uint64) {
 	for k, n := range res.Reached {
 		t.Reached[k] += n
 	}
+	if res.Exposed != "" {
+		t.Exposed++
+	}
 	r.mu.Unlock()
 	if res.Error != "" {
 		r.fail(wing, t, res)
@@ -253,7 +272,7 @@ func (r *runner) fail(wing *sim.Wing, t *tally, res *sim.Result) {
 	defer r.mu.Unlock()
 	t.Failures = append(t.Failures, f)
 	fmt.Printf("\nFAILED %s seed %d after %s: %s\n", t.Wing, f.Seed, time.Duration(f.After).Round(time.Millisecond), f.Error)
-	fmt.Printf("replay: go run ./internal/sim/run -wing %s -seed %d\n", t.Wing, f.Seed)
+	fmt.Printf("replay: go run ./internal/sim/run -wing %s%s -seed %d\n", t.Wing, map[bool]string{true: " -beyond"}[r.s.beyond], f.Seed)
 	if raw, err := json.MarshalIndent(f.Small, "", " "); err == nil && r.s.shrink > 0 {
 		if file, err := os.CreateTemp("", fmt.Sprintf("%s-%d-*.json", t.Wing, f.Seed)); err == nil {
 			_, _ = file.Write(raw) // for convenience: the seed says it all
@@ -316,11 +335,15 @@ func (r *runner) finish() int {
 	code := 0
 	for i, t := range r.tallies {
 		fmt.Println(t.line(r))
-		t.countPoints(r.wings[i])
+		if r.s.beyond {
+			t.sayBeyond()
+		} else {
+			t.countPoints(r.wings[i])
+		}
 		for _, p := range t.Unreached {
 			fmt.Printf("%s: never reached: %s\n", t.Wing, p)
 		}
-		if t.FewFaults > 0 || t.OpsLeast < 500 {
+		if !r.s.beyond && (t.FewFaults > 0 || t.OpsLeast < 500) {
 			fmt.Printf("%s: %d seeds had fewer than 3 faults, the fewest operations were %d\n", t.Wing, t.FewFaults, t.OpsLeast)
 		}
 		if len(t.Failures) > 0 {
@@ -357,4 +380,14 @@ func (t *tally) countPoints(w *sim.Wing) {
 		}
 	}
 	slices.Sort(t.Unreached)
+}
+
+// sayBeyond says how what was struck beyond measure stood in the end.
+func (t *tally) sayBeyond() {
+	for _, k := range slices.Sorted(maps.Keys(t.Reached)) {
+		if what, ok := strings.CutPrefix(k, "beyond: "); ok {
+			fmt.Printf("%s: %6d times %s\n", t.Wing, t.Reached[k], what)
+		}
+	}
+	fmt.Printf("%s: %d seeds lost what nobody can tell, as documented\n", t.Wing, t.Exposed)
 }

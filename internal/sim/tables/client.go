@@ -180,6 +180,9 @@ func (c *call) answered(from int, raw []byte) {
 		c.finish(check.None, nil, rr)
 	case e.Code.Retriable() || e.Code == wire.Code_CODE_TIMEOUT:
 		c.again(from, e)
+	case e.Code == wire.Code_CODE_INTERNAL && cl.c.members[from-1].rotten:
+		w.Sometimes("beyond: an error of the engine is told")
+		c.again(from, e)
 	default:
 		w.Fail("node %d answers %s: %s to %v", from, e.Code, e.Message, c.write)
 	}

@@ -124,6 +124,9 @@ func (h *history) check() error {
 			if err := check.Counter(x.ops); err != nil {
 				return fmt.Errorf("counter %s: %w", x.name, err)
 			}
+			if x.end.Outcome != check.OK && v.helpless() {
+				continue
+			}
 			if x.end.Outcome != check.OK {
 				return fmt.Errorf("counter %s cannot be read in the end", x.name)
 			}

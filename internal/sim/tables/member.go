@@ -33,6 +33,8 @@ type member struct {
 	dropped  map[catalog.GroupID]catalog.ReplicaID // the highest that was destroyed here
 	suspect  bool                                  // the journal's tail is in doubt
 	robbed   bool                                  // and synced records are gone from it
+	rotten   bool                                  // bits of the engine's files are flipped
+	inEngine map[catalog.GroupID]uint64            // durable in the engine when trouble beyond what is promised struck
 
 	// Of this life.
 	clock      *hlc.Clock
@@ -92,9 +94,10 @@ func (m *member) boot() {
 	}
 	var err error
 	m.engine, err = docdb.OpenEngine(m.fs, "db", docdb.EngineOptions{CacheBytes: 1 << 20, MemTableBytes: 8 << 20,
-		Fatal: func(err error) { w.Fail("node %d: the engine: %w", m.n.ID, err) }})
+		Fatal: func(err error) { m.unfit("the engine", err) }})
 	if err != nil {
-		w.Fail("node %d: open: %w", m.n.ID, err)
+		m.engine = nil
+		m.unfit("open", err)
 		return
 	}
 	m.host = multiraft.New(cfg, multiraft.Deps{
@@ -108,6 +111,9 @@ func (m *member) boot() {
 			m.erase(e)
 		} else {
 			m.open(e, m.platter.replay(journal.StreamID(e.group)))
+		}
+		if !m.n.Alive() {
+			return // it cannot serve
 		}
 	}
 	if m.c.first != nil {
@@ -132,7 +138,7 @@ func (m *member) open(e *entry, recovered *journal.StreamReplay) {
 	h := &hosted{m: m, view: c.view(e.group), replica: e.replica}
 	applied, err := m.openState(h)
 	if err != nil {
-		c.w.Fail("node %d: group %d: %w", m.n.ID, e.group, err)
+		m.unfit(fmt.Sprintf("group %d", e.group), err)
 		return
 	}
 	h.applied, h.flushed = applied.Index, applied.Index
@@ -298,7 +304,7 @@ func (m *member) register(e *entry) {
 // flush makes what was applied durable in the engine and lets the journal go.
 func (m *member) flush() {
 	if err := m.engine.Flush(); err != nil {
-		m.c.w.Fail("node %d: flush: %w", m.n.ID, err)
+		m.unfit("flush", err)
 		return
 	}
 	for _, h := range m.hosted {
@@ -313,7 +319,7 @@ func (m *member) flush() {
 			if h.Tablet == nil {
 				h.group.FlushedTo(at)
 			} else if err := h.Flushed(); err != nil {
-				m.c.w.Fail("node %d: flushed: %w", m.n.ID, err)
+				m.unfit("flushed", err)
 			}
 		})
 	}

@@ -21,7 +21,7 @@ const (
 
 // Wing is the tables' wing.
 func Wing() *sim.Wing {
-	return &sim.Wing{Name: "tables", Draw: draw, Points: points, Rooms: []string{"multiraft", "tablet"},
+	return &sim.Wing{Name: "tables", Draw: draw, Beyond: drawBeyond, Points: points, Rooms: []string{"multiraft", "tablet"},
 		Build: func(w *sim.World) sim.Cluster { return newCluster(w) }}
 }
 

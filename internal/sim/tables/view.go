@@ -26,6 +26,7 @@ type view struct {
 	healed   bool // a write was answered since the world healed
 	move     *move
 	ofRows   bool // its documents are rows: registers alone
+	founders []*catalog.Replica
 	documents
 }
 
