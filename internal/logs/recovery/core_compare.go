@@ -148,7 +148,7 @@ func (c *comparison) answer(ev *event) {
 		c.restart()
 		return
 	}
-	if ev.err != nil || ev.of.kind == callDecisions && ev.decisions.Status != statusOK {
+	if ev.err != nil || ev.of.kind == callDecisions && !told(ev.decisions) {
 		c.askedAt = c.now + c.cfg.Retry
 		return
 	}

@@ -31,7 +31,7 @@ const (
 //
 // Epochs whose recovery it did take part in can lie among those it missed, because
 // it was not always of the nodeset; they are only marked. Otherwise any shard's answer will do: CLEAN is sent only when all is decided and stored,
-// and every recovery of an epoch decides the same. If an f-majority knows of no
+// and every recovery of an epoch decides the same. If an f-majority in order knows of no
 // decision, the log was removed or trimmed since, or its data lost; then what was
 // known here to be good stays, and if nothing was, all of the epoch goes.
 type purge struct {
@@ -53,7 +53,8 @@ type purge struct {
 
 type purgePeer struct {
 	source
-	answer *wire.EpochRecoveryResponse
+	answer  *wire.EpochRecoveryResponse
+	partial bool // it may have lost decisions: that it knows of none proves nothing
 }
 
 func newPurge(cfg *Config, view View, self catalog.NodeID, own logs.ShardID, log logs.LogID, clean, upTo logs.Epoch) *purge {
@@ -190,11 +191,16 @@ func (p *purge) onDecisions(ev *event) {
 	}
 	q := &p.peers[at]
 	q.asked = false
-	if ev.err != nil || ev.decisions.Status != statusOK {
+	if ev.err != nil || !told(ev.decisions) {
 		q.retryAt = p.again(&q.failures)
 		return
 	}
-	q.answered, q.answer = true, ev.decisions
+	q.answered, q.answer, q.partial = true, ev.decisions, ev.decisions.Status == statusPartial
+}
+
+// told says whether a shard said which decisions it knows of.
+func told(r *wire.EpochRecoveryResponse) bool {
+	return r.Status == statusOK || r.Status == statusPartial
 }
 
 // decision is what the highest seal decided of the epoch, as far as was told.
@@ -217,24 +223,29 @@ func decisionIn(answer *wire.EpochRecoveryResponse, e logs.Epoch) *wire.EpochRec
 	return nil
 }
 
-// nobodyKnows says whether an f-majority of the epoch's shards, this one
-// included, knows of no decision.
+// nobodyKnows says whether an f-majority of the epoch's shards, this one included,
+// knows of no decision. Shards in doubt, which this one may be, count as silent: a
+// CLEAN may be what they lost. But if all others have answered, nobody knows more.
 func (p *purge) nobodyKnows() bool {
 	if !p.peers[0].answered {
 		return false
 	}
 	m := p.history.of(p.epoch)
 	nodeset := nodesetOf(m)
-	set := placement.NewShardSet(m.Replication, nodeset)
+	set, silent := placement.NewShardSet(m.Replication, nodeset), false
 	for _, s := range nodeset {
 		state := p.view.Authority(s.Shard)
 		at := slices.IndexFunc(p.peers, func(q purgePeer) bool { return q.id == s.Shard })
-		if state == placement.ShardUnheard && at >= 0 && p.peers[at].answered {
+		switch answered := at >= 0 && p.peers[at].answered; {
+		case state != placement.ShardUnheard:
+		case !answered:
+			silent = true
+		case !p.peers[at].partial:
 			state = placement.ShardHeard
 		}
 		set.Set(s.Shard, state)
 	}
-	return set.FMajority() != placement.FMajorityNone
+	return !silent || set.FMajority() != placement.FMajorityNone
 }
 
 // goodHere is the LNG of the epoch as this shard knows it.

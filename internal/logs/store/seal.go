@@ -430,6 +430,9 @@ func (s *Store) epochRecovery(req *wire.EpochRecoveryRequest) *wire.EpochRecover
 	out.LastCleanEpoch = uint32(l.lce)
 	doubted := s.doubted(l)
 	s.mu.Unlock()
+	if doubted.meetsEpochs(logs.Epoch(req.From), logs.Epoch(req.To)) {
+		out.Status = statusPartial // a CLEAN may be what was lost
+	}
 	first, found := logs.LSN(0), true // the first copy at or behind the epoch in hand
 	for e := uint64(req.From); e <= uint64(req.To) && e-uint64(req.From) < epochsMax; e++ {
 		at := logs.MakeLSN(logs.Epoch(e), 0)
