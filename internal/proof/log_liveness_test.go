@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -45,7 +46,10 @@ func TestNobodyDiesOfAShortPause(t *testing.T) {
 	at := c.sequencerOf(cl, l)
 	for _, i := range []int{at, (at + 1) % 3} {
 		first := h.highest().Epoch()
+		id := c.nodeID(cl, i)
+		said := c.watch(fmt.Sprintf("SELECT node_id, state FROM gossip WHERE target_node_id = %d AND node_id <> %d", id, id), c.nodes[(i+1)%3], c.nodes[(i+2)%3])
 		slept, short := c.nodes[i].sleep(shortPause)
+		states := said()
 		if !eventually(20*time.Second, func() bool { return c.allAlive(cl) }) {
 			t.Fatalf("after a pause of %v of node %d: %v", slept, i+1, c.gossip(cl))
 		}
@@ -54,6 +58,11 @@ func TestNobodyDiesOfAShortPause(t *testing.T) {
 			t.Fatalf("after a pause of %v of node %d nothing is appended", slept, i+1)
 		}
 		t.Logf("node %d slept for %v; %d acknowledged", i+1, slept.Round(time.Millisecond), h.acknowledged())
+		asked := len(states)
+		states = slices.DeleteFunc(states, func(r []any) bool { return r[1] == "ALIVE" })
+		if asked == 0 || short && len(states) > 0 {
+			t.Errorf("node %d slept for %v; of %d answers these do not say that it lives: %v", i+1, slept, asked, states)
+		}
 		if now := h.highest().Epoch(); short && now != first {
 			t.Errorf("node %d slept for %v, and the log went on from epoch %d to %d", i+1, slept, first, now)
 		}
@@ -74,6 +83,43 @@ func (p *process) sleep(d time.Duration) (slept time.Duration, short bool) {
 	p.Signal(syscall.SIGCONT)
 	slept = time.Since(begin)
 	return slept, slept < 3*time.Second
+}
+
+// watch asks nodes again and again, and does not wait for an answer before it asks once
+// more, for one of them may be asleep. stop asks for a second more, and gives all rows.
+func (c *cluster) watch(statement string, nodes ...*process) (stop func() [][]any) {
+	c.t.Helper()
+	var mu sync.Mutex
+	var all [][]any
+	var asking sync.WaitGroup
+	ctx, cancel := context.WithCancel(context.Background())
+	for _, p := range nodes {
+		cl, err := client.Open([]string{p.ClientAddr()}, client.Options{})
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		c.t.Cleanup(func() { cl.Close() })
+		asking.Go(func() {
+			for ctx.Err() == nil {
+				asking.Go(func() {
+					op, done := context.WithTimeout(context.Background(), 900*time.Millisecond)
+					defer done()
+					if r, err := cl.Query(op, statement); err == nil {
+						mu.Lock()
+						defer mu.Unlock()
+						all = append(all, r.Rows...)
+					}
+				})
+				pause(ctx, 100*time.Millisecond)
+			}
+		})
+	}
+	return func() [][]any {
+		pause(ctx, time.Second)
+		cancel()
+		asking.Wait()
+		return all
+	}
 }
 
 // gossip is what each node that answers believes of each.
