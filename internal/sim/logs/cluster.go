@@ -74,7 +74,7 @@ func (c *cluster) attributes(nodeset int64) *catalog.LogAttributes {
 func (c *cluster) sequencerConfig() sequencer.Config {
 	k := c.w.Opt.Knob
 	return sequencer.Config{Loops: int(k("loops")), StoreTimeout: c.ms("storeMs"), StoreTimeoutMax: 5 * time.Second, GraylistFor: c.ms("graylistMs"),
-		UnroutableFor: c.ms("graylistMs"), NoSpaceFor: 2 * time.Second, DisabledFor: 2 * time.Second, ESNMax: logs.ESN(k("esnMax")), InlineMax: int(k("inline")),
+		ESNMax: logs.ESN(k("esnMax")), InlineMax: int(k("inline")),
 		NodesetDelayMin: 200 * time.Millisecond, NodesetDelayMax: 2 * time.Second}
 }
 

@@ -13,11 +13,9 @@ const (
 	faultShape  = "changeNodeset" // log X gets another nodeset size or replication
 	faultTrim   = "trim"          // log X, up to what a reader has read
 	faultEpochs = "epochsAway"    // the epoch store does not answer, for a while
-	// node crashes and loses synced records at its journal's end. Schedules do
-	// not draw it: whoever asks for it writes it into options.
-	faultTorn   = "tornTail"
-	faultFlush  = "flushStore" // node's store is flushed: its journal may go
-	faultReader = "newReader"  // somebody begins to read log X, from the oldest or the tail
+	faultTorn   = "tornTail"      // node crashes, and loses synced records at its journal's end
+	faultFlush  = "flushStore"    // node's store is flushed: its journal may go
+	faultReader = "newReader"     // somebody begins to read log X, from the oldest or the tail
 )
 
 // Wing is the logs' wing.
@@ -33,7 +31,7 @@ var points = []string{
 	"reader: bridge", "reader: hole", "reader: trimmed", "reader: rewound", "reader: all send all", "reader: a batch",
 	"epoch store: an answer was lost", "epoch store: a lost race", "disk: sync failed", "node: fatal fault",
 	"fault: " + faultMove, "fault: " + faultDrain, "fault: " + faultShape, "fault: " + faultTrim, "fault: " + faultEpochs,
-	"fault: " + faultFlush, "fault: " + faultReader, "fault: " + sim.FaultJump, "fault: " + sim.FaultDrift,
+	"fault: " + faultFlush, "fault: " + faultTorn, "shard: in doubt", "fault: " + faultReader, "fault: " + sim.FaultJump, "fault: " + sim.FaultDrift,
 }
 
 func kinds(o *sim.Options) sim.Kinds {
@@ -49,6 +47,9 @@ func kinds(o *sim.Options) sim.Kinds {
 		sim.Kind{Name: faultTrim, Most: 4, Draw: log},
 		sim.Kind{Name: faultEpochs, Most: 2, Draw: long(200*time.Millisecond, 6*time.Second)},
 		sim.Kind{Name: faultFlush, Most: 6},
+		sim.Kind{Name: faultTorn, Most: 2, Draw: func(s sim.Swarm, f *sim.Fault, _ int) {
+			f.X, f.For = s.Int64N(40), s.Dur(100*time.Millisecond, 5*time.Second)
+		}},
 		sim.Kind{Name: faultReader, Most: 5, Draw: log},
 		sim.Kind{Name: sim.FaultJump, Most: 3, Draw: func(s sim.Swarm, f *sim.Fault, _ int) {
 			f.X, f.For = s.Int64N(1_200_000)-600_000, s.Dur(time.Second, 20*time.Second)
