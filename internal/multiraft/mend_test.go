@@ -609,3 +609,18 @@ func TestAVoterThatOwesVotesForWhoHoldsIt(t *testing.T) {
 		}
 	}
 }
+
+// A hand-over that has come to nothing ends in the turn in which a later leader was
+// heard of: raft follows that one already, and would pass on what is to raise its term.
+func TestAbdicationThatALaterLeaderForestalled(t *testing.T) {
+	h := handHost(t, Config{Loops: 1}, Deps{})
+	g := createOne(t, h, GroupConfig{Conf: confOn(1, 2, 3), New: true})
+	h.turn(time.Hour, event{kind: evCall, call: func(c *core) {
+		later := g.g.term + 1
+		c.stepRaft(g.g, &pb.Message{Type: pb.MsgHeartbeat.Enum(), From: new(uint64(12)), To: new(uint64(g.g.replica)), Term: new(later)})
+		c.abdicate(g.g)
+		if s := g.g.rn.BasicStatus(); s.GetTerm() != later || s.Lead != 12 {
+			t.Errorf("term %d follows %d, it heard of 12 in term %d", s.GetTerm(), s.Lead, later)
+		}
+	}})
+}

@@ -55,6 +55,9 @@ func (c *core) abdicate(g *group) {
 // raiseTerm makes raft follow nobody in a later term. The message that does it
 // is one that raft then has no use for, having no leader to pass it to.
 func (c *core) raiseTerm(g *group, term uint64) {
+	if g.rn.BasicStatus().GetTerm() >= term {
+		return // it heard of a later term in this very turn: there is a leader now to pass things to
+	}
 	g.unread = true
 	c.stepRaft(g, &pb.Message{Type: pb.MsgTransferLeader.Enum(), From: new(uint64(g.replica)),
 		To: new(uint64(g.replica)), Term: new(term)})
