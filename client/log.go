@@ -20,7 +20,8 @@ type LSN = logs.LSN
 // Appends of one Log, or of several for the same log of the same Client, that one
 // goroutine begins one after another reach the sequencer in that order, and their LSNs
 // ascend, also across redirects and the failover of the sequencer. Each of them is in
-// the log at most once, however often it had to be sent.
+// the log at most once, however often it had to be sent. Only one that ended with an
+// unknown outcome may yet come behind some that were begun after it.
 //
 // So AppendAsync is answered only behind what is before its record in the log: nobody
 // is told of a record that a failover may put behind an earlier one. Append, which

@@ -28,17 +28,14 @@ func (p *producer) options() []client.AppendOption {
 
 var errOrder = errors.New("appends of one producer are not in the order in which it began them")
 
-// kept says that producers' appends are in order, as far as it is known where they are:
-// who was answered was told, and whatever is in the log was read.
+// kept says that producers' appends are in order, those that were answered: one that was
+// given up, its outcome unknown, may be stored by whoever held it then, behind later ones.
 func (t *truth) kept() error {
-	at := make(map[string]logs.LSN, len(t.where))
+	at := make(map[string]logs.LSN, len(t.acked))
 	for lsn, list := range t.acked {
 		for _, p := range list {
 			at[p] = lsn
 		}
-	}
-	for p, lsn := range t.where {
-		at[p] = lsn
 	}
 	for _, p := range t.c.producers {
 		if p.t != t || !p.inOrder() {
