@@ -88,9 +88,10 @@ func (m *member) boot() {
 	m.clock = hlc.New(m.n.Wall, cfg.MaxSkew)
 	cfg.Suspect = m.suspect
 	if m.robbed {
-		// S5: who knows of what was lost here is up, and may be cut off by other faults
-		// for longer than any grace. To go on without its word is not promised.
-		cfg.SuspectGrace = time.Hour
+		// S5: who knows of what was lost here is up, and other faults may cut it off for
+		// longer than any grace. To go on without its word is not promised, so the grace
+		// is over when all that are left have had the time to speak.
+		cfg.SuspectGrace = max(time.Duration(w.Opt.Safety)-w.Now(), 0) + 10*time.Second
 	}
 	var err error
 	m.engine, err = docdb.OpenEngine(m.fs, "db", docdb.EngineOptions{CacheBytes: 1 << 20, MemTableBytes: 8 << 20,
