@@ -265,17 +265,24 @@ func (c *cluster) stageOver() error {
 			return errors.New("repeated reads are still to come")
 		}
 	case stageEqual:
-		for _, v := range c.all() {
-			if v.helpless() {
-				continue
-			}
-			if err := v.equal(); err != nil {
-				return err
-			}
-		}
+		return c.equal()
 	case stageRead:
 		if c.finals > 0 {
 			return errors.New("final reads still wait for answers")
+		}
+		return c.equal() // a new leader may have written meanwhile
+	}
+	return nil
+}
+
+// equal says that every group's replicas have applied the same.
+func (c *cluster) equal() error {
+	for _, v := range c.all() {
+		if v.helpless() {
+			continue
+		}
+		if err := v.equal(); err != nil {
+			return err
 		}
 	}
 	return nil
