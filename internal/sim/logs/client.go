@@ -124,7 +124,9 @@ type producer struct {
 	cl     *client.Client
 	log    *client.Log
 	own    *client.LogProducer
-	n      uint64 // appends begun
+	n      uint64 // appends
+	sent   []sending
+	begun  int // how often one began
 	flying int
 	tail   logs.LSN // conditional: what is expected
 	known  logs.LSN // the highest that it was told of
@@ -179,6 +181,7 @@ func (p *producer) work() {
 	case conditional:
 		p.conditional(p.n, payload)
 	default:
+		p.sends(p.n, payload)
 		p.log.AppendAsync(p.pad(payload), func(lsn logs.LSN, err error) {
 			p.judge(payload, lsn, err)
 			p.rest(payload)
@@ -224,6 +227,7 @@ func (p *producer) judge(payload string, lsn logs.LSN, err error) {
 
 // explicit sends a sequence until it is answered for good: then it is in the log.
 func (p *producer) explicit(sequence uint64, payload string) {
+	p.sends(sequence, payload)
 	p.own.AppendAsync(sequence, p.pad(payload), func(lsn logs.LSN, err error) {
 		var e *client.LogError
 		switch {

@@ -28,6 +28,22 @@ func (p *producer) options() []client.AppendOption {
 
 var errOrder = errors.New("appends of one producer are not in the order in which it began them")
 
+// sending is when a producer began an append, counted over its appends: one that failed
+// may have been begun again by the caller, behind others.
+type sending struct {
+	payload     string
+	first, last int
+}
+
+// sends notes that append n begins, or begins again.
+func (p *producer) sends(n uint64, payload string) {
+	p.begun++
+	if n > uint64(len(p.sent)) {
+		p.sent = append(p.sent, sending{payload: payload, first: p.begun})
+	}
+	p.sent[n-1].last = p.begun
+}
+
 // kept says that producers' appends are in order, those that were answered: one that was
 // given up, its outcome unknown, may be stored by whoever held it then, behind later ones.
 func (t *truth) kept() error {
@@ -38,25 +54,47 @@ func (t *truth) kept() error {
 		}
 	}
 	for _, p := range t.c.producers {
-		if p.t != t || !p.inOrder() {
-			continue
-		}
-		last, lastLSN, found := "", logs.LSNInvalid, 0
-		for n := uint64(1); n <= p.n; n++ {
-			payload := fmt.Sprintf("p%d.%d", p.id, n)
-			lsn, known := at[payload]
-			if !known {
-				continue
+		if p.t == t && p.inOrder() {
+			crossed, err := t.inOrder(p, at)
+			if err != nil {
+				return err
 			}
-			if lsn < lastLSN || lsn == lastLSN && slices.Index(t.told[lsn], payload) < slices.Index(t.told[lsn], last) {
-				return fmt.Errorf("log %d: %w: %q is at %s, and %q at %s", t.id, errOrder, payload, lsn, last, lastLSN)
-			}
-			if lsn.Epoch() > lastLSN.Epoch() && found > 0 {
+			if crossed {
 				t.c.w.Sometimes("append: a stream goes on in another epoch")
 			}
-			last, lastLSN = payload, lsn
-			found++
 		}
 	}
 	return nil
+}
+
+// inOrder says that each append of a producer is behind all whose last beginning was
+// before its first, and whether they went on in another epoch.
+func (t *truth) inOrder(p *producer, at map[string]logs.LSN) (crossed bool, err error) {
+	var sent []sending // in order of first
+	for _, s := range p.sent {
+		if at[s.payload] != logs.LSNInvalid {
+			sent = append(sent, s)
+		}
+	}
+	over := slices.Clone(sent)
+	slices.SortFunc(over, func(a, b sending) int { return a.last - b.last })
+	behind := func(a, b string) bool { // a behind b in the log
+		return at[a] > at[b] || at[a] == at[b] && slices.Index(t.told[at[a]], a) > slices.Index(t.told[at[b]], b)
+	}
+	furthest := ""
+	for _, s := range sent {
+		for ; len(over) > 0 && over[0].last < s.first; over = over[1:] {
+			if furthest == "" || behind(over[0].payload, furthest) {
+				furthest = over[0].payload
+			}
+		}
+		if furthest == "" {
+			continue
+		}
+		if behind(furthest, s.payload) {
+			return false, fmt.Errorf("log %d: %w: %q is at %s, and %q at %s", t.id, errOrder, s.payload, at[s.payload], furthest, at[furthest])
+		}
+		crossed = crossed || at[s.payload].Epoch() > at[furthest].Epoch()
+	}
+	return crossed, nil
 }
