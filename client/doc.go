@@ -38,8 +38,9 @@
 //     LogProducer's however often anybody sends it, until all its records are trimmed
 //     and the last of them is 7 days old.
 //   - Appends of one Log that a goroutine begins one after another reach the sequencer in
-//     that order, and their LSNs ascend, across failover too; see Log, and AnyOrder for
-//     who needs answers sooner.
+//     that order, and their LSNs ascend, across failover too; only one that ended with an
+//     unknown outcome may yet come behind later ones. See Log, and AnyOrder for who
+//     needs answers sooner.
 //   - A Reader tells every LSN from where it began exactly once, ascending. Records that
 //     were there and cannot be read any more are a gap of type GapDataLoss, and never
 //     just missing.

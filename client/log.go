@@ -110,9 +110,9 @@ func (l *Log) call(payload []byte, opts []AppendOption) *logCall {
 // LogProducer appends under an id and sequence numbers of the caller's own, which
 // outlive clients and processes: a record that was taken once is not taken again
 // when its sequence is sent again, by whomever. They are in the log in the order of
-// their sequences. Sequences ascend by one from any
-// number above 0, the first that is taken; the caller remembers where it was, or asks
-// Last. A producer is remembered as long as one of its records is not trimmed, and for 7
+// their sequences, as long as the caller begins them so, those that failed too.
+// Sequences ascend by one from any number above 0, the first that is taken; the caller
+// remembers where it was, or asks Last. A producer is remembered as long as one of its records is not trimmed, and for 7
 // days after its last one, of each shard the million that wrote last. After that it is
 // a new one: what it sent before would be taken again.
 type LogProducer struct {
