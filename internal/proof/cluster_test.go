@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"net"
 	"os"
 	"os/exec"
 	"strconv"
@@ -176,14 +175,9 @@ func eventually(limit time.Duration, cond func() bool) bool {
 // freePorts finds n ports that are free on all loopback addresses used here.
 func freePorts(t testing.TB, n int) []int {
 	t.Helper()
-	var ports []int
-	for range n {
-		l, err := net.Listen("tcp", "0.0.0.0:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	ports, err := procs.FreePorts(n)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return ports
 }

@@ -39,7 +39,7 @@ func TestForgottenNode(t *testing.T) {
 		ids[at] = id
 	}
 	forget := func(more ...string) (string, int) {
-		args := []string{"nodes", "forget", fmt.Sprint(ids[gone]), "--addr", strings.Join(c.clientAddrs(), ","), "--timeout", "3s"}
+		args := []string{"nodes", "forget", fmt.Sprint(ids[gone]), "--addr", strings.Join(c.clientAddrs(), ","), "--timeout", "10s"}
 		stdout, stderr, code := c.run(append(args, more...)...)
 		return stdout + stderr, code
 	}

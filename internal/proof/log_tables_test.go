@@ -1,13 +1,10 @@
 package proof
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -118,7 +115,8 @@ var ofTrouble = []string{"recoveries", "purges", "graylist"}
 
 // tablesOfTrouble takes away the node that numbers a log: first it sleeps, then it is
 // killed. With one copy of each record its last epoch cannot be recovered without that
-// node, with two it is. When the node comes back it is slow to ask what was decided.
+// node, with two it is. When the node comes back it asks what was decided, which is over
+// too soon to be seen for certain: package recovery looks at purges that wait.
 func (c *cluster) tablesOfTrouble(cl *client.Client, two *client.Log) {
 	t := c.t
 	t.Helper()
@@ -153,12 +151,7 @@ func (c *cluster) tablesOfTrouble(cl *client.Client, two *client.Log) {
 	write(two)
 	write(one)
 	has("recoveries", fmt.Sprintf("log_id = %d AND epoch = 1 AND state IN ('SEALING', 'DIGESTING')", one.ID()))
-	for i := range c.nodes {
-		c.links.Slow(at+1, i+1, time.Second)
-	}
 	c.nodes[at].start()
-	c.purges(at, id, two)
-	c.links.Heal()
 	c.waitReady()
 	for _, table := range []string{"recoveries", "purges"} {
 		if !eventually(30*time.Second, func() bool { return len(rows(t, cl, "SELECT * FROM %s", table)) == 0 }) {
@@ -182,35 +175,4 @@ func (c *cluster) numberedElsewhere(cl *client.Client, but int) *client.Log {
 	}
 	c.t.Fatalf("node %d numbers all logs", but+1)
 	return nil
-}
-
-// purges asks a node, of which everything is slow but what it says of itself, until it
-// tells of a purge of a log. It does not wait for one answer before it asks again.
-func (c *cluster) purges(at int, id int64, l *client.Log) {
-	c.t.Helper()
-	cl, err := client.Open([]string{c.nodes[at].ClientAddr()}, client.Options{})
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	defer cl.Close()
-	var seen atomic.Bool
-	var asking sync.WaitGroup
-	var asked time.Time
-	if !eventually(30*time.Second, func() bool {
-		if time.Since(asked) > 100*time.Millisecond {
-			asked = time.Now()
-			asking.Go(func() {
-				ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
-				defer cancel()
-				r, err := cl.Query(ctx, fmt.Sprintf("SELECT * FROM purges WHERE node_id = %d AND log_id = %d", id, l.ID()))
-				if err == nil && len(r.Rows) > 0 {
-					seen.Store(true)
-				}
-			})
-		}
-		return seen.Load()
-	}) {
-		c.t.Errorf("node %d never told that it learned what was decided of log %s", at+1, l.Name())
-	}
-	asking.Wait()
 }

@@ -2,12 +2,14 @@ package cluster
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 )
 
 // A Cluster is some processes that form one cluster, with links between them.
@@ -38,7 +40,7 @@ type Options struct {
 // is started.
 func New(binary, dir string, n int, o Options) (*Cluster, error) {
 	c := &Cluster{}
-	ports, err := freePorts(4 * n)
+	ports, err := FreePorts(4 * n)
 	if err != nil {
 		return nil, err
 	}
@@ -97,15 +99,30 @@ func (c *Cluster) Close() {
 	}
 }
 
-// freePorts finds ports that are free on all addresses.
-func freePorts(n int) (ports []int, err error) {
-	for range n {
-		l, err := net.Listen("tcp", "0.0.0.0:0")
-		if err != nil {
+// Ports that are given out are below those that the kernel picks for outgoing
+// connections, of which some client would take one before its node listens there. Each
+// process begins somewhere else, and gives none out twice.
+const (
+	portsFrom = 12_000
+	portsTo   = 32_000
+)
+
+var nextPort atomic.Uint32
+
+func init() { nextPort.Store(rand.Uint32N(portsTo - portsFrom)) }
+
+// FreePorts finds ports that are free on all addresses.
+func FreePorts(n int) (ports []int, err error) {
+	for tries := 0; len(ports) < n; tries++ {
+		port := portsFrom + int(nextPort.Add(1)%(portsTo-portsFrom))
+		l, err := net.Listen("tcp", fmt.Sprintf("0.0.0.0:%d", port))
+		switch {
+		case err == nil:
+			l.Close()
+			ports = append(ports, port)
+		case tries > portsTo-portsFrom:
 			return nil, err
 		}
-		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
 	}
 	return ports, nil
 }

@@ -12,7 +12,7 @@ import (
 // linked gives both ends of a connection that node 1 made to node 2.
 func linked(t *testing.T) (l *Links, one, two net.Conn) {
 	t.Helper()
-	ports, err := freePorts(1)
+	ports, err := FreePorts(1)
 	if err != nil {
 		t.Fatal(err)
 	}

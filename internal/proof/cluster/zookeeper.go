@@ -27,7 +27,7 @@ type ZooKeeper struct {
 
 // NewZooKeeper makes a place for a server in a directory.
 func NewZooKeeper(dir string) (*ZooKeeper, error) {
-	ports, err := freePorts(1)
+	ports, err := FreePorts(1)
 	if err != nil {
 		return nil, err
 	}
