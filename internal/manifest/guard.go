@@ -183,14 +183,22 @@ type watched struct {
 	vfs.File
 	g *guard
 	extent
-	fresh bool // never synced: not the current one yet
+	fresh  bool  // never synced: not the current one yet
+	failed error // of a write: what the file holds is not known, and no note is taken
 }
 
 // Write appends.
 func (w *watched) Write(p []byte) (int, error) {
+	sum := crc32.Update(w.sum, castagnoli, p) // before: a file may use the buffer for itself
 	n, err := w.File.Write(p)
-	w.sum = crc32.Update(w.sum, castagnoli, p[:n])
-	w.length += uint64(n)
+	if n == len(p) {
+		w.sum, w.length = sum, w.length+uint64(n)
+	} else if err == nil {
+		err = io.ErrShortWrite
+	}
+	if err != nil {
+		w.failed = err
+	}
 	return n, err
 }
 
@@ -203,6 +211,9 @@ func (w *watched) WriteAt([]byte, int64) (int, error) {
 // as well: Pebble syncs that only together with the marker that makes it the current
 // one, and a power loss could keep the marker alone.
 func (w *watched) Sync() error {
+	if w.failed != nil {
+		return fmt.Errorf("manifest: sync %s%06d after a failed write: %w", manifestPrefix, w.number, w.failed)
+	}
 	err := w.File.Sync()
 	if err == nil && w.fresh {
 		err = w.g.syncDir()
