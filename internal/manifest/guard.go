@@ -97,14 +97,17 @@ func (g *guard) verify(want extent) error {
 		return fmt.Errorf("%w: %d bytes were noted, more than any has", ErrDamaged, want.length)
 	}
 	f, err := g.FS.Open(g.FS.PathJoin(g.dir, fmt.Sprintf("%s%06d", manifestPrefix, want.number)))
-	if err != nil {
+	if errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if err != nil {
+		return err // who may not open it now, for want of descriptors or rights, knows of no damage
 	}
 	defer f.Close()
 	sum := crc32.New(castagnoli)
 	switch n, err := io.Copy(sum, io.LimitReader(f, int64(want.length))); {
 	case err != nil:
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
+		return fmt.Errorf("read %s%06d: %w", manifestPrefix, want.number, err)
 	case n < int64(want.length):
 		return fmt.Errorf("%w: it has %d bytes and had %d", ErrDamaged, n, want.length)
 	case sum.Sum32() != want.sum:

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -396,4 +398,42 @@ func FuzzNote(f *testing.F) {
 			t.Errorf("%+v from %x, and %x back", n, b[slot*slotEvery:][:slotBytes], back)
 		}
 	})
+}
+
+// barred is a file system that refuses to open manifests.
+type barred struct {
+	vfs.FS
+	err error
+}
+
+func (b barred) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
+	if strings.HasPrefix(b.PathBase(name), manifestPrefix) {
+		return nil, b.err
+	}
+	return b.FS.Open(name, opts...)
+}
+
+// TestWhatCannotBeOpenedIsNotDamaged: for want of descriptors or rights nothing is known
+// of a manifest, and what is done about damage must not be done. One that is gone is damaged.
+func TestWhatCannotBeOpenedIsNotDamaged(t *testing.T) {
+	fs := simfs.New(simfs.Options{Seed: 8})
+	flushes(t, fs, 0, 2, nobody)
+	for _, c := range []struct {
+		err     error
+		damaged bool
+	}{{syscall.EMFILE, false}, {os.ErrPermission, false}, {os.ErrNotExist, true}} {
+		_, err := Guard(barred{fs, c.err}, dir)
+		if !errors.Is(err, c.err) || errors.Is(err, ErrDamaged) != c.damaged {
+			t.Errorf("%v: %v", c.err, err)
+		}
+	}
+}
+
+// TestANoteThatWasBeingMade: the power went when the file of the note was not all there.
+func TestANoteThatWasBeingMade(t *testing.T) {
+	for _, n := range []int{0, 1, 63, 64, slotEvery - 1, slotEvery, slotEvery + 1} {
+		if best, _, err := newest("lsm", make([]byte, n)); err != nil || best.sequence != 0 {
+			t.Errorf("%d bytes: %+v, %v", n, best, err)
+		}
+	}
 }

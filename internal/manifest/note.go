@@ -105,7 +105,7 @@ func newest(name string, b []byte) (best note, slot int, err error) {
 			return note{}, 0, err
 		case ok && n.sequence > best.sequence:
 			best, slot = n, i
-		case !ok && !blank && len(b) > 0:
+		case !ok && !blank && len(b) > i*slotEvery: // one that is not there is blank: the file was being made
 			spoilt++
 		}
 	}

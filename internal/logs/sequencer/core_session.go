@@ -456,7 +456,7 @@ func (s *sequencer) expireHeld() {
 			if p.req.Flags&logs.AppendRetry == 0 {
 				st = wire.LogStatus_LOG_STATUS_NOT_READY
 			}
-			s.refuse(&p, st, "earlier epochs are being recovered, and only then is it known what they hold")
+			s.refuse(&p, st, "earlier epochs are being recovered, or drain, and only then is it known what they hold")
 		}
 	}
 }
