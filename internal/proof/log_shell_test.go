@@ -226,7 +226,7 @@ func sameBytes(t testing.TB, what string, got, want []byte) {
 // shell, and tails it there.
 func demoLogs(t *testing.T, sh shell) {
 	t.Helper()
-	text := sourceText(t, 24<<20)
+	text := sourceText(t, 1<<30) // every line
 	sh.run(nil, "log", "create", "/demo/lines", "--parents", "--set", "max_payload_bytes=2MiB")
 	tail := sh.start("log", "tail", "/demo/lines", "--from", "oldest")
 	begin := time.Now()

@@ -64,6 +64,13 @@ func startPipeline(t testing.TB, l *client.Log, name string, width int) *pipelin
 	return p
 }
 
+// answered is how many appends were.
+func (p *pipeline) answered() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.lsns)
+}
+
 func (p *pipeline) stop() {
 	p.mu.Lock()
 	p.ended = true
@@ -165,6 +172,9 @@ func TestZombieSequencer(t *testing.T) {
 	var wg sync.WaitGroup
 	warm := sendDirect(zombie, pool, l.ID(), "warm", 100, &wg)
 	wg.Wait() // there is a connection
+	if !eventually(30*time.Second, func() bool { return steady.answered() > 16 }) {
+		t.Fatal("the pipeline does not begin")
+	}
 	inFlight := sendDirect(zombie, pool, l.ID(), "inflight", 300, &wg)
 	<-time.After(5 * time.Millisecond)
 	zombie.Signal(syscall.SIGSTOP)
