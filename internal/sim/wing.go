@@ -45,8 +45,7 @@ type Wing struct {
 	// Points are the names that Result.Reached may have: a campaign says which it
 	// did not reach.
 	Points []string
-	// Rooms are those whose points in production code (package sometimes) this wing
-	// can reach. No two wings have one in common.
+	// Rooms are those whose points (package sometimes) this wing can reach. No two wings have one in common.
 	Rooms []string
 }
 

@@ -12,8 +12,8 @@ import (
 )
 
 // Trouble that is aimed at branches which a world of single steps does not take by
-// itself. In production a writer or a reader is a goroutine, and others run between
-// any two of its instructions; a disk may refuse one append and take the next; a log
+// itself. On a node a writer or a reader is a goroutine, and others run between any
+// two of its instructions; a disk may refuse one append and take the next; a log
 // may outgrow the snapshot that is leaving.
 
 // faultLeak: node's journal refuses one append and takes the next, whose writer hears
@@ -133,8 +133,8 @@ const floodKiB = 8
 
 var flooding = bytes.Repeat([]byte("f"), floodKiB<<10)
 
-// proposes passes a client's proposal on: at once, late, or twice. The writer is a
-// goroutine in production: it may be put off between its last look at the lease and
+// proposes passes a client's proposal on: at once, late, or twice. On a node the
+// writer is a goroutine: it may be put off between its last look at the lease and
 // the host's mailbox for as long as a reign lasts. No leader proposes a request twice;
 // what a second copy in the log does (W2 of package tablet) is seen where one is forged.
 func (h *hosted) proposes(p *multiraft.Proposal) {
