@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -202,22 +201,14 @@ func (in *badInput) shell() []asked {
 func (in *badInput) http() []asked {
 	one := func(row string, code int, word string, says []string, method, path, body string) asked {
 		return asked{row, fmt.Sprint(code, " ", word), says, func(t *testing.T) (string, string) {
-			req, err := http.NewRequestWithContext(within(t, 30*time.Second), method, "http://"+in.c.nodes[1].WebAddr()+"/v1"+path, strings.NewReader(body))
-			if err != nil {
-				t.Fatal(err)
-			}
-			resp, err := http.DefaultClient.Do(req)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer resp.Body.Close()
+			code, body := request(t, method, "http://"+in.c.nodes[1].WebAddr()+"/v1"+path, body)
 			var answer struct {
 				Error struct{ Status, Message string }
 			}
-			if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+			if err := json.Unmarshal([]byte(body), &answer); err != nil {
 				t.Fatal(err)
 			}
-			return fmt.Sprint(resp.StatusCode, " ", answer.Error.Status), answer.Error.Message
+			return fmt.Sprint(code, " ", answer.Error.Status), answer.Error.Message
 		}}
 	}
 	tail := in.lsns[19].String()

@@ -168,7 +168,7 @@ func (c *cluster) isolated(cl *client.Client, l *client.Log, h *appendHistory) {
 		t.Errorf("it says no more than %q", text)
 	}
 	// Its own console has nobody else to turn to, not for the catalog either.
-	code, body := post(t, "http://"+alone.WebAddr()+"/v1/records/pauses/log?timeout=2s", "by HTTP")
+	code, body := request(t, http.MethodPost, "http://"+alone.WebAddr()+"/v1/records/pauses/log?timeout=2s", "by HTTP")
 	if code != http.StatusServiceUnavailable || !strings.Contains(body, `"outcome_known":true,"retriable":true`) {
 		t.Errorf("by HTTP it answers %d: %s", code, body)
 	}
@@ -198,10 +198,10 @@ func (c *cluster) isolated(cl *client.Client, l *client.Log, h *appendHistory) {
 	did("healed")
 }
 
-// post sends a body, and gives what is answered.
-func post(t testing.TB, url, body string) (code int, answer string) {
+// request sends a body to the console port of a node, and gives what is answered.
+func request(t testing.TB, method, url, body string) (code int, answer string) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(within(t, 30*time.Second), http.MethodPost, url, strings.NewReader(body))
+	req, err := http.NewRequestWithContext(within(t, 30*time.Second), method, url, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
