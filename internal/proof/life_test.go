@@ -183,7 +183,12 @@ func TestLoneNodeGrowsToThreeCopies(t *testing.T) {
 		return s.Copies == "three copies" && len(s.Problems) == 0 && s.Nodes == 3 && s.Alive == 3
 	})
 	if !ok {
-		t.Fatalf("the wiped node was not taken in as a new one: %+v\n%s", c.status(c.nodes[1]), lone.Tail())
+		t.Errorf("the wiped node was not taken in as a new one: %+v\n%s", c.status(c.nodes[1]), lone.Tail())
+		for _, p := range c.nodes { // who leads what, and who is still in it
+			out, _, _ := c.run("query", "SELECT * FROM tablet_replicas", "--addr", p.ClientAddr(), "--timeout", "3s")
+			t.Logf("tablets by node %d:\n%s", p.Index, out)
+		}
+		t.FailNow()
 	}
 	other := redis.NewClient(&redis.Options{Addr: c.nodes[2].RedisAddr()})
 	defer other.Close()
