@@ -227,10 +227,12 @@ func (c *core) sayHeartbeat(g *group, to catalog.ReplicaID, node catalog.NodeID,
 }
 
 // upToDate says that a replica has every entry, knows that all are committed,
-// and acknowledged this leader under its node's present promise.
+// and acknowledged this leader under its node's present promise. That it knows is
+// not enough: one that a snapshot brought forward knows before its journal has it,
+// and until it says that too, raft and Status take it for behind.
 func (c *core) upToDate(g *group, to catalog.ReplicaID, node catalog.NodeID) bool {
 	p := g.peer(to)
-	if p.commit < g.log.last() {
+	if p.commit < g.log.last() || !g.hasAll(to) {
 		return false
 	}
 	for i := range c.seen {
@@ -255,7 +257,7 @@ func (c *core) rest(g *group) {
 		}
 		node := g.nodeOf(r)
 		gone := !c.promises(node) && c.now-g.ledAt > c.cfg.Lease // not merely yet to be heard of
-		done = pr.State != tracker.StateSnapshot && (c.upToDate(g, r, node) || gone)
+		done = gone && pr.State != tracker.StateSnapshot || c.upToDate(g, r, node)
 	})
 	if !done {
 		return

@@ -1084,6 +1084,14 @@ func (w *world) checkEnd() {
 				w.fail("group %d: replica %d ends at %d, the leader at %d: %s", id, r.replica, r.live.Index, leader.live.Index, w.describe(id))
 			}
 		}
+		for _, p := range leader.h.gate.mu.status.Progress {
+			if i := slices.IndexFunc(leader.h.g.conf, func(r *catalog.Replica) bool { return r.GetId() == uint64(p.Replica) }); i < 0 {
+				continue
+			}
+			if r := w.nodes[p.Node-1].hosted[id]; r != nil && r.replica == p.Replica && !p.CaughtUp {
+				w.fail("group %d: the leader shows %+v for ever: %s", id, p, w.describe(id))
+			}
+		}
 		for name, was := range g.noted {
 			at, there := g.where[name]
 			if was == "done" && (!there || !slices.Contains(leader.live.datas, name)) {

@@ -33,7 +33,8 @@ import (
 //	wait ms=200               time passes; alarms ring
 //	settle [quiet]            deliver, sync and apply until nothing is left
 //	deliver | sync node=1     only messages; only one node's disk
-//	propose node=1 a b        read node=1    status
+//	work                      only disks and state machines, one round
+//	propose node=1 a b        read node=1    status    progress node=1
 //	transfer node=1 [to=12]   change node=1 add|promote|remove replica=14 on=4
 //	cut a=1 b=2 [oneway]      lose what is sent between them
 //	heal                      no more
@@ -173,6 +174,8 @@ func (x *talk) command(t *testing.T, d *datadriven.TestData) string {
 		}
 	case "deliver":
 		x.deliver()
+	case "work":
+		x.work()
 	case "sync":
 		x.node(arg("node")).sync()
 	case "propose":
@@ -225,6 +228,12 @@ func (x *talk) command(t *testing.T, d *datadriven.TestData) string {
 		n.boot(arg("lose") > 0)
 		n.machine = listMachine{state: n.flushed}
 		n.take(GroupConfig{ID: talkGroup, Replica: replicaOn(n.id), Applied: n.flushed, Recovered: s})
+	case "progress":
+		st := x.node(arg("node")).h.gate.mu.status
+		for _, p := range st.Progress {
+			x.say("replica %d has %d, %s, caught up %v", p.Replica, p.Match, p.State, p.CaughtUp)
+		}
+		x.say("rest=%v", st.Quiesced)
 	case "status":
 		for _, n := range x.nodes {
 			if !n.alive {
