@@ -23,6 +23,7 @@ type logAppendCmd struct {
 	Window      int           `help:"With --unbatched: records on their way at a time." default:"1000"`
 	BatchTime   time.Duration `help:"The longest that a record waits for others." default:"5ms"`
 	BatchBytes  bytesFlag     `help:"A batch of this size is sent at once." default:"128KiB" placeholder:"BYTES"`
+	Patience    time.Duration `help:"Give up when this long nothing more was stored." default:"60s"`
 	Compression string        `help:"Of batches: none, lz4 or zstd." enum:"none,lz4,zstd" default:"lz4"`
 }
 
@@ -50,7 +51,10 @@ func (c logAppendCmd) Run() error {
 	defer cancel()
 	ctx, done := context.WithTimeout(stop, c.Timeout)
 	defer done()
-	cl, err := c.connect(ctx)
+	if c.Patience <= 0 {
+		return &usageError{fmt.Errorf("--patience %s: it must be more than nothing", c.Patience)}
+	}
+	cl, err := c.connectWith(ctx, client.Options{AppendTimeout: c.Patience})
 	if err != nil {
 		return err
 	}
@@ -158,9 +162,10 @@ func (c *chunk) records() iter.Seq[[]byte] {
 	}
 }
 
-// settleTime is how long the last records may take once the input has ended or a
-// signal has come.
-const settleTime = 60 * time.Second
+// lost is the end of waiting: what was not answered may be in the log.
+func (c logAppendCmd) lost() error {
+	return fmt.Errorf("nothing more was stored for %s (--patience): what has no answer may be in the log or not; is the cluster well? try: braid status", c.Patience)
+}
 
 // batched gives records to a writer that never changes their order.
 func (c logAppendCmd) batched(log *client.Log, t *tally) (take func(context.Context, []byte) error, settle func() error) {
@@ -178,15 +183,21 @@ func (c logAppendCmd) batched(log *client.Log, t *tally) (take func(context.Cont
 				}
 				return err
 			}
-			if err := t.awaitRoom(ctx); err != nil {
+			if err := c.awaitRoom(ctx, t); err != nil {
 				return err
 			}
 		}
 	}
 	return take, func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), settleTime)
-		defer cancel()
-		return errors.Join(w.Close(ctx), t.failure())
+		for t.running() > 0 { // Close would not notice that some are stored
+			w.Flush()
+			if err := c.awaitRoom(context.Background(), t); err != nil {
+				over, cancel := context.WithCancel(context.Background())
+				cancel() // Close says what it would wait for
+				return errors.Join(err, w.Close(over), t.failure())
+			}
+		}
+		return errors.Join(w.Close(context.Background()), t.failure())
 	}
 }
 
@@ -194,7 +205,7 @@ func (c logAppendCmd) batched(log *client.Log, t *tally) (take func(context.Cont
 func (c logAppendCmd) unbatched(log *client.Log, t *tally) (take func(context.Context, []byte) error, settle func() error) {
 	take = func(ctx context.Context, record []byte) error {
 		for t.running() >= max(1, c.Window) {
-			if err := t.awaitRoom(ctx); err != nil {
+			if err := c.awaitRoom(ctx, t); err != nil {
 				return err
 			}
 		}
@@ -204,10 +215,8 @@ func (c logAppendCmd) unbatched(log *client.Log, t *tally) (take func(context.Co
 		return nil
 	}
 	return take, func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), settleTime)
-		defer cancel()
 		for t.running() > 0 {
-			if err := t.awaitRoom(ctx); err != nil {
+			if err := c.awaitRoom(context.Background(), t); err != nil {
 				return errors.Join(err, t.failure())
 			}
 		}
@@ -270,12 +279,16 @@ func (t *tally) failure() error {
 }
 
 // awaitRoom waits until something has ended.
-func (t *tally) awaitRoom(ctx context.Context) error {
+func (c logAppendCmd) awaitRoom(ctx context.Context, t *tally) error {
+	patience := time.NewTimer(c.Patience)
+	defer patience.Stop()
 	select {
 	case <-t.room:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-patience.C:
+		return c.lost()
 	}
 }
 

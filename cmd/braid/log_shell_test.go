@@ -330,6 +330,10 @@ func (s *shell) refusals() {
 	s.fails(1, "trim past the tail", "", "log", "trim", "/refusals#0", "e9n9")
 	s.ok("", "log", "create", "/small", "--set", "max_payload_bytes=10")
 	s.fails(1, "record 2 has more than the 10 bytes", "ten bytes!\neleven byte\n", "log", "append", "/small")
+	s.fails(2, "more than nothing", "", "log", "append", "/small", "--patience", "0s")
+	s.ok("", "log", "create", "/two", "--set", "replication=node:2") // there is one node
+	s.fails(1, "nothing more was stored for 300ms", "waits\n", "log", "append", "/two", "--patience", "300ms")
+	s.fails(1, "", "waits\n", "log", "append", "/two", "--patience", "300ms", "--unbatched")
 	if out := s.ok("", "log", "tail", "/small", "--no-follow"); out != "ten bytes!\n" {
 		s.t.Errorf("before what was refused: %q", out)
 	}
