@@ -304,6 +304,9 @@ func (m *member) checked(reply func(*wire.LogBatch)) func(*wire.LogBatch) {
 			if s.Status == wire.LogStatus_LOG_STATUS_OK && m.synced == 0 {
 				m.w.Fail("node %d says STORED of log %d %s before its disk does", m.n.ID, s.Log, logs.LSN(s.Lsn))
 			}
+			if id := logs.LogID(s.Log); s.Status == wire.LogStatus_LOG_STATUS_OK && m.c.beyond() && !id.IsMetadata() {
+				m.c.truths[id-1].keeps(logs.LSN(s.Lsn), m)
+			}
 		}
 		if m.fatal == nil {
 			reply(b)

@@ -237,6 +237,9 @@ func (p *producer) explicit(sequence uint64, payload string) {
 		case errors.As(err, &e) && e.Status == wire.LogStatus_LOG_STATUS_SEQUENCE_STALE:
 			p.c.w.Sometimes("append: stale")
 			p.rest(payload)
+		case p.c.stage >= stageStop && p.c.beyond():
+			p.c.w.Sometimes("append: given up in the end")
+			p.rest(payload)
 		default:
 			p.c.w.After(p.c.w.Between(0, time.Second), "again", func() { p.explicit(sequence, payload) })
 		}

@@ -26,22 +26,21 @@ type cluster struct {
 	ops       int
 	readers   int
 	stage     int
+	calmAt    time.Duration // since when the faults are over
+	readAt    time.Duration // since when all is read once more
 }
 
 func newCluster(w *sim.World) *cluster {
 	c := &cluster{w: w, version: 1}
 	c.epochs = newEpochs(c)
-	racks := w.Opt.Knob("racks")
 	for _, n := range w.Nodes {
-		d := &catalog.Node{Id: uint64(n.ID), State: catalog.NodeState_NODE_STATE_ALIVE, Location: "region/zone/rack1"}
-		if racks > 0 {
-			d.Location = fmt.Sprintf("region/zone/rack%d", int64(n.ID)%racks)
+		if !c.isSpare(n) {
+			c.nodes = append(c.nodes, c.newNode(n))
 		}
-		c.nodes = append(c.nodes, d)
 	}
 	c.tree = catalog.NewLogs(&catalog.Catalog{})
 	for i := range w.Opt.Knob("logs") {
-		a := c.attributes(w.Opt.Knob("nodeset"))
+		a := c.attributes(i, w.Opt.Knob("nodeset"))
 		tree, g, err := c.tree.MakeGroup(c.version, catalog.NewLogGroup{Path: fmt.Sprintf("/log%d", i+1), Logs: 1, Attributes: a})
 		if err != nil {
 			w.Fail("make a log: %w", err)
@@ -59,9 +58,29 @@ func newCluster(w *sim.World) *cluster {
 	return c
 }
 
-func (c *cluster) attributes(nodeset int64) *catalog.LogAttributes {
+// isSpare says of a node that it joins when others are given up.
+func (c *cluster) isSpare(n *sim.Node) bool {
+	return int64(n.ID) > int64(len(c.w.Nodes))-c.w.Opt.Knob("spares")
+}
+
+// newNode describes a node as one that lives.
+func (c *cluster) newNode(n *sim.Node) *catalog.Node {
+	d := &catalog.Node{Id: uint64(n.ID), State: catalog.NodeState_NODE_STATE_ALIVE, Location: "region/zone/rack1"}
+	if racks := c.w.Opt.Knob("racks"); racks > 0 {
+		d.Location = fmt.Sprintf("region/zone/rack%d", int64(n.ID)%racks)
+	}
+	return d
+}
+
+func (c *cluster) attributes(log, nodeset int64) *catalog.LogAttributes {
 	k := c.w.Opt.Knob
 	r := &catalog.Replication{Node: uint32(k("copies"))}
+	if k("more") > 0 && log%2 == 1 && int64(r.Node) < int64(len(c.nodes)) {
+		r.Node++
+		if nodeset > 0 {
+			nodeset = max(nodeset, int64(r.Node))
+		}
+	}
 	if k("racks") > 0 {
 		r.Rack = 2
 	}
@@ -113,7 +132,10 @@ func (c *cluster) someone() *member {
 }
 
 // Heal is told that the faults are over.
-func (c *cluster) Heal() { c.epochs.away = 0 }
+func (c *cluster) Heal() {
+	c.epochs.away = 0
+	c.calmAt = c.w.Now()
+}
 
 // Watch has nothing to look at that the spies do not see.
 func (c *cluster) Watch() {}
@@ -151,11 +173,11 @@ func (c *cluster) Converged() error {
 func (c *cluster) stageOver() error {
 	switch c.stage {
 	case stageLoad:
-		if c.ops < opsMin {
+		if c.ops < opsMin && !c.beyond() {
 			return fmt.Errorf("%d appends were acknowledged, %d are due", c.ops, opsMin)
 		}
 		for _, t := range c.truths {
-			if t.appended() && !t.healed {
+			if t.appended() && !t.healed && !c.mayRefuse(t, c.calmAt, serveTime) {
 				return fmt.Errorf("log %d: no append was acknowledged since the world healed: %s", t.id, c.describe(t))
 			}
 		}

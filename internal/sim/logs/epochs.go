@@ -91,6 +91,7 @@ func (e *epochs) check(log logs.LogID, expect uint64, next *wire.EpochRecord, er
 		w.Sometimes("log: recovered")
 	}
 	e.seen[log] = next
+	e.c.truths[log-1].learns(next.Metadata)
 	w.Note(next.Version)
 	if w.Tracing() {
 		w.Tracef("epoch store: log %d version %d next epoch %d clean %d by node %d", log, next.Version, next.GetMetadata().GetEpoch(), next.LastCleanEpoch, next.WriterNode)

@@ -2,6 +2,7 @@ package logs
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -17,6 +18,9 @@ import (
 func (c *cluster) Fault(f *sim.Fault) bool {
 	t := c.truths[int(uint64(f.X)%uint64(len(c.truths)))]
 	m := c.members[(max(f.Node, 1)-1)%len(c.members)]
+	if slices.Contains(beyondKinds, f.Kind) {
+		return c.exceed(t, f)
+	}
 	switch f.Kind {
 	case faultMove:
 		return c.move(t, m)
@@ -67,27 +71,23 @@ func (c *cluster) change() {
 
 // drain has a node take nothing new for a while, if enough others do.
 func (c *cluster) drain(m *member, d time.Duration) bool {
-	if len(c.members) <= int(c.w.Opt.Knob("copies"))+1 || c.nodes[m.n.ID-1].State == catalog.NodeState_NODE_STATE_DRAINING {
+	was := c.described(catalog.NodeID(m.n.ID))
+	if len(c.nodes) <= int(c.w.Opt.Knob("copies"))+1 || was.GetState() != catalog.NodeState_NODE_STATE_ALIVE {
 		return false
 	}
-	set := func(to catalog.NodeState) {
-		nodes := make([]*catalog.Node, len(c.nodes))
-		copy(nodes, c.nodes)
-		node := proto.Clone(nodes[m.n.ID-1]).(*catalog.Node)
-		node.State = to
-		nodes[m.n.ID-1] = node
-		c.nodes = nodes
-		c.change()
-	}
-	set(catalog.NodeState_NODE_STATE_DRAINING)
-	c.w.After(d, "drained", func() { set(catalog.NodeState_NODE_STATE_ALIVE) })
+	c.set(m, catalog.NodeState_NODE_STATE_DRAINING)
+	c.w.After(d, "drained", func() {
+		if c.described(catalog.NodeID(m.n.ID)).State == catalog.NodeState_NODE_STATE_DRAINING {
+			c.set(m, catalog.NodeState_NODE_STATE_ALIVE)
+		}
+	})
 	return true
 }
 
 // reshape changes a log's nodeset.
 func (c *cluster) reshape(t *truth) bool {
 	size := c.w.Dice().IntN(len(c.members) + 1)
-	if size < int(c.w.Opt.Knob("copies")) {
+	if size < t.copies() {
 		size = 0
 	}
 	c.version++

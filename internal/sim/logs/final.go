@@ -36,6 +36,9 @@ func (c *cluster) reigning(t *truth) (found *sequencer.Row, on *member) {
 // is over, no shard is in doubt and readers are at the tail.
 func (c *cluster) settled() error {
 	for _, m := range c.members {
+		if c.beyond() {
+			break // nodes may be gone, and recoveries wait for them
+		}
 		if m.doors == nil || m.fatal != nil {
 			return fmt.Errorf("node %d does not run", m.n.ID)
 		}
@@ -50,10 +53,13 @@ func (c *cluster) settled() error {
 		}
 	}
 	for _, t := range c.truths {
-		if !t.appended() {
+		if !t.appended() || !c.well(t) {
 			continue
 		}
 		for _, m := range c.members {
+			if m.doors == nil || m.hurt.kind != "" {
+				continue
+			}
 			// What was decided against is there until the purge, which begins with the
 			// release: that may be on its way.
 			if clean := m.store.LastClean(t.id); m.given[t.id] && clean < c.epochs.clean(t.id) {
@@ -95,8 +101,13 @@ func (c *cluster) describe(t *truth) string {
 // readAll begins the last reading of every log, from its oldest record to its tail,
 // and the check of its copies.
 func (c *cluster) readAll() {
+	c.readAt = c.w.Now()
 	for _, t := range c.truths {
 		r, on := c.reigning(t)
+		if c.beyond() {
+			c.readBeyond(t, r)
+			continue
+		}
 		if r == nil || r.LastReleased == 0 {
 			continue
 		}
@@ -133,10 +144,10 @@ func (c *cluster) check(t *truth) {
 
 func (c *cluster) allRead() error {
 	for _, t := range c.truths {
-		if t.last != nil && !t.last.over {
+		if t.last != nil && !t.last.over && !c.mayRefuse(t, c.readAt, readTime) {
 			return fmt.Errorf("log %d: the last reading is at %s: %+v", t.id, t.last.next, t.last.core.Health())
 		}
-		if t.last != nil && (t.report == nil || len(t.report.Want()) > 0) {
+		if t.last != nil && !c.beyond() && (t.report == nil || len(t.report.Want()) > 0) {
 			return fmt.Errorf("log %d: its copies are still being checked", t.id)
 		}
 	}
@@ -147,6 +158,9 @@ func (c *cluster) allRead() error {
 func (c *cluster) Check() error {
 	for _, t := range c.truths {
 		if err := t.complete(); err != nil {
+			return err
+		}
+		if err := c.stands(t); err != nil {
 			return err
 		}
 		if err := t.conditionsHeld(); err != nil {
@@ -174,7 +188,7 @@ func (c *cluster) Check() error {
 		}
 	}
 	for _, m := range c.members {
-		if m.comparer.Metrics().Done.Load() > 0 {
+		if m.comparer != nil && m.comparer.Metrics().Done.Load() > 0 {
 			c.w.Sometimes("shard: sure again")
 		}
 	}

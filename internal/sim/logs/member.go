@@ -47,10 +47,12 @@ type member struct {
 	cookies   uint64
 	synced    int // above 0: the journal is just telling what its disk has
 	fatal     error
+
+	hurt hurt
 }
 
 func newMember(c *cluster, n *sim.Node) *member {
-	return &member{c: c, w: c.w, n: n, fs: vfs.NewCrashableMem(), given: map[logs.LogID]bool{}}
+	return &member{c: c, w: c.w, n: n, fs: vfs.NewCrashableMem(), given: map[logs.LogID]bool{}, hurt: hurt{spare: c.isSpare(n)}}
 }
 
 func (m *member) after(d time.Duration, f func()) func() bool {
@@ -71,6 +73,9 @@ func (m *member) shard() logs.ShardID { return logs.MakeShard(catalog.NodeID(m.n
 
 // boot begins a life as a node does.
 func (m *member) boot() {
+	if !m.joins() {
+		return
+	}
 	self, life := catalog.NodeID(m.n.ID), uint64(m.n.Life())
 	quiet := slog.New(slog.DiscardHandler)
 	m.fatal, m.synced, m.purger, m.comparer, m.sequencer = nil, 0, nil, nil, nil
@@ -79,7 +84,7 @@ func (m *member) boot() {
 	m.gossip = gossip.NewHost(gossip.Config{}, gossip.Deps{Self: self, Incarnation: life, Mono: m.n.Mono, AfterFunc: m.after, Rand: m.n.Rand(),
 		Send: m.sendGossip, Probe: m.probe, Nodes: func() []*catalog.Node { return m.nodes }, OnChange: m.clusterChanged})
 	if err := m.openStore(); err != nil {
-		m.w.Fail("node %d: %w", m.n.ID, err)
+		m.unfit(err)
 		return
 	}
 	door := epochDoor{m, m.c.epochs}
@@ -102,7 +107,11 @@ func (m *member) boot() {
 
 func (m *member) openStore() (err error) {
 	k := m.w.Opt.Knob
-	m.store, err = store.Open(m.fs, "logs", store.Options{Shard: m.shard(), Journal: simJournal{m}, Stream: journal.StreamID(1), Recovered: m.platter.replay(),
+	recovered := m.platter.replay()
+	if recovered != nil {
+		recovered.Corrupt = m.hurt.corrupt
+	}
+	m.store, err = store.Open(m.fs, "logs", store.Options{Shard: m.shard(), Journal: simJournal{m}, Stream: journal.StreamID(1), Recovered: recovered,
 		Suspect: m.suspect, Incarnation: uint64(m.n.Life()), Mono: m.n.Mono, WallMs: m.wallMs, AfterFunc: m.after, Fatal: m.die,
 		CacheBytes: 1 << 20, MemTableBytes: 16 << 20, RecordCacheBytes: k("cacheBytes"), PartitionBytes: k("partitionBytes"), PartitionTime: m.c.ms("partitionMs"),
 		Attributes: m.attributes, Purge: m.purge, Tasks: m.tasks,
@@ -117,7 +126,9 @@ func (m *member) openStore() (err error) {
 	if err == nil && m.store.Suspect() {
 		m.w.Sometimes("shard: in doubt")
 	}
-	m.suspect = false // the store has written it down
+	if err == nil {
+		m.suspect, m.hurt.corrupt = false, false // the store has written it down
+	}
 	return err
 }
 
@@ -142,8 +153,13 @@ func (v view) Writable(s logs.ShardID) bool {
 	return ok && n.Alive && n.Storage && n.Writable
 }
 
-// Authority is what a shard's silence means.
-func (v view) Authority(logs.ShardID) placement.ShardState { return placement.ShardUnheard }
+// Authority is what a shard's silence means, as internal/node has it.
+func (v view) Authority(s logs.ShardID) placement.ShardState {
+	if n, ok := v.Node(s.Node()); ok && n.Lost {
+		return placement.ShardUnavailable
+	}
+	return placement.ShardUnheard
+}
 
 // Shards lists the storage nodes' shards.
 func (v view) Shards() []logs.ShardID {

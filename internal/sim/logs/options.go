@@ -20,7 +20,7 @@ const (
 
 // Wing is the logs' wing.
 func Wing() *sim.Wing {
-	return &sim.Wing{Name: "logs", Draw: draw, Points: points, Rooms: []string{"recovery", "sequencer", "store"},
+	return &sim.Wing{Name: "logs", Draw: draw, Beyond: drawBeyond, Points: points, Rooms: []string{"recovery", "sequencer", "store"},
 		Build: func(w *sim.World) sim.Cluster { return newCluster(w) }}
 }
 

@@ -165,6 +165,10 @@ func (r *reading) look() {
 			return
 		}
 		for _, n := range resp.Nodes {
+			if c.described(catalog.NodeID(n.Node)).Forgotten() {
+				r.post(reader.Shard{Shard: logs.MakeShard(catalog.NodeID(n.Node), 0), Status: reader.ShardLost})
+				continue
+			}
 			if alive := n.State == 2; alive != r.alive[n.Node-1] {
 				r.alive[n.Node-1] = alive
 				status := reader.ShardDown
@@ -201,9 +205,10 @@ func (r *reading) metadata(e logs.Epoch, released bool) {
 func (r *reading) metadataLog(seen logs.Epoch) {
 	c := r.t.c
 	var entries []*wire.EpochMetadata
-	heard, left := 0, len(c.members)
-	for i := range c.members {
-		resp, shard := new(wire.ReadMetadataResponse), logs.MakeShard(catalog.NodeID(i+1), 0)
+	asked := slices.Clone(c.nodes)
+	heard, left := 0, len(asked)
+	for _, d := range asked {
+		resp, shard := new(wire.ReadMetadataResponse), logs.MakeShard(catalog.NodeID(d.Id), 0)
 		c.request(shard.Node(), rpc.MethodReadMetadata, &wire.ReadMetadataRequest{Log: uint64(r.t.id), Shard: uint64(shard)}, resp, c.ms("tryMs"), func(err error) {
 			left--
 			if err == nil && resp.Status == wire.LogStatus_LOG_STATUS_OK {
@@ -217,7 +222,7 @@ func (r *reading) metadataLog(seen logs.Epoch) {
 			if left > 0 {
 				return
 			}
-			nodes := len(c.members)
+			nodes := len(asked)
 			if nodes-heard >= min(nodes, max(2, min(3, r.t.copies()+1))) {
 				r.post(reader.Metadata{Err: errMetadata})
 				return

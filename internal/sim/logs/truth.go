@@ -10,6 +10,7 @@ import (
 	"github.com/braiddb/braid/internal/logs/checker"
 	"github.com/braiddb/braid/internal/logs/reader"
 	"github.com/braiddb/braid/internal/placement"
+	"github.com/braiddb/braid/internal/wire"
 )
 
 // truth is what is known of one log from outside.
@@ -36,6 +37,10 @@ type truth struct {
 	report  *checker.Checker
 	// conditions are conditional appends that were taken: expected tail, LSN.
 	conditions []span
+
+	metadata []*wire.EpochMetadata   // of all its epochs, as far as they differ
+	held     map[logs.LSN][]*member // who said STORED of it
+	losses   []span                 // that readers were told of
 }
 
 // floor is what an append, when it begins, has to come behind.
@@ -65,7 +70,14 @@ type span struct {
 
 func newTruth(c *cluster, id logs.LogID, a *catalog.LogAttributes) *truth {
 	return &truth{c: c, id: id, attrs: a, told: map[logs.LSN][]string{}, acked: map[logs.LSN][]string{}, where: map[string]logs.LSN{},
-		asked: map[string]bool{}, open: map[string]bool{}, refused: map[string]bool{}, begun: map[string]floor{}}
+		asked: map[string]bool{}, open: map[string]bool{}, refused: map[string]bool{}, begun: map[string]floor{}, held: map[logs.LSN][]*member{}}
+}
+
+// learns takes down what an epoch is stored on.
+func (t *truth) learns(m *wire.EpochMetadata) {
+	if n := len(t.metadata); n == 0 || !slices.Equal(t.metadata[n-1].Nodeset, m.GetNodeset()) {
+		t.metadata = append(t.metadata, m)
+	}
 }
 
 func (t *truth) copies() int { return placement.Copies(t.attrs.Replication) }
@@ -130,18 +142,23 @@ func (t *truth) gap(r *reading, it *reader.Item) {
 		w.Sometimes("reader: bridge")
 	case logs.GapHole:
 		w.Sometimes("reader: hole")
+	case logs.GapDataLoss:
+		t.loss(r, it)
+		return
 	default:
 		w.Fail("log %d: reader %s is told %s from %s to %s: %+v", t.id, r.name, it.Gap, it.LSN, it.To, r.core.View())
 		return
 	}
 	for lsn := range t.told { // the order does not matter: whichever is found fails the run
 		if it.LSN <= lsn && lsn <= it.To {
+			t.passedOver(lsn)
 			w.Fail("log %d: reader %s is told %s from %s to %s, others read a record at %s", t.id, r.name, it.Gap, it.LSN, it.To, lsn)
 			return
 		}
 	}
 	for lsn := range t.acked {
 		if it.LSN <= lsn && lsn <= it.To {
+			t.passedOver(lsn)
 			w.Fail("log %d: reader %s is told %s from %s to %s, an append was acknowledged at %s", t.id, r.name, it.Gap, it.LSN, it.To, lsn)
 			return
 		}
@@ -168,6 +185,9 @@ func (t *truth) record(r *reading, it *reader.Item) {
 		return
 	}
 	t.told[it.LSN] = list
+	if t.isLost(it.LSN) {
+		w.Fail("log %d: reader %s finds %q at %s, which others were told is lost", t.id, r.name, list, it.LSN)
+	}
 	if s := t.silence(it.LSN); s != nil {
 		w.Fail("log %d: reader %s finds %q at %s, others %s from %s to %s", t.id, r.name, list, it.LSN, s.why, s.from, s.to)
 	}
@@ -205,7 +225,7 @@ func (t *truth) complete() error {
 	}
 	slices.Sort(lsns)
 	for _, lsn := range lsns {
-		if lsn <= t.trim {
+		if lsn <= t.trim || t.isLost(lsn) || t.last != nil && !t.last.over && lsn >= t.last.next {
 			continue
 		}
 		if _, ok := t.told[lsn]; !ok {

@@ -1,0 +1,218 @@
+package logs
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/braiddb/braid/internal/journal"
+	"github.com/braiddb/braid/internal/logs"
+	"github.com/braiddb/braid/internal/logs/reader"
+	"github.com/braiddb/braid/internal/logs/sequencer"
+	"github.com/braiddb/braid/internal/wire"
+)
+
+// What is true of a log of which more was lost than may be: its acknowledged records are
+// read, or readers are told DATALOSS of their places, or it stands still and says why.
+// And DATALOSS is told of nothing that somebody has.
+
+// placesIn lists the copies that records of the journal hold.
+func placesIn(records []journal.Record) map[place]bool {
+	out := map[place]bool{}
+	for _, r := range records {
+		if r.Kind != journal.KindLogFirst {
+			continue
+		}
+		for b := r.Payload[9:]; len(b) > 28; { // behind version and partition: log, LSN, precedence, header, payload
+			at := place{logs.LogID(binary.LittleEndian.Uint64(b)), logs.LSN(binary.LittleEndian.Uint64(b[8:]))}
+			out[at] = true
+			b = b[28+binary.LittleEndian.Uint32(b[24:]):]
+			n, size := binary.Uvarint(b)
+			b = b[uint64(size)+n:]
+		}
+	}
+	return out
+}
+
+// keeps notes that a node said STORED of a copy.
+func (t *truth) keeps(lsn logs.LSN, on *member) {
+	if !slices.Contains(t.held[lsn], on) {
+		t.held[lsn] = append(t.held[lsn], on)
+	}
+}
+
+// exposed says that of an LSN nobody can tell that it was acknowledged: of those who
+// had it one disk at least lost it with the last that it confirmed, which looks as if it
+// had never been written, and the others are off for ever.
+func (t *truth) exposed(lsn logs.LSN) bool {
+	lied := false
+	for _, m := range t.held[lsn] {
+		tail := m.hurt.tail[place{t.id, lsn}]
+		if lied = lied || tail; !tail && !m.hurt.gone {
+			return false
+		}
+	}
+	return lied
+}
+
+// passedOver is told of an acknowledged or read LSN that a reader is told to be nothing.
+func (t *truth) passedOver(lsn logs.LSN) {
+	if t.exposed(lsn) {
+		t.c.w.Expose("log %d: all that is left of %s were disks that confirmed it as their last, and lost it", t.id, lsn)
+	}
+}
+
+// loss is what a reader is told to be lost: L4 beyond what is promised.
+func (t *truth) loss(r *reading, it *reader.Item) {
+	w := t.c.w
+	if !t.c.struck(t) {
+		w.Fail("log %d: reader %s is told %s from %s to %s: %+v", t.id, r.name, it.Gap, it.LSN, it.To, r.core.View())
+		return
+	}
+	w.Sometimes("beyond: a gap says that data was lost")
+	t.losses = append(t.losses, span{it.LSN, it.To, it.Gap})
+	t.searched(it.LSN, it.To, r.name)
+}
+
+// searched looks on every node that was not given up for what a reader was told is lost.
+func (t *truth) searched(from, to logs.LSN, name string) {
+	for _, m := range t.c.members {
+		if m.doors == nil || m.fatal != nil || m.hurt.gone {
+			continue
+		}
+		req := &wire.RecordsRequest{Log: uint64(t.id), From: uint64(from), To: uint64(to), Shard: uint64(m.shard()), Payloads: true}
+		m.store.Records(req, func(a *wire.RecordsResponse) { t.present(m, a, name) })
+	}
+}
+
+// present says of what a node has that it is not lost, if it was acknowledged.
+func (t *truth) present(m *member, a *wire.RecordsResponse, name string) {
+	for i, r := range a.Records {
+		lsn := logs.LSN(r.Lsn)
+		if i > 0 && a.Records[i-1].Lsn == r.Lsn || r.Flags&(logs.FlagHole|logs.FlagBridge) != 0 || logs.Checksum(r.Payload) != r.Checksum {
+			continue
+		}
+		if len(t.acked[lsn]) > 0 && lsn > t.trim && t.isLost(lsn) {
+			t.c.w.Fail("log %d: reader %s is told that %s is lost, and node %d has it: %q", t.id, name, lsn, m.n.ID, t.acked[lsn])
+			return
+		}
+	}
+}
+
+// isLost says that a reader was told so.
+func (t *truth) isLost(lsn logs.LSN) bool {
+	return slices.ContainsFunc(t.losses, func(s span) bool { return s.from <= lsn && lsn <= s.to })
+}
+
+// runs says that a shard's node does.
+func (c *cluster) runs(s logs.ShardID) bool {
+	m := c.members[s.Node()-1]
+	return m.doors != nil && m.fatal == nil && !m.hurt.gone
+}
+
+// well says that a log has to go on as if nothing had happened: nothing of it can be
+// lost, and each of its epochs has enough nodes for what recovery stores.
+func (c *cluster) well(t *truth) bool {
+	if !c.beyond() {
+		return true
+	}
+	return !c.struck(t) && !slices.ContainsFunc(t.metadata, func(m *wire.EpochMetadata) bool { return !fits(m, c.runs) })
+}
+
+// The time that logs have beyond what is promised, to serve or to refuse.
+const (
+	serveTime = 12 * time.Second
+	readTime  = 15 * time.Second
+)
+
+// mayRefuse says that a log is waited for no longer.
+func (c *cluster) mayRefuse(t *truth, since, limit time.Duration) bool {
+	return c.beyond() && !c.well(t) && c.w.Now() > since+limit
+}
+
+// readBeyond begins the last reading of a log, from its oldest record to the last that
+// was acknowledged or is released.
+func (c *cluster) readBeyond(t *truth, r *sequencer.Row) {
+	until := t.highest
+	if r != nil {
+		until = max(until, r.LastReleased)
+	}
+	if until == 0 {
+		return
+	}
+	for _, x := range t.readers {
+		x.over = true
+	}
+	t.last = t.newReading("last", logs.LSNOldest, until, false)
+}
+
+// standsStill says that a log may not answer, and why it does not; nil: nobody says.
+func (c *cluster) standsStill(t *truth) (why string) {
+	if h := t.last.core.Health(); h.State != reader.Healthy {
+		return fmt.Sprintf("its readers: %s, silent %v", h.State, h.Silent)
+	}
+	for _, m := range c.members {
+		if m.doors == nil {
+			continue
+		}
+		for _, r := range m.recovery.Rows() {
+			if r.Log == t.id {
+				return fmt.Sprintf("recovery: epoch %d %s, heard %s", r.Epoch, r.State, r.Digest)
+			}
+		}
+		for _, r := range m.comparer.Rows() {
+			if r.Log.DataLog() == t.id {
+				return fmt.Sprintf("shard in doubt: %s, %d are waited for", r.State, r.Waiting)
+			}
+		}
+		for _, r := range m.purger.Rows() {
+			if r.Log == t.id {
+				return "a purge is not over"
+			}
+		}
+	}
+	r := c.reign(t)
+	switch {
+	case r == nil:
+		return "no node sequences it"
+	case r.Trouble != "":
+		return r.Trouble
+	case r.Recovering:
+		return "recovering"
+	}
+	return ""
+}
+
+// stands counts how a log stands in the end, and fails one that is silent.
+func (c *cluster) stands(t *truth) error {
+	if !c.beyond() || t.last == nil {
+		return nil
+	}
+	w := c.w
+	lost := 0
+	for lsn := range t.acked {
+		if lsn > t.trim && t.isLost(lsn) {
+			lost++
+		}
+	}
+	switch {
+	case !c.struck(t) && t.last.over:
+		w.Sometimes("beyond: a log that was not struck")
+	case !t.last.over:
+		why := c.standsStill(t)
+		if why == "" {
+			return fmt.Errorf("log %d: the last reading is at %s, and nobody says why: %+v, %s", t.id, t.last.next, t.last.core.View(), c.describe(t))
+		}
+		w.Tracef("log %d refuses: %s", t.id, why)
+		w.Sometimes("beyond: a log refuses, and says why")
+	case lost > 0:
+		w.Sometimes("beyond: a log serves, and tells what it lost")
+	default:
+		w.Sometimes("beyond: a log serves all that was acknowledged")
+	}
+	if lost > 0 {
+		w.Sometimes("beyond: seeds and logs with acknowledged records told as lost")
+	}
+	return nil
+}
