@@ -185,6 +185,9 @@ func TestFindings(t *testing.T) {
 				})
 			})
 		}, DifferentCopysetInLatestWave},
+		{"plans of recovery of which none is whole", func(w *world) {
+			w.replanned(at, map[int]int{1: 3, 2: 3, 3: 4})
+		}, DifferentCopysetInLatestWave},
 		{"a copyset does not name its holder", func(w *world) {
 			w.each(at, everywhere(func(r *wire.LogRecord) { r.Copyset = []uint64{shardOf(1), shardOf(3)} }))
 		}, CopysetWithoutSelf},
@@ -230,6 +233,36 @@ func TestFindings(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A copy of a plan that recovery gave up is no harm beside a plan that is whole, as far
+// as shards could be asked; one by a sequencer is.
+func TestACopyOfAPlanThatWasGivenUp(t *testing.T) {
+	at := logs.MakeLSN(2, 3)
+	for _, plan := range []map[int]int{{1: 3, 2: 3, 3: 1}, {2: 3, 3: 1}} {
+		w := newWorld(2)
+		w.replanned(at, plan)
+		w.silent[shardOf(1)] = len(plan) < 3
+		if r := w.check(t, 3); len(r.Problems) > 0 {
+			t.Errorf("%v: %v", plan, r.Problems)
+		}
+	}
+	w := newWorld(2)
+	w.replanned(at, map[int]int{1: 3, 2: 3, 3: 1})
+	w.each(at, func(_ uint64, r *wire.LogRecord) *wire.LogRecord { r.Flags = 0; return r })
+	if r := w.check(t, 3); r.Count(DifferentCopysetInLatestWave) != 1 {
+		t.Errorf("not by recovery: %v", r.Problems)
+	}
+}
+
+// replanned puts copies by recovery on shards, each on a copyset of its own and one more.
+func (w *world) replanned(at logs.LSN, other map[int]int) {
+	w.each(at, func(uint64, *wire.LogRecord) *wire.LogRecord { return nil })
+	for n, m := range other {
+		w.put(at, logs.FlagWrittenByRecovery, n)
+		list := w.copies[shardOf(n)]
+		list[len(list)-1].Copyset = []uint64{shardOf(min(n, m)), shardOf(max(n, m))}
 	}
 }
 

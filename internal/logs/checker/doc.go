@@ -12,6 +12,9 @@
 //	    have is never reported missing, and the report says that it was not asked.
 //	C3. Every LSN of an epoch from its first to its bridge (in the newest epoch: to the
 //	    last released) that is not trimmed is judged exactly once.
+//	C4. Copies of one wave that name different copysets are a finding, unless recovery
+//	    wrote them and all shards of one of the copysets have the copy that names it:
+//	    the others are of plans that were given up, with a shard that did not answer.
 //
 // An epoch below the newest without a bridge ends with its last copy: nothing says that
 // there was more.

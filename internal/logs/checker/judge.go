@@ -81,15 +81,15 @@ func (c *Checker) judgeCopies(lsn logs.LSN, copies []held) {
 			winner = r
 			continue
 		}
-		if !sameSet(winner.Copyset, r.Copyset) {
-			f |= DifferentCopysetInLatestWave
-		}
 		if winner.Checksum != r.Checksum {
 			f |= DifferentPayload
 		}
 	}
 	if holes && records {
 		f |= HoleRecordConflict
+	}
+	if !c.agree(copies, top) {
+		f |= DifferentCopysetInLatestWave
 	}
 	c.ended = winner.Flags&logs.FlagBridge != 0
 	doubt := c.doubted(winner)
@@ -102,6 +102,33 @@ func (c *Checker) judgeCopies(lsn logs.LSN, copies []held) {
 	if f != 0 {
 		c.found(lsn, lsn, f, describe(copies))
 	}
+}
+
+// agree says whether the copies of the wave that counts name one copyset. A recovery
+// that made its plan anew leaves a copy of the plan before on a shard that failed
+// without an answer and had taken it. That is no harm where the shards of another
+// plan all have it and name each other: readers get it from one of them (C4).
+func (c *Checker) agree(copies []held, top uint64) bool {
+	var latest []held
+	replanned := true
+	for _, h := range copies {
+		if !h.damaged && logs.Precedence(h.record) == top {
+			latest = append(latest, h)
+			replanned = replanned && h.record.Flags&logs.FlagWrittenByRecovery != 0
+		}
+	}
+	for _, h := range latest {
+		n := 0
+		for _, other := range latest {
+			if sameSet(h.record.Copyset, other.record.Copyset) {
+				n++
+			}
+		}
+		if n == len(latest) || replanned && n+len(c.doubted(h.record)) >= len(h.record.Copyset) {
+			return true
+		}
+	}
+	return false
 }
 
 // lostCopies judges an LSN of which there are only damaged copies.
