@@ -361,7 +361,7 @@ func (n *Node) recoveriesTable() *liveTable {
 			column("state", query.Text, "METADATA, SEALING, DIGESTING, MUTATING, CLEANING, ADVANCING or WAITING"), column("for_ms", query.Integer, ""),
 			column("slots", query.Integer, "of the epoch, that had to be decided"), column("records", query.Integer, "of them"), column("holes", query.Integer, "of them, the bridge included"),
 			column("pending", query.Integer, "decisions that are not stored yet"), column("digest", query.Text, "what was heard: an f-majority, complete or incomplete, or less"),
-			column("absent", query.Integer, "shards of the nodeset that do not take part"), column("last_known_good", query.Integer, ""), column("restarts", query.Integer, ""),
+			column("absent", query.Integer, "shards of the nodeset that do not take part, or have not answered yet"), column("last_known_good", query.Integer, ""), column("restarts", query.Integer, ""),
 		},
 		local: func(_ context.Context, _ query.Filter, yield func([]any) bool) error {
 			if n.logs.recovery == nil {

@@ -212,7 +212,7 @@ type Row struct {
 	Pending    int // not stored yet
 	Good       logs.ESN
 	Digest     string // what was heard amounts to: an f-majority, complete or incomplete, or less
-	Absent     int    // shards of the nodeset that do not take part
+	Absent     int    // shards of the nodeset that do not take part, or have not answered yet
 	Restarts   int    // times that decisions were stored again on others
 }
 
@@ -232,10 +232,22 @@ func (row *Row) describe(x *epochRecovery) {
 		}
 	}
 	for i := range x.members {
-		if x.decided && !x.members[i].in {
+		if !x.takesPart(i) {
 			row.Absent++
 		}
 	}
+}
+
+// takesPart says whether a shard has done what the phase asks of all: until the
+// decision to answer, from then on to take what is decided.
+func (x *epochRecovery) takesPart(i int) bool {
+	switch {
+	case x.decided:
+		return x.members[i].in
+	case x.phase == phaseSealing:
+		return x.source(i).answered
+	}
+	return x.members[i].digested
 }
 
 // Rows lists the recoveries under way and those that wait.

@@ -238,7 +238,7 @@ func TestHostRecoversSomeLogsAtATime(t *testing.T) {
 	until(t, "three logs wait for their digests", func() bool {
 		n := 0
 		for _, r := range h.Rows() {
-			if r.State == "DIGESTING" {
+			if r.State == "DIGESTING" && r.Absent == 4 {
 				n++
 			}
 		}
@@ -320,7 +320,7 @@ func TestHostWakesItsCores(t *testing.T) {
 	h.Recover(args, func(r Result, err error) { answer <- r })
 	until(t, "it waits for the fourth", func() bool {
 		rows := h.Rows()
-		return len(rows) == 1 && rows[0].Digest == "incomplete"
+		return len(rows) == 1 && rows[0].Digest == "incomplete" && rows[0].Absent == 1
 	})
 	b.mu.Lock()
 	b.now += 100 * time.Millisecond
