@@ -126,7 +126,7 @@ func (c *comparison) advance() {
 			c.enter(compareSure)
 		}
 	case compareSure:
-		c.once(call{kind: callSure, epoch: c.clean, to: c.to})
+		c.once(call{kind: callSure, epoch: c.clean, to: c.to, weak: c.weak})
 	}
 }
 
@@ -369,7 +369,7 @@ func (c *comparison) enough() bool {
 	if !c.rules.compared(silent, alone) {
 		return false
 	}
-	c.weak = alone && len(unsure) > 1
+	c.weak = alone
 	return true
 }
 

@@ -74,6 +74,7 @@ type call struct {
 	epoch  logs.Epoch
 	esn    logs.ESN // stores: of the slot
 	plan   uint32   // stores, cleans: number of the plan they belong to
+	weak   bool     // sure: nobody could tell all that was there
 	expect uint64   // swaps: version
 
 	seal   *wire.SealRequest

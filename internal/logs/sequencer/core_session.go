@@ -1,6 +1,7 @@
 package sequencer
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -534,16 +535,28 @@ func (s *sequencer) forget(ss *session) bool {
 	return true
 }
 
-// evict makes room for one more producer: the one silent for longest goes.
+// evict makes room: those that were silent for longest go. Looking for them costs a
+// pass over all, so room is made for many at once.
 func (s *sequencer) evict() {
-	var oldest *session
-	for _, id := range sortedIDs(s.sessions) {
-		if ss := s.sessions[id]; oldest == nil || ss.touched < oldest.touched {
-			oldest = ss
+	all := make([]*session, 0, len(s.sessions))
+	for _, ss := range s.sessions {
+		all = append(all, ss)
+	}
+	slices.SortFunc(all, func(a, b *session) int {
+		return cmp.Or(cmp.Compare(a.touched, b.touched), cmp.Compare(a.producer, b.producer))
+	})
+	room := 1 + len(all)/evictShare
+	for _, ss := range all {
+		if s.forget(ss) {
+			if room--; room == 0 {
+				return
+			}
 		}
 	}
-	s.forget(oldest)
 }
+
+// evictShare: one in so many producers goes when there are too many.
+const evictShare = 16
 
 // lookup asks the storage nodes what they hold of a producer.
 type lookup struct {

@@ -147,6 +147,35 @@ func TestNothingOfAProducerIsTakenTwice(t *testing.T) {
 	g.want(t, "OK")
 }
 
+// TestProducersAreForgottenManyAtATime: there is no room for all producers. Those that
+// were silent for longest are let go, several at once, and their appends that come
+// again are found where they are stored.
+func TestProducersAreForgottenManyAtATime(t *testing.T) {
+	const most, all = 32, 80
+	w := newWorld(t, 1, 3, Config{SessionsMax: most})
+	n := w.home(5)
+	at := map[uint64]logs.LSN{}
+	for id := uint64(1); id <= all; id++ {
+		r := producing(1, "p")
+		r.Producer = id
+		at[id] = w.appendOK(t, n, r)
+		w.run(time.Second) // so that it is released: what is not, is not let go
+		s := n.core.logs[5].sessions
+		if len(s) > most || s[id] == nil || id == most+1 && len(s) != most-2 {
+			t.Fatalf("%d producers are remembered after %d", len(s), id)
+		}
+	}
+	for id := uint64(1); id <= all; id++ {
+		r := producing(1, "p")
+		r.Producer, r.Flags = id, r.Flags|logs.AppendRetry
+		g := n.append(r)
+		w.run(2 * time.Second)
+		if a := g.want(t, "OK"); logs.LSN(a.Lsn) != at[id] {
+			t.Errorf("producer %d: stored as %s, and was taken again as %s", id, at[id], logs.LSN(a.Lsn))
+		}
+	}
+}
+
 func TestStateTellsAProducersLastSequence(t *testing.T) {
 	w := newWorld(t, 1, 3, Config{})
 	n := w.home(5)

@@ -56,12 +56,18 @@ func (s *Store) digestFenced(req *wire.DigestRequest) *wire.DigestResponse {
 
 func (s *Store) digest(req *wire.DigestRequest) *wire.DigestResponse {
 	id, e := logs.LogID(req.Log), logs.Epoch(req.Epoch)
+	from, to := logs.MakeLSN(e, logs.ESN(req.From)), logs.MakeLSN(e, logs.ESN(req.To))
 	out := &wire.DigestResponse{SealEpoch: req.SealEpoch}
+	s.mu.Lock()
+	if s.peek(id).lost().meets(from, to) {
+		out.Status = statusPartial
+	}
+	s.mu.Unlock()
 	failed := func(err error) *wire.DigestResponse {
 		s.o.Logger.Error("logs/store: digest", "log", id, "epoch", e, "error", err)
 		return &wire.DigestResponse{Status: statusFailed}
 	}
-	v, err := s.view(id, logs.MakeLSN(e, logs.ESN(req.From)), logs.MakeLSN(e, logs.ESN(req.To)))
+	v, err := s.view(id, from, to)
 	if err != nil {
 		return failed(err)
 	}

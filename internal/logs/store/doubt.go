@@ -191,6 +191,27 @@ func (s *Store) doubted(l *logState) stretch {
 	return stretch{from: 1}
 }
 
+// suspected is where the silence of this shard proves nothing: LSNs that are in doubt,
+// and those of which copies are lost for good. It may span some between. mu is held.
+func (s *Store) suspected(l *logState) stretch {
+	d, lost := s.doubted(l), l.lost()
+	switch {
+	case lost.empty():
+		return d
+	case d.empty():
+		return lost
+	}
+	return stretch{min(d.from, lost.from), max(d.to, lost.to)}
+}
+
+// lost is where copies are lost for good that nobody else could tell of.
+func (m *logMarks) lost() stretch {
+	if m.lostFrom == 0 {
+		return stretch{from: 1}
+	}
+	return stretch{max(m.lostFrom, m.trim+1), m.lostTo}
+}
+
 // inDoubt is what the log's own marks say.
 func (m *logMarks) inDoubt() stretch { return stretch{max(m.doubtFrom, m.sure+1, 1), m.doubtTo} }
 
@@ -295,8 +316,17 @@ func (l *logState) admitFence(next logs.Epoch, number uint64, from logs.LSN) {
 	l.doubtFrom, l.doubtTo, l.sure = from, to, 0
 }
 
-// admitSure is an end of doubt made durable. mu is held.
-func (l *logState) admitSure(upTo logs.LSN, number uint64) {
+// admitSure is an end of doubt made durable; lost says that nobody could tell what was
+// there. mu is held.
+func (l *logState) admitSure(upTo logs.LSN, number uint64, lost bool) {
+	if from := l.inDoubt().from; lost && l.id.IsMetadata() {
+		l.lostFrom, l.lostTo = 1, logs.LSNMax
+	} else if lost && number == l.fenced && from <= upTo {
+		if l.lostFrom == 0 || from < l.lostFrom {
+			l.lostFrom = from
+		}
+		l.lostTo = max(l.lostTo, upTo)
+	}
 	if l.id.IsMetadata() {
 		l.fenced = max(l.fenced, number)
 	} else if number == l.fenced {

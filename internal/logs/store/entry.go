@@ -121,8 +121,12 @@ const (
 	markFence   markKind = 6 // number: the epoch store's next epoch; by: the doubt; body: the first LSN that may be lost
 	markRelease markKind = 7 // number: LSN
 	markBase    markKind = 8 // number: epoch; by: payloads before it
-	markSure    markKind = 9 // number: LSN up to which a doubt is over; by: that doubt
+	markSure    markKind = 9 // number: LSN up to which a doubt is over; by: that doubt; body: empty, or lostForGood
 )
+
+// lostForGood is the body of a markSure if what was in doubt is lost, as far as it was
+// here, and nobody could tell what it was.
+var lostForGood = []byte{1}
 
 // mark is one change of what a shard holds to be true of a log.
 type mark struct {

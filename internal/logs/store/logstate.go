@@ -50,8 +50,10 @@ type logMarks struct {
 	doubtFrom logs.LSN   // LSNs in [doubtFrom, doubtTo] may have been lost by this shard
 	doubtTo   logs.LSN
 	sure      logs.LSN // those up to it were not, or are back
-	fenced    uint64   // the doubt (its number) for which doubtTo and hard stand
-	removedMs int64    // since when the log is not configured, 0: it is
+	lostFrom  logs.LSN // of LSNs in [lostFrom, lostTo] copies are lost for good, no matter which; nobody could tell. 0: none
+	lostTo    logs.LSN
+	fenced    uint64 // the doubt (its number) for which doubtTo and hard stand
+	removedMs int64  // since when the log is not configured, 0: it is
 	bases     []epochBase
 	decided   []logs.Epoch // clean, above lce: an epoch between is not
 }
@@ -86,14 +88,14 @@ type logState struct {
 	waiting []*readStream // those that wait for something to deliver
 }
 
-// marksVersion 1 had neither doubtFrom nor sure.
-const marksVersion = 2
+// marksVersion 1 had neither doubtFrom nor sure, 2 neither lostFrom nor lostTo.
+const marksVersion = 3
 
 func (m *logMarks) encode(dst []byte) []byte {
 	dst = append(dst, marksVersion)
 	for _, v := range [...]uint64{uint64(m.released), uint64(m.trim), uint64(m.trimMs), uint64(m.hard.epoch), uint64(m.hard.by),
 		uint64(m.soft.epoch), uint64(m.soft.by), uint64(m.lce), uint64(m.last), uint64(m.doubtTo), m.fenced, uint64(m.removedMs),
-		uint64(m.doubtFrom), uint64(m.sure), uint64(len(m.decided)), uint64(len(m.bases))} {
+		uint64(m.doubtFrom), uint64(m.sure), uint64(m.lostFrom), uint64(m.lostTo), uint64(len(m.decided)), uint64(len(m.bases))} {
 		dst = binary.AppendUvarint(dst, v)
 	}
 	for _, e := range m.decided {
@@ -119,6 +121,9 @@ func decodeLogMarks(b []byte) (m logMarks, err error) {
 	m.fenced, m.removedMs = d.uvarint(), int64(d.uvarint())
 	if v > 1 {
 		m.doubtFrom, m.sure = logs.LSN(d.uvarint()), logs.LSN(d.uvarint())
+	}
+	if v > 2 {
+		m.lostFrom, m.lostTo = logs.LSN(d.uvarint()), logs.LSN(d.uvarint())
 	}
 	decided := d.count(1)
 	bases := d.uvarint()

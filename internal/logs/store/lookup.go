@@ -236,9 +236,12 @@ func (s *Store) readMetadata(id logs.LogID) *wire.ReadMetadataResponse {
 		return int(int64(a.EffectiveSince) - int64(b.EffectiveSince))
 	})
 	s.mu.Lock()
-	if l := s.peek(id); s.unlisted(l) {
+	switch l := s.peek(id); {
+	case s.unlisted(l):
 		out.Status = statusPartial
 		s.askOthers(l, 0)
+	case !l.lost().empty():
+		out.Status = statusPartial
 	}
 	s.mu.Unlock()
 	return out

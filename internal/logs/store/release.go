@@ -136,7 +136,7 @@ func (s *Store) purgeSealed(id logs.LogID) {
 	l := s.log(id)
 	lce, pending := l.lce, l.pending
 	e := pending.Epoch()
-	empty := l.tailsKnown && !s.doubted(l).meetsEpochs(lce+1, e-1)
+	empty := l.tailsKnown && !s.suspected(l).meetsEpochs(lce+1, e-1)
 	for _, t := range l.tails {
 		empty = empty && (t.epoch >= e || t.max == 0)
 	}
@@ -189,7 +189,7 @@ func (s *Store) admitMark(m *mark) {
 		s.noteDoubt(l, before)
 	case markSure:
 		before := s.doubtOpen(l)
-		l.admitSure(logs.LSN(m.number), m.by)
+		l.admitSure(logs.LSN(m.number), m.by, len(m.body) > 0)
 		s.noteDoubt(l, before)
 	case markRelease:
 		l.released = max(l.released, logs.LSN(m.number))

@@ -45,7 +45,7 @@ func (s *Store) logState(req *wire.LogStateRequest) *wire.LogStateResponse {
 	out := &wire.LogStateResponse{More: len(ids) > limit}
 	for _, id := range ids[:min(limit, len(ids))] {
 		l := s.logs[id]
-		doubt := s.doubted(l)
+		doubt := s.suspected(l)
 		if doubt.empty() {
 			doubt = stretch{}
 		}
@@ -99,7 +99,7 @@ func (s *Store) records(req *wire.RecordsRequest) *wire.RecordsResponse {
 	s.mu.Lock()
 	l := s.peek(id)
 	out := &wire.RecordsResponse{TrimPoint: uint64(l.trim), LastReleased: uint64(l.deliverable()),
-		Doubt: s.doubted(l).meets(logs.LSN(req.From), logs.LSN(req.To))}
+		Doubt: s.suspected(l).meets(logs.LSN(req.From), logs.LSN(req.To))}
 	s.mu.Unlock()
 	v, err := s.view(id, logs.LSN(req.From), logs.LSN(req.To))
 	if err != nil {

@@ -428,7 +428,7 @@ func (s *Store) epochRecovery(req *wire.EpochRecoveryRequest) *wire.EpochRecover
 	s.mu.Lock()
 	l := s.peek(id)
 	out.LastCleanEpoch = uint32(l.lce)
-	doubted := s.doubted(l)
+	doubted := s.suspected(l)
 	s.mu.Unlock()
 	if doubted.meetsEpochs(logs.Epoch(req.From), logs.Epoch(req.To)) {
 		out.Status = statusPartial // a CLEAN may be what was lost

@@ -258,7 +258,7 @@ func (s *Store) serve(r *readStream) {
 	r.busy = true
 	starts := r.starts
 	d := delivery{s: s, log: r.log.id, terms: r.terms, next: r.next, bytesMax: r.bytesMax,
-		limit: r.limit(), trim: r.log.trim, doubted: s.doubted(r.log)}
+		limit: r.limit(), trim: r.log.trim, doubted: s.suspected(r.log)}
 	s.mu.Unlock()
 
 	err := d.read()

@@ -41,6 +41,9 @@ func drawBeyond(seed uint64) *sim.Options {
 	s := sim.NewSwarm(seed ^ 0xbe_401d)
 	k := o.Knobs
 	k["beyond"], k["more"] = 1, int64(s.IntN(2)) // every other log has a copy more
+	if s.Coin(15) {                              // one node is enough then
+		k["copies"], k["racks"] = 1, 0
+	}
 	o.Safety, o.Liveness = sim.Duration(25*time.Second), sim.Duration(60*time.Second)
 	o.Faults = slices.DeleteFunc(o.Faults, func(f sim.Fault) bool { return f.Kind == faultTorn || f.At > o.Safety*9/10 })
 	f := sim.Fault{Kind: beyondKinds[s.IntN(len(beyondKinds))], At: s.Dur(8*time.Second, 22*time.Second), For: s.Dur(10*time.Millisecond, 5*time.Second),

@@ -35,32 +35,68 @@ func placesIn(records []journal.Record) map[place]bool {
 	return out
 }
 
-// keeps notes that a node said STORED of a copy.
+// gets notes that a node was sent a copy of a record.
+func (t *truth) gets(lsn logs.LSN, on *member) {
+	if !slices.Contains(t.sent[lsn], on) {
+		t.sent[lsn] = append(t.sent[lsn], on)
+	}
+}
+
+// keeps notes that a node said STORED: of the record, if it was sent that.
 func (t *truth) keeps(lsn logs.LSN, on *member) {
-	if !slices.Contains(t.held[lsn], on) {
+	if slices.Contains(t.sent[lsn], on) && !slices.Contains(t.held[lsn], on) {
 		t.held[lsn] = append(t.held[lsn], on)
 	}
 }
 
 // exposed says that of an LSN nobody can tell that it was acknowledged: of those who
 // had it one disk at least lost it with the last that it confirmed, which looks as if it
-// had never been written, and the others are off for ever.
+// had never been written, and the others lost what they had.
 func (t *truth) exposed(lsn logs.LSN) bool {
 	lied := false
 	for _, m := range t.held[lsn] {
 		tail := m.hurt.tail[place{t.id, lsn}]
-		if lied = lied || tail; !tail && !m.hurt.gone {
+		if lied = lied || tail; !tail && (m.hurt.kind == "" || m.hurt.kind == faultTails) {
 			return false
 		}
 	}
 	return lied
 }
 
-// passedOver is told of an acknowledged or read LSN that a reader is told to be nothing.
-func (t *truth) passedOver(lsn logs.LSN) {
-	if t.exposed(lsn) {
-		t.c.w.Expose("log %d: all that is left of %s were disks that confirmed it as their last, and lost it", t.id, lsn)
+// passedOver finds what was acknowledged or read, and a reader is told to be nothing;
+// what can be told to have been there before what cannot.
+func (t *truth) passedOver(from, to logs.LSN) (logs.LSN, bool) {
+	var found []logs.LSN
+	for lsn := range t.told {
+		if from <= lsn && lsn <= to {
+			found = append(found, lsn)
+		}
 	}
+	for lsn := range t.acked {
+		if from <= lsn && lsn <= to {
+			found = append(found, lsn)
+		}
+	}
+	if len(found) == 0 {
+		return 0, false
+	}
+	slices.Sort(found)
+	for _, lsn := range found {
+		if !t.exposed(lsn) {
+			t.c.w.Tracef("log %d: %s was stored on %s", t.id, lsn, t.holding(lsn))
+			return lsn, true
+		}
+	}
+	t.c.w.Expose("log %d: all that is left of %s were disks that confirmed it as their last, and lost it", t.id, found[0])
+	return found[0], true
+}
+
+// holding names who had an LSN, for people.
+func (t *truth) holding(lsn logs.LSN) (out []string) {
+	for _, m := range t.held[lsn] {
+		out = append(out, fmt.Sprintf("node %d (%s, of its tail: %v)", m.n.ID, m.hurt.kind, m.hurt.tail[place{t.id, lsn}]))
+	}
+	return out
 }
 
 // loss is what a reader is told to be lost: L4 beyond what is promised.

@@ -93,7 +93,7 @@ func (c *cluster) attributes(log, nodeset int64) *catalog.LogAttributes {
 func (c *cluster) sequencerConfig() sequencer.Config {
 	k := c.w.Opt.Knob
 	return sequencer.Config{Loops: int(k("loops")), StoreTimeout: c.ms("storeMs"), StoreTimeoutMax: 5 * time.Second, GraylistFor: c.ms("graylistMs"),
-		ESNMax: logs.ESN(k("esnMax")), InlineMax: int(k("inline")),
+		ESNMax: logs.ESN(k("esnMax")), InlineMax: int(k("inline")), SessionsMax: int(k("sessionsMax")),
 		NodesetDelayMin: 200 * time.Millisecond, NodesetDelayMax: 2 * time.Second}
 }
 

@@ -111,6 +111,10 @@ func draw(seed uint64) *sim.Options {
 	k["partitionBytes"] = int64(s.Int(4<<10, 200<<10))
 	k["cacheBytes"] = int64(s.Int(2<<10, 256<<10)) // of recent records
 	s.Schedule(o, kinds(o))
+	k["sessionsMax"] = 0
+	if s.Coin(20) {
+		k["sessionsMax"] = int64(s.Int(1, 2)) // producers that a sequencer remembers
+	}
 	return o
 }
 

@@ -38,8 +38,9 @@ type truth struct {
 	// conditions are conditional appends that were taken: expected tail, LSN.
 	conditions []span
 
-	metadata []*wire.EpochMetadata   // of all its epochs, as far as they differ
+	metadata []*wire.EpochMetadata  // of all its epochs, as far as they differ
 	held     map[logs.LSN][]*member // who said STORED of it
+	sent     map[logs.LSN][]*member // who was sent it as a record
 	losses   []span                 // that readers were told of
 }
 
@@ -70,7 +71,7 @@ type span struct {
 
 func newTruth(c *cluster, id logs.LogID, a *catalog.LogAttributes) *truth {
 	return &truth{c: c, id: id, attrs: a, told: map[logs.LSN][]string{}, acked: map[logs.LSN][]string{}, where: map[string]logs.LSN{},
-		asked: map[string]bool{}, open: map[string]bool{}, refused: map[string]bool{}, begun: map[string]floor{}, held: map[logs.LSN][]*member{}}
+		asked: map[string]bool{}, open: map[string]bool{}, refused: map[string]bool{}, begun: map[string]floor{}, held: map[logs.LSN][]*member{}, sent: map[logs.LSN][]*member{}}
 }
 
 // learns takes down what an epoch is stored on.
@@ -149,19 +150,10 @@ func (t *truth) gap(r *reading, it *reader.Item) {
 		w.Fail("log %d: reader %s is told %s from %s to %s: %+v", t.id, r.name, it.Gap, it.LSN, it.To, r.core.View())
 		return
 	}
-	for lsn := range t.told { // the order does not matter: whichever is found fails the run
-		if it.LSN <= lsn && lsn <= it.To {
-			t.passedOver(lsn)
-			w.Fail("log %d: reader %s is told %s from %s to %s, others read a record at %s", t.id, r.name, it.Gap, it.LSN, it.To, lsn)
-			return
-		}
-	}
-	for lsn := range t.acked {
-		if it.LSN <= lsn && lsn <= it.To {
-			t.passedOver(lsn)
-			w.Fail("log %d: reader %s is told %s from %s to %s, an append was acknowledged at %s", t.id, r.name, it.Gap, it.LSN, it.To, lsn)
-			return
-		}
+	if lsn, ok := t.passedOver(it.LSN, it.To); ok {
+		w.Fail("log %d: reader %s is told %s from %s to %s, where %s was acknowledged as %q, and read as %q",
+			t.id, r.name, it.Gap, it.LSN, it.To, lsn, t.acked[lsn], t.told[lsn])
+		return
 	}
 	if s := t.silence(it.LSN); s == nil || s.to < it.To {
 		t.nothing = append(t.nothing, span{it.LSN, it.To, it.Gap})
