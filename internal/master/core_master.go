@@ -318,8 +318,9 @@ func (m *Master) place(now time.Duration, x *catalog.Index, req *wire.CatalogReq
 			alive++
 		}
 	}
-	if alive == 0 {
-		return nil, refuse(wire.Code_CODE_NOT_READY, "no node that takes tablets has reported yet")
+	factor := int(completeTable(x, table).ReplicationFactor)
+	if alive == 0 || alive < factor && x.TableNamed(table.Keyspace, table.Name) == nil && m.expects(now, x) {
+		return nil, refuse(wire.Code_CODE_NOT_READY, "%d nodes that take tablets have reported to this master, and more may be alive", alive)
 	}
 	tablets := int(req.Tablets)
 	if tablets == 0 {
@@ -335,7 +336,7 @@ func (m *Master) place(now time.Duration, x *catalog.Index, req *wire.CatalogReq
 		}
 	}
 	var placed []*Placed
-	for _, on := range placement.ChooseTablets(nodes, held, tablets, int(completeTable(x, table).ReplicationFactor)) {
+	for _, on := range placement.ChooseTablets(nodes, held, tablets, factor) {
 		p := &Placed{}
 		for _, id := range on {
 			p.Nodes = append(p.Nodes, uint64(id))

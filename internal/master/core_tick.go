@@ -176,6 +176,18 @@ func (m *Master) settled(now time.Duration, x *catalog.Index) bool {
 	return true
 }
 
+// expects reports whether a node that may be alive was not heard from yet, since this
+// leader has not listened for long enough to call it silent. What is placed meanwhile
+// would be on fewer nodes than there are: a table of two copies loses its quorum with
+// one disk.
+func (m *Master) expects(now time.Duration, x *catalog.Index) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return now-m.mu.since < m.o.SilentAfter && slices.ContainsFunc(x.Catalog().Nodes, func(n *catalog.Node) bool {
+		return !n.Gone() && m.mu.beats[catalog.NodeID(n.Id)] == nil
+	})
+}
+
 // nodes is the cluster's nodes as placement sees them.
 func (m *Master) nodes(now time.Duration, x *catalog.Index) []placement.Node {
 	m.mu.Lock()
