@@ -383,6 +383,9 @@ func (c *Core) nextWake() time.Duration {
 	if !c.meta.asking {
 		sooner(c.meta.retryAt)
 	}
+	if c.meta.laterAt > c.now {
+		sooner(c.meta.laterAt)
+	}
 	if c.mode.single && c.rel >= c.head && len(c.shards) > 0 {
 		sooner(c.mode.frontSince + c.cfg.FailOver)
 	}

@@ -76,6 +76,9 @@ func (c *Core) beginsEpoch(front *slot) bool {
 
 // decide tells a gap at the front if the shards that passed it prove one.
 func (c *Core) decide() bool {
+	if c.deserted() {
+		return c.leaveBehind()
+	}
 	kind, to, verdict, ok := c.proven()
 	if !ok {
 		c.grace.at = 0
@@ -221,6 +224,31 @@ func (c *Core) nobodyLeft() bool {
 		}
 	}
 	return true
+}
+
+// deserted says that every shard of the epoch was given up, and none of them left a word
+// of what is at the front or behind it: nobody will say any more what is released.
+func (c *Core) deserted() bool {
+	if len(c.shards) == 0 || !c.nobodyLeft() {
+		return false
+	}
+	_, ok := c.marker()
+	return !ok
+}
+
+// leaveBehind tells the loss of all epochs that lie on shards which were all given up, up to
+// the first that does not. Until there is one it is asked for.
+func (c *Core) leaveBehind() bool {
+	m := &c.meta
+	if _, end := m.at(c.head.Epoch()); end <= m.through {
+		c.gap(logs.GapDataLoss, logs.MakeLSN(end, 0))
+		return true
+	}
+	if c.now >= m.laterAt && m.wanted == 0 && !m.asking {
+		m.laterAt = c.now + c.cfg.RetryMax
+		c.ask(m.through+1, false)
+	}
+	return false
 }
 
 // grace is the time that silent shards are given before a gap is told without them.

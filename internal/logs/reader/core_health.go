@@ -15,7 +15,8 @@ const (
 	Healthy
 	// NoMetadata: what an epoch is stored on could not be learned.
 	NoMetadata
-	// Stalled: records may lie on shards that do not answer, and on nobody else.
+	// Stalled: records may lie on shards that do not answer, and on nobody else. If none
+	// is silent then all were given up, and no later epoch lies on others.
 	Stalled
 )
 
@@ -58,7 +59,7 @@ func (c *Core) Health() Health {
 		}
 		c.set.Set(s.id, state)
 	}
-	if c.set.FMajority() == placement.FMajorityNone {
+	if c.set.FMajority() == placement.FMajorityNone || c.deserted() {
 		h.State = Stalled
 	}
 	return h

@@ -18,7 +18,8 @@ type metadata struct {
 	asking  bool
 	retryAt time.Duration
 	backoff time.Duration
-	err     error // of the last answer
+	err     error         // of the last answer
+	laterAt time.Duration // of a deserted epoch: when to ask again what comes after it
 }
 
 // ask wants metadata that covers an epoch.

@@ -34,6 +34,9 @@
 // have shown that the front is released is passed over after seconds rather than
 // minutes, since a release that got lost is repeated only so often.
 //
+// Where every shard of an epoch was given up nobody can say what is released: what lay on
+// them is a loss up to the first epoch that lies on others, once one is known.
+//
 // Invariants:
 //
 //	R1. Items tile [From, Until]: each begins where the one before ended, ascending,

@@ -266,13 +266,18 @@ func (c *cluster) struck(t *truth) bool {
 	if !c.beyond() {
 		return false
 	}
-	n := 0
+	n, gone := 0, 0
 	for _, m := range c.members {
 		if m.hurt.kind != "" {
 			n++
 		}
+		if m.hurt.gone {
+			gone++
+		}
 	}
-	if n >= max(2, min(3, t.copies()+1)) {
+	// An entry of the metadata log has a copy more, or as many where nodes were few: of
+	// those who are gone it cannot be told which.
+	if n >= max(2, min(3, t.copies()+1)) || gone >= t.copies() {
 		return true
 	}
 	return slices.ContainsFunc(t.metadata, func(m *wire.EpochMetadata) bool { return fits(m, c.bad) })

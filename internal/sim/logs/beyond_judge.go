@@ -107,7 +107,10 @@ func (t *truth) loss(r *reading, it *reader.Item) {
 		return
 	}
 	w.Sometimes("beyond: a gap says that data was lost")
-	t.losses = append(t.losses, span{it.LSN, it.To, it.Gap})
+	if w.Tracing() {
+		w.Tracef("  view: %+v health %+v", r.core.View(), r.core.Health())
+	}
+	t.losses = append(t.losses, span{it.LSN, it.To, it.Gap, w.Now()})
 	t.searched(it.LSN, it.To, r.name)
 }
 
@@ -139,6 +142,11 @@ func (t *truth) present(m *member, a *wire.RecordsResponse, name string) {
 // isLost says that a reader was told so.
 func (t *truth) isLost(lsn logs.LSN) bool {
 	return slices.ContainsFunc(t.losses, func(s span) bool { return s.from <= lsn && lsn <= s.to })
+}
+
+// lostBefore says that a reader was told so before a time.
+func (t *truth) lostBefore(lsn logs.LSN, at time.Duration) bool {
+	return slices.ContainsFunc(t.losses, func(s span) bool { return s.from <= lsn && lsn <= s.to && s.at < at })
 }
 
 // runs says that a shard's node does.

@@ -286,7 +286,7 @@ func (p *producer) offer(node catalog.NodeID, req *wire.AppendRequest, payload s
 			p.offer(catalog.NodeID(resp.Redirect), req, payload, hops+1)
 			return
 		case resp.Status == wire.LogStatus_LOG_STATUS_NEW_EPOCH && hops < 4 && resp.StoredAs == 0:
-			req.SeenEpoch = resp.Epoch // it was encoded when it was sent
+			req.SeenEpoch, req.After = resp.Epoch, max(req.After, resp.Tail) // it was encoded when it was sent
 			p.offer(node, req, payload, hops+1)
 			return
 		}

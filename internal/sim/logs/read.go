@@ -22,6 +22,8 @@ type reading struct {
 	core *reader.Core
 	next logs.LSN // behind what was told
 
+	since time.Duration // when it began
+
 	queue  []reader.Event
 	busy   bool
 	wakeAt time.Duration
@@ -34,7 +36,7 @@ type reading struct {
 // newReading begins to read.
 func (t *truth) newReading(name string, from, until logs.LSN, single bool) *reading {
 	k := t.c.w.Opt.Knob
-	r := &reading{t: t, name: name, next: max(from, logs.LSNOldest), alive: make([]bool, len(t.c.members))}
+	r := &reading{t: t, name: name, next: max(from, logs.LSNOldest), since: t.c.w.Now(), alive: make([]bool, len(t.c.members))}
 	for i := range r.alive {
 		r.alive[i] = true
 	}

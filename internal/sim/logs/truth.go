@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/braiddb/braid/internal/catalog"
 	"github.com/braiddb/braid/internal/logs"
@@ -67,6 +68,7 @@ func (f floor) above(lsn logs.LSN) (logs.LSN, bool) {
 type span struct {
 	from, to logs.LSN
 	why      logs.GapType
+	at       time.Duration // when it was told
 }
 
 func newTruth(c *cluster, id logs.LogID, a *catalog.LogAttributes) *truth {
@@ -156,7 +158,7 @@ func (t *truth) gap(r *reading, it *reader.Item) {
 		return
 	}
 	if s := t.silence(it.LSN); s == nil || s.to < it.To {
-		t.nothing = append(t.nothing, span{it.LSN, it.To, it.Gap})
+		t.nothing = append(t.nothing, span{from: it.LSN, to: it.To, why: it.Gap})
 	}
 }
 
@@ -177,8 +179,8 @@ func (t *truth) record(r *reading, it *reader.Item) {
 		return
 	}
 	t.told[it.LSN] = list
-	if t.isLost(it.LSN) {
-		w.Fail("log %d: reader %s finds %q at %s, which others were told is lost", t.id, r.name, list, it.LSN)
+	if t.lostBefore(it.LSN, r.since) { // one that began earlier may have had it in hand
+		w.Fail("log %d: reader %s finds %q at %s, which others were told is lost; it was stored on %s", t.id, r.name, list, it.LSN, t.holding(it.LSN))
 	}
 	if s := t.silence(it.LSN); s != nil {
 		w.Fail("log %d: reader %s finds %q at %s, others %s from %s to %s", t.id, r.name, list, it.LSN, s.why, s.from, s.to)
