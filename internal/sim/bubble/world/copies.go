@@ -89,17 +89,23 @@ func (w *World) checkCopies(a *appends) {
 
 // copied says whether all that should be stored is. A disk that lost copies gets them
 // back when the epoch that reigns has ended and is compared (package store says so);
-// of one that was replaced nobody can be asked.
+// of one that was replaced nobody can be asked, and what was stored or recovered while
+// there were two nodes has no third copy.
 func (w *World) copied(r *checker.Report) bool {
 	if w.params.Bad == 0 {
 		return r.Clean()
 	}
+	replaced := w.machines[w.params.Bad-1].replaced
+	fewer := checker.BadReplication | checker.BadReplicationLastWave
+	if replaced > 0 {
+		fewer |= checker.SmallCopyset
+	}
 	for _, p := range r.Problems {
-		if p.Findings&^(checker.BadReplication|checker.BadReplicationLastWave) != 0 || p.From.Epoch() != r.To.Epoch() {
+		if p.Findings&^fewer != 0 || replaced == 0 && p.From.Epoch() != r.To.Epoch() {
 			return false
 		}
 	}
-	return len(r.Silent) <= w.machines[w.params.Bad-1].replaced
+	return len(r.Silent) <= replaced
 }
 
 func (w *World) copies(ctx context.Context, pool *rpc.Pool, a *appends, to client.LSN) *checker.Report {

@@ -1,6 +1,7 @@
 package world
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"path"
@@ -9,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/braiddb/braid/client"
+	"github.com/braiddb/braid/internal/catalog"
 	"github.com/braiddb/braid/internal/sim/simfs"
 )
 
@@ -133,7 +136,8 @@ func (w *World) damage(kind Kind, m *machine, hold time.Duration, rng *rand.Rand
 		name := m.pick(rng)
 		w.trace.Add("n%d cannot read %s", m.index, name)
 		i.set(func(i *injury) { i.unreadable = name })
-		w.endLife(m, hold/4, rng.IntN(3))
+		how := rng.IntN(3)
+		w.goes(func() { w.endLife(m, hold/4, how) }) // it may not come up before the file can be read
 		time.Sleep(hold)
 		i.set(func(i *injury) { i.unreadable = "" })
 	case LostWrite, Misdirected:
@@ -240,14 +244,38 @@ func (m *machine) flip(rng *rand.Rand) {
 }
 
 // replaceDisk puts an empty disk in the place of one from which the node cannot
-// start, as an operator would who is told so.
-func (m *machine) replaceDisk() {
+// start, as an operator would who is told so, and gives the node whose disk that was, 0 if none
+// is known.
+func (m *machine) replaceDisk() (was catalog.NodeID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.replaced++
+	m.missed++
+	was, m.id = m.id, 0
 	m.disk = m.newDisk()
 	m.injury.set(func(i *injury) {
 		i.harmed, i.stray, i.exposed, i.followed, i.tear = false, nil, false, false, false
 	})
 	m.w.trace.Add("n%d gets an empty disk", m.index)
+	return was
+}
+
+// forget gives up the node whose disk was replaced, as an operator does who replaced
+// it. A node that was heard from a moment ago is refused; so it is said again.
+func (m *machine) forget(id catalog.NodeID) {
+	w := m.w
+	var err error
+	if !w.eventually(time.Minute, func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		err = w.clients[0].ForgetNode(ctx, client.NodeID(id), true)
+		return err == nil
+	}) {
+		w.trace.Add("node %d cannot be forgotten: %v", id, err)
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.missed--
+	w.trace.Add("node %d is forgotten", id)
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/braiddb/braid/internal/catalog"
 	"github.com/braiddb/braid/internal/node"
 	"github.com/braiddb/braid/internal/sim/bubble/lan"
 	"github.com/braiddb/braid/internal/sim/simfs"
@@ -29,13 +30,15 @@ type machine struct {
 	mu       sync.Mutex
 	disk     *simfs.FS
 	life     uint64
-	node     *node.Node // nil between two lives
-	down     bool       // a fault has it, or it is on its way up
-	slow     int        // its disk takes so many times as long
-	paused   time.Time  // until when it stands still
-	failSync bool       // the next sync of its journal fails
-	fatals   int        // in this life
-	replaced int        // how often it got an empty disk
+	node     *node.Node     // nil between two lives
+	down     bool           // a fault has it, or it is on its way up
+	slow     int            // its disk takes so many times as long
+	paused   time.Time      // until when it stands still
+	failSync bool           // the next sync of its journal fails
+	fatals   int            // in this life
+	replaced int            // how often it got an empty disk
+	missed   int            // disks that were replaced, of nodes that are not forgotten
+	id       catalog.NodeID // of the node whose directory is on the disk; 0: none yet
 	injury   injury
 }
 
@@ -110,7 +113,7 @@ func (m *machine) start(ctx context.Context) error {
 		return fmt.Errorf("node %d, life %d: %w", m.index, m.life, err)
 	}
 	m.mu.Lock()
-	m.node, m.down = n, false
+	m.node, m.down, m.id = n, false, n.ID()
 	m.mu.Unlock()
 	m.w.trace.Add("n%d is a member", m.index)
 	return nil
@@ -217,12 +220,16 @@ func (m *machine) stop(power bool) bool {
 func (m *machine) back(after time.Duration) {
 	time.Sleep(after)
 	m.host.PowerOn()
+	var lost []catalog.NodeID
 	for try := 1; ; try++ {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		err := m.start(ctx)
 		cancel()
 		switch {
 		case err == nil:
+			for _, id := range lost {
+				m.forget(id)
+			}
 			return
 		case m.powerless():
 			time.Sleep(after)
@@ -234,7 +241,9 @@ func (m *machine) back(after time.Duration) {
 		m.w.trace.Add("n%d does not start: %v", m.index, err)
 		m.nextProcess()
 		if !m.injury.passing() && try > 1 {
-			m.replaceDisk()
+			if id := m.replaceDisk(); id != 0 {
+				lost = append(lost, id)
+			}
 		}
 		time.Sleep(time.Second)
 	}

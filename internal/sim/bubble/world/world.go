@@ -63,6 +63,9 @@ const (
 	checkerHost = "127.0.0.91"
 	// convergeTime is what a healed cluster has until it must serve again.
 	convergeTime = 30 * time.Second
+	// endTime is what faults and workloads have until they have ended: a node that
+	// was damaged is tried more than once, and may wait for its cluster each time.
+	endTime = 5 * time.Minute
 	// fullTime is how long a sequencer leaves out a shard that said its disk is full.
 	fullTime = time.Minute
 )
@@ -113,10 +116,8 @@ func (w *World) run() {
 		return
 	}
 	w.harm()
-	w.heal()
-	w.ended.Store(true)
-	w.load.Wait()
-	if w.converged("after healing") && w.serves() {
+	healed := w.heal()
+	if w.unload() && healed && w.converged("after healing") && w.serves() {
 		w.check()
 	}
 	w.done.Store(true)
@@ -190,10 +191,40 @@ func (w *World) redis(m *machine) *redis {
 }
 
 // heal undoes every fault and lets every node come back.
-func (w *World) heal() {
+func (w *World) heal() bool {
 	w.trace.Add("HEAL")
-	w.harming.Wait()
+	ended := w.within(endTime, &w.harming, "faults")
 	w.net.HealAll()
+	return ended
+}
+
+// unload ends the load.
+func (w *World) unload() bool {
+	w.ended.Store(true)
+	return w.within(endTime, &w.load, "workloads")
+}
+
+// within waits until all of a group have ended. What never does, as a node that can
+// neither start nor say so, is a failure of its seed, and not the end of its time.
+func (w *World) within(limit time.Duration, group *sync.WaitGroup, what string) bool {
+	ended := make(chan struct{})
+	go func() {
+		group.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+		return true
+	case <-time.After(limit):
+	}
+	var down []string
+	for _, m := range w.machines {
+		if m.up() == nil {
+			down = append(down, m.name)
+		}
+	}
+	w.wrong("%s did not end within %v; down: %v", what, limit, down)
+	return false
 }
 
 // goes runs a part of a fault, or a reader, that heal or the end waits for.
@@ -295,11 +326,17 @@ func (w *World) check() {
 	}
 }
 
-// gone reports whether a shard of logs is gone for good with its disk. Recovery and
-// readers wait for such a one to come back, and nobody here tells them that it does
-// not; so logs are judged by what readers were given meanwhile, and tables in full.
+// gone reports whether a shard of logs is gone for good with its disk and nobody could
+// say so: recovery and readers wait for such a one to come back. Then logs are judged
+// by what readers were given meanwhile, and tables in full.
 func (w *World) gone() bool {
-	return w.params.Bad > 0 && w.machines[w.params.Bad-1].replaced > 0
+	if w.params.Bad == 0 {
+		return false
+	}
+	m := w.machines[w.params.Bad-1]
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.missed > 0
 }
 
 // result sums up. The histories are searched after the hash is taken: a search is
