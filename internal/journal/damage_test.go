@@ -509,7 +509,7 @@ func (w *world) lastLife() bool {
 	j.Trust()
 	w.settle(m)
 	for range 3 + w.rng.IntN(12) {
-		w.appendBatch(j)
+		w.appendBatch(j, func() {})
 		w.moveLow(j)
 	}
 	w.fs = w.fs.Crash(simfs.Crash{Sectors: 100, Names: 100})
@@ -587,7 +587,7 @@ func TestAMisdirectedGroupIsReported(t *testing.T) {
 		clock := &manualClock{}
 		j, _ := w.open(clock)
 		for range 3 {
-			w.appendBatch(j)
+			w.appendBatch(j, func() {})
 		}
 		at := w.rng.IntN(12)
 		names, _ := w.fs.List("journal")
@@ -610,7 +610,7 @@ func TestAMisdirectedGroupIsReported(t *testing.T) {
 		})
 		for range 8 {
 			batch.Store(int64(w.batch + 1))
-			w.appendBatch(j)
+			w.appendBatch(j, func() {})
 		}
 		w.fs.SetFault(nil)
 		w.fs = w.fs.Crash(simfs.Crash{Sectors: 100, Names: 100})

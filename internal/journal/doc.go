@@ -52,6 +52,11 @@
 //	J9. What frees space has space: entries leave half a segment to other
 //	    records, and those an eighth to forward rewriting, unless a further
 //	    segment is at hand.
+//	J10. No refusal leaves a hole: of a stream whose KindEntry was refused with
+//	    ErrNoSpace further ones are refused alike until it is written again and
+//	    all behind it in order, or a KindTruncate at or below it, a KindStart or
+//	    a KindDrop is. Such a record that was refused itself bars its stream too.
+//	    Entries of logs stand alone, and states go through.
 //
 // What can be known at replay, and what is concluded:
 //
@@ -77,7 +82,7 @@
 // decide what a suspect or corrupt stream does: its owner asks peers. Positions
 // of entries begin at 1.
 //
-// The ledger (ledger.go), the formats (format.go) and the verdict of a replay
-// (replay.go) are deterministic and do no input or output; writer.go, place.go
+// The ledger (ledger.go), what it has refused (refusals.go), the formats
+// (format.go) and the verdict of a replay (replay.go) are deterministic and do no input or output; writer.go, place.go
 // and maintain.go are the shell around them, and open.go is the way in.
 package journal

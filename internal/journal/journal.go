@@ -132,7 +132,9 @@ const AppendBytesMax = 1 << 30
 
 var (
 	// ErrNoSpace refuses entries while the disk or the journal's bound is near
-	// full. Nothing of the Append was written. It passes when space is freed.
+	// full, and entries that follow refused ones in their stream. Nothing of the
+	// Append was written. It passes when space is freed and what was refused is
+	// appended again in order.
 	ErrNoSpace = errors.New("journal: no space")
 	// ErrClosed answers Appends after Close.
 	ErrClosed = errors.New("journal: closed")

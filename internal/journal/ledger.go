@@ -22,6 +22,7 @@ type ledger struct {
 	roll, nextRoll   []rollEntry // of the group before; of the one being encoded
 	markGen, markEnd uint64      // end of the group before
 
+	refusals Refusals  // what was refused and is not written since
 	leaving  []leaving // released, but no vouched group says so yet
 	free     []*segment
 	rewrites uint64

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -50,6 +51,8 @@ type modelStream struct {
 	startPos     uint64
 	entries      []Record
 	low          uint64
+	end          uint64 // of the log, also where its entries are gone
+	hole         string // J10: an entry that was taken without the one before it
 }
 
 func (s *modelStream) clone() *modelStream {
@@ -59,10 +62,7 @@ func (s *modelStream) clone() *modelStream {
 }
 
 func (s *modelStream) next() uint64 {
-	if n := len(s.entries); n > 0 {
-		return s.entries[n-1].Pos + 1
-	}
-	return max(s.startPos, s.low) + 1
+	return s.end + 1
 }
 
 // model is what a journal should hold after some of the appends.
@@ -87,11 +87,16 @@ func (m model) apply(recs []Record) {
 		case KindState:
 			s.state, s.hasState = r.Payload, true
 		case KindEntry:
-			s.entries = append(s.entries, r)
+			if r.Pos != s.end+1 {
+				s.hole = fmt.Sprintf("stream %d: entry %d was taken behind %d", r.Stream, r.Pos, s.end)
+			}
+			s.entries, s.end = append(s.entries, r), r.Pos
 		case KindTruncate:
 			s.entries = slices.DeleteFunc(s.entries, func(e Record) bool { return e.Pos >= r.Pos })
+			s.end = min(s.end, r.Pos-1)
 		case KindStart:
 			s.entries, s.startPos, s.start, s.hasStart = nil, r.Pos, r.Payload, true
+			s.end = r.Pos
 		case KindDrop:
 			delete(m, r.Stream)
 		}
@@ -122,6 +127,16 @@ func (s *modelStream) differs(id StreamID, got *StreamReplay) string {
 		g := got.Records[i]
 		if g.Pos != e.Pos || g.Kind != e.Kind || g.Stream != id || !bytes.Equal(g.Payload, e.Payload) {
 			return fmt.Sprintf("stream %d entry %d is at %d with %d bytes, not at %d with %d", id, i, g.Pos, len(g.Payload), e.Pos, len(e.Payload))
+		}
+	}
+	return ""
+}
+
+// hole says which stream was taken with one (J10).
+func (m model) hole() string {
+	for _, id := range slices.Sorted(maps.Keys(m)) {
+		if h := m[id].hole; h != "" {
+			return h
 		}
 	}
 	return ""
@@ -160,16 +175,6 @@ type submission struct {
 	err   error
 	told  bool
 	batch int
-}
-
-// goesBack says whether positions of a stream go back by an Append that may be refused.
-func (s *submission) goesBack() bool {
-	entry, back := false, false
-	for i := range s.recs {
-		entry = entry || s.recs[i].Kind == KindEntry
-		back = back || s.recs[i].Kind == KindDrop || s.recs[i].Kind == KindTruncate
-	}
-	return entry && back
 }
 
 // world runs lives of one journal on one simulated disk.
@@ -265,16 +270,24 @@ func (w *world) expected() model {
 }
 
 // appendBatch submits a few Appends at once and waits for all.
-func (w *world) appendBatch(j *Journal) {
+// What it draws behind an Append that is refused it draws as if that were not: it is
+// for the journal to refuse what follows, also if there is room by then.
+func (w *world) appendBatch(j *Journal, between func()) {
 	w.batch++
 	m := w.expected()
 	var wait sync.WaitGroup
-	for range 1 + w.rng.IntN(4) {
+	again := w.refused()
+	for range 1 + w.rng.IntN(4) + len(again) {
 		sub := &submission{batch: w.batch}
-		for range 1 + w.rng.IntN(3) {
-			r := w.record(m)
-			sub.recs = append(sub.recs, r)
-			m.apply([]Record{r})
+		if len(again) > 0 {
+			sub.recs, again = again[0].recs, again[1:]
+			m.apply(sub.recs)
+		} else {
+			for range 1 + w.rng.IntN(3) {
+				r := w.record(m)
+				sub.recs = append(sub.recs, r)
+				m.apply([]Record{r})
+			}
 		}
 		w.mu.Lock()
 		w.subs = append(w.subs, sub)
@@ -286,10 +299,7 @@ func (w *world) appendBatch(j *Journal) {
 			w.mu.Unlock()
 			wait.Done()
 		})
-		// What is drawn behind an Append that is refused has wrong positions: higher
-		// ones, which does no harm, or lower ones if it was to make room for them. Then
-		// the journal may let go of them at once, for they are below the mark.
-		if w.rng.IntN(4) == 0 || j.Full() || sub.goesBack() {
+		if between(); j.Full() && w.rng.IntN(3) == 0 {
 			break
 		}
 	}
@@ -314,7 +324,48 @@ func (w *world) appendBatch(j *Journal) {
 			}
 		case errors.Is(s.err, ErrNoSpace):
 			w.seen["refused"]++
+			if strings.Contains(s.err.Error(), "was refused what comes before") {
+				w.seen["barred"]++
+			}
 		}
+	}
+}
+
+// refused gives the Appends of the last batch that are to be written again, as writers
+// do, in order: those that were refused, unless what came behind them was taken.
+func (w *world) refused() (again []*submission) {
+	if w.rng.IntN(3) > 0 {
+		return nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	overtaken := map[StreamID]bool{}
+	for _, s := range slices.Backward(w.subs) {
+		if s.batch != w.batch-1 {
+			break
+		}
+		refused := errors.Is(s.err, ErrNoSpace)
+		if refused && !slices.ContainsFunc(s.recs, func(r Record) bool { return overtaken[r.Stream] }) {
+			again = append(again, s)
+		}
+		for _, r := range s.recs {
+			overtaken[r.Stream] = overtaken[r.Stream] || !refused
+		}
+	}
+	slices.Reverse(again)
+	return again
+}
+
+const boundless = 1 << 40
+
+// fill lets the disk run full, or have room again.
+func (w *world) fill(clock *manualClock) {
+	switch w.rng.IntN(24) {
+	case 0:
+		w.fs.SetCapacity(w.fs.Used())
+	case 1, 2, 3, 4, 5, 6:
+		w.fs.SetCapacity(boundless)
+		clock.fire()
 	}
 }
 
@@ -470,6 +521,9 @@ func (w *world) live() {
 	j, r := w.open(clock)
 	w.note("open: suspect %v torn %d corrupt %v", r.Suspect, r.Torn, r.Corrupt)
 	m, wrong := w.outcome(r, everything, noStream)
+	if wrong == "" {
+		wrong = m.hole()
+	}
 	if wrong != "" {
 		w.fatalf("%s", wrong)
 	}
@@ -500,7 +554,7 @@ func (w *world) live() {
 		if j.failed.Load() {
 			break
 		}
-		w.appendBatch(j)
+		w.appendBatch(j, func() { w.fill(clock) })
 		if w.rng.IntN(2) == 0 || j.Full() {
 			w.moveLow(j)
 		}
@@ -512,6 +566,7 @@ func (w *world) live() {
 }
 
 func (w *world) end(j *Journal) {
+	w.fs.SetCapacity(boundless)
 	if w.rng.IntN(6) == 0 && j.Close() == nil {
 		w.note("closed")
 		w.seen["close"]++
@@ -556,7 +611,7 @@ func TestModel(t *testing.T) {
 		}
 	}
 	t.Logf("%d crashes: %v", crashes, seen)
-	for _, k := range []string{"crash in open", "kill", "failed sync", "suspect", "close", "recycled", "rewritten", "refused", "acknowledged"} {
+	for _, k := range []string{"crash in open", "kill", "failed sync", "suspect", "close", "recycled", "rewritten", "refused", "barred", "acknowledged"} {
 		if seen[k] < goal/300 {
 			t.Errorf("%q was reached %d times only", k, seen[k])
 		}

@@ -46,6 +46,7 @@ func (j *Journal) encode(group []request) (e encoded, ok bool) {
 	b := &j.books
 	b.Lock()
 	defer b.Unlock()
+	j.stats.refused.Add(uint64(b.refusals.judge(group)))
 	var forward []*stream
 	entries, payload, closing, release := false, false, false, false
 	for i := range group {
@@ -71,8 +72,8 @@ func (j *Journal) encode(group []request) (e encoded, ok bool) {
 		if !payload {
 			return e, false // it is asked for again when there is room
 		}
-		refuse(group, err, entries)
-		j.stats.refused.Add(1)
+		b.refusals.rollback(0) // what was to lift a bar may be among what is refused now
+		j.stats.refused.Add(uint64(refuse(group, err, entries)))
 		return encoded{refused: true}, false
 	}
 	e.file, e.at, e.close = b.file, b.offset, !payload && !release

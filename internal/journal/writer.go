@@ -158,8 +158,8 @@ func (j *Journal) write(group []request) {
 			refuse(group, j.failure(), false)
 			return
 		}
-		if j.full.Load() && refuse(group, ErrNoSpace, true) > 0 {
-			j.stats.refused.Add(1)
+		if j.full.Load() {
+			j.stats.refused.Add(uint64(refuse(group, ErrNoSpace, true)))
 		}
 		e, ok := j.encode(group)
 		if e.refused {

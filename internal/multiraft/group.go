@@ -44,7 +44,6 @@ type group struct {
 	maxTime   hlc.Timestamp
 	lowWater  uint64
 	rebased   bool   // the journal has yet to hear where the log begins
-	holeAt    uint64 // the journal's entries from here on are void, and it has yet to hear so; 0: none
 	lastTurn  uint64 // newest append with something of this group
 	durable   struct{ index, term, vote uint64 }
 
@@ -219,15 +218,6 @@ func (g *group) recover(gc *GroupConfig) error {
 			return err
 		}
 		g.st.commit = max(g.st.commit, commit)
-		if n := len(ents); n > 0 && rec.Pos > ents[n-1].GetIndex()+1 {
-			// An append was refused for want of space and a later one was not, and
-			// the life ended before both were written again. The journal vouches
-			// that nothing it took is missing: what comes after was never
-			// acknowledged, since what it follows was not.
-			g.holeAt = ents[n-1].GetIndex() + 1
-			pointHole.Reach()
-			break
-		}
 		if n := len(ents); n > 0 && (rec.Pos != ents[n-1].GetIndex()+1 || e.GetTerm() < ents[n-1].GetTerm()) {
 			return fmt.Errorf("entry %d of term %d follows %d of term %d", rec.Pos, e.GetTerm(), ents[n-1].GetIndex(), ents[n-1].GetTerm())
 		}
@@ -323,9 +313,6 @@ func (c *core) create(g *group) {
 	c.bytes += g.log.bytes
 	c.retarget(g)
 	g.h.gate.applied(g.applied, 0, 0)
-	if g.holeAt != 0 && !g.rebased {
-		g.lastTurn = c.write(journal.Record{Stream: journal.StreamID(g.id), Kind: journal.KindTruncate, Pos: g.holeAt})
-	}
 	if g.rebased {
 		turn := c.write(journal.Record{Stream: journal.StreamID(g.id), Kind: journal.KindStart, Pos: g.log.base})
 		c.writeState(g)

@@ -19,7 +19,6 @@ var (
 	pointGivenUp        = sometimes.Point("multiraft: a snapshot stream is given up for the log behind it")
 	pointHeld           = sometimes.Point("multiraft: what follows a snapshot waits for its restore")
 	pointRewritten      = sometimes.Point("multiraft: refused appends are written again")
-	pointHole           = sometimes.Point("multiraft: a journal with a hole behind a refused append is read")
 	pointTailSound      = sometimes.Point("multiraft: a suspect tail turns out sound")
 	pointTailLost       = sometimes.Point("multiraft: a suspect tail had lost acknowledged entries")
 	pointAheadOfJournal = sometimes.Point("multiraft: the state machine is ahead of the journal at start")

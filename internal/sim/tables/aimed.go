@@ -16,8 +16,8 @@ import (
 // two of its instructions; a disk may refuse one append and take the next; a log
 // may outgrow the snapshot that is leaving.
 
-// faultLeak: node's journal refuses one append and takes the next, whose writer hears
-// of the refusal too late; then the power goes.
+// faultLeak: node's journal refuses one append and has room for the next, whose writer
+// hears of the refusal too late; then the power goes.
 const faultLeak = "leak"
 
 // leaking is how far a leak is.
@@ -26,8 +26,7 @@ type leaking int
 const (
 	leakNot leaking = iota
 	leakArmed
-	leakRefused // one append: what follows is taken
-	leakOver    // and was: the power is to go
+	leakRefused // one append: what follows must not be taken
 )
 
 // aim draws the knobs and faults of this file, from a source of their own: what a
@@ -74,38 +73,30 @@ func (c *cluster) leak(m *member, d time.Duration) bool {
 	return true
 }
 
-// refuses says whether a leak has this append refused, and notes the one behind it.
-func (m *member) refuses(recs []journal.Record) bool {
-	entries := slices.ContainsFunc(recs, func(r journal.Record) bool { return r.Kind == journal.KindEntry })
-	switch {
-	case !entries:
-	case m.leak == leakArmed && !m.anchored(recs):
-	case m.leak == leakArmed:
-		m.leak, m.leakStream = leakRefused, recs[0].Stream
+// refuses says whether an append is refused: by an armed leak, or because it follows
+// what was refused, which ends one.
+func (m *member) refuses(recs []journal.Record, entries bool) bool {
+	if entries && m.leak == leakArmed {
+		m.leak = leakRefused
+		m.refusals.Refused(recs)
 		return true
-	case m.leak == leakRefused && slices.ContainsFunc(recs, func(r journal.Record) bool { return r.Kind == journal.KindEntry && r.Stream == m.leakStream }):
-		m.leak = leakOver
 	}
-	return false
+	if m.refusals.Admit(recs) == nil {
+		return false
+	}
+	m.c.w.Sometimes("journal: refused what follows a refused append")
+	if m.leak == leakRefused {
+		m.endLeak()
+	}
+	return true
 }
 
-// anchored says that the journal has an entry before each of these. Where it was let go
-// of up to there, a restart takes the hole for damage, and the replica is replaced
-// without need: docs/TRACK_RECORD.md has it among what is open.
-func (m *member) anchored(recs []journal.Record) bool {
-	return !slices.ContainsFunc(recs, func(r journal.Record) bool {
-		s := m.platter.streams[r.Stream]
-		return r.Kind == journal.KindEntry && (s == nil || len(s.Records) == 0)
-	})
-}
-
-// endLeak cuts the power once the disk has what was just appended.
+// endLeak cuts the power once the disk has all that was taken.
 func (m *member) endLeak() {
 	m.leak = leakNot
 	life := m.n.Life()
 	m.n.Disk.Write(func() {}, func(error) {
 		if m.n.Life() == life {
-			m.c.w.Sometimes("journal: took what followed a refused append")
 			m.n.Crash("power off behind a refused append", m.leakDown)
 		}
 	})
@@ -145,6 +136,7 @@ func (h *hosted) proposes(p *multiraft.Proposal) {
 		return
 	}
 	if w.OneIn(int(w.Opt.Knob("copiedProposalOneIn"))) && bytes.Contains(p.Data, req.ClientId) {
+		p.Wait = 0 // or it might be said to have expired while its copy is in the log
 		copied := &multiraft.Proposal{Data: slices.Clone(p.Data), Done: func(multiraft.ProposalResult) {}}
 		w.Sometimes("proposal: forged a copy")
 		h.watchOutcome(copied)

@@ -3,6 +3,7 @@ package tables
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/braiddb/braid/internal/journal"
@@ -35,8 +36,7 @@ func (p *platter) keepOne(r *journal.Record) {
 	case journal.KindState:
 		s.State = r.Payload
 	case journal.KindEntry:
-		// A hole stands where an append was refused for want of space.
-		if n := len(s.Records); n > 0 && s.Records[n-1].Pos >= r.Pos {
+		if n := len(s.Records); n > 0 && s.Records[n-1].Pos+1 != r.Pos {
 			panic(fmt.Sprintf("stream %d: entry %d follows %d", r.Stream, r.Pos, s.Records[n-1].Pos))
 		}
 		s.Records = append(s.Records, *r)
@@ -72,25 +72,20 @@ func (p *platter) replay(id journal.StreamID) *journal.StreamReplay {
 // simJournal is multiraft.Journal over the node's simulated disk.
 type simJournal struct{ m *member }
 
-// Append gives records to the disk. A full one refuses entries and nothing else.
+// Append gives records to the disk. A full one refuses entries and nothing else, and
+// what is refused bars what follows it, as in the journal of a node.
 func (j simJournal) Append(recs []journal.Record, done func(error)) {
 	n := j.m.n
-	if n.Disk.Full() {
-		for i := range recs {
-			if recs[i].Kind == journal.KindEntry {
-				n.World().Sometimes("journal: entries refused for want of space")
-				n.Soon("no space", func() { done(journal.ErrNoSpace) })
-				return
-			}
-		}
-	}
-	if j.m.leak != leakNot && j.m.refuses(recs) {
+	entries := slices.ContainsFunc(recs, func(r journal.Record) bool { return r.Kind == journal.KindEntry })
+	switch {
+	case entries && n.Disk.Full():
+		n.World().Sometimes("journal: entries refused for want of space")
+		j.m.refusals.Refused(recs)
+		n.Soon("no space", func() { done(journal.ErrNoSpace) })
+	case j.m.refuses(recs, entries):
 		n.After(50*time.Millisecond, "no space, late", func() { done(journal.ErrNoSpace) })
-		return
-	}
-	n.Disk.Write(func() { j.m.platter.keep(recs) }, done)
-	if j.m.leak == leakOver {
-		j.m.endLeak()
+	default:
+		n.Disk.Write(func() { j.m.platter.keep(recs) }, done)
 	}
 }
 

@@ -37,19 +37,19 @@ type member struct {
 	inEngine map[catalog.GroupID]uint64            // durable in the engine when trouble beyond what is promised struck
 
 	// Of this life.
-	clock      *hlc.Clock
-	engine     *docdb.Engine
-	host       *multiraft.Host
-	hosted     []*hosted // by group
-	fatal      error
-	exports    []*export          // open
-	acked      []hlc.Timestamp    // bounds on times acknowledged to nodes, by node
-	beat       *wire.Beat         // the one that the host is hearing
-	serving    *wire.WriteRequest // the one that is being taken in, until it is proposed
-	reading    bool               // a client's read is served
-	leak       leaking
-	leakStream journal.StreamID
-	leakDown   time.Duration
+	clock    *hlc.Clock
+	engine   *docdb.Engine
+	host     *multiraft.Host
+	hosted   []*hosted // by group
+	fatal    error
+	exports  []*export          // open
+	acked    []hlc.Timestamp    // bounds on times acknowledged to nodes, by node
+	beat     *wire.Beat         // the one that the host is hearing
+	serving  *wire.WriteRequest // the one that is being taken in, until it is proposed
+	reading  bool               // a client's read is served
+	refusals journal.Refusals
+	leak     leaking
+	leakDown time.Duration
 	managed
 }
 
@@ -84,7 +84,7 @@ func (m *member) boot() {
 	w, cfg := m.c.w, m.c.hostConfig()
 	m.fatal, m.hosted, m.exports, m.managed = nil, nil, nil, managed{}
 	m.acked, m.beat = make([]hlc.Timestamp, len(w.Nodes)), nil
-	m.serving, m.reading, m.leak = nil, false, leakNot
+	m.serving, m.reading, m.leak, m.refusals = nil, false, leakNot, journal.Refusals{}
 	m.clock = hlc.New(m.n.Wall, cfg.MaxSkew)
 	cfg.Suspect = m.suspect
 	if m.robbed {

@@ -32,7 +32,7 @@ var points = []string{
 	"client: retried", "cas: done", "cas: lost", "tablet: write parked", "tablet: write void", "tablet: duplicate entry",
 	"leader: changed", "replica: damaged", "balancer: moved a leader", "balancer: changed a group", "fault: " + faultOutage, "replica: repaired", "leader: handed over", "clock: refused", "tail: in doubt",
 	"fault: " + faultEclipse, "fault: " + faultUsurp, "fault: " + faultEcho, "fault: " + faultShuttle, "fault: " + faultForget, "fault: " + faultSqueeze,
-	"fault: " + faultLeak, "journal: took what followed a refused append", "proposal: late", "proposal: in the next reign", "proposal: forged a copy", "snapshot: leaves under a flood of writes",
+	"fault: " + faultLeak, "journal: refused what follows a refused append", "proposal: late", "proposal: in the next reign", "proposal: forged a copy", "snapshot: leaves under a flood of writes",
 	"replica: lost what only a leader that went held beside it",
 	"fault: " + faultTransfer, "fault: " + faultMove, "fault: " + faultFlush, "fault: " + faultTorn, "fault: " + faultDamage,
 	"fault: " + sim.FaultJump, "fault: " + sim.FaultDrift,
