@@ -122,7 +122,7 @@ func (q *logQueue) judgeLocked(c *logCall, node NodeID, resp *wire.AppendRespons
 			o.trouble, o.maybe = troubleLost, true
 		}
 	case wire.LogStatus_LOG_STATUS_NEW_EPOCH:
-		if o.trouble = troubleEpoch; logs.Epoch(resp.Epoch) <= c.seen {
+		if o.trouble = troubleEpoch; logs.Epoch(resp.Epoch) <= c.seen && LSN(resp.Tail) <= c.after {
 			o.trouble = troubleNotReady // it was said; whoever answers so knows no better
 		}
 	case wire.LogStatus_LOG_STATUS_SEQUENCE_GAP:
@@ -173,7 +173,7 @@ func (q *logQueue) judgeTransport(node NodeID, err error) outcome {
 // requestLocked is what an attempt sends; each has one of its own.
 func (q *logQueue) requestLocked(c *logCall) *wire.AppendRequest {
 	if !c.maybe { // whoever takes it reigns for an epoch that was seen, or a later one
-		c.after = max(q.mu.acked, logs.MakeLSN(q.mu.seen, 0))
+		c.after = max(q.mu.acked, q.mu.told, logs.MakeLSN(q.mu.seen, 0))
 	}
 	if !c.sent {
 		c.sent = true

@@ -36,7 +36,8 @@ import (
 //	    is left out.
 //	A2. An append that may have been stored is only ever sent as a retry, with a
 //	    position that it is stored above: what was acknowledged, and the epoch that was
-//	    seen, before the first attempt that may have stored it.
+//	    seen or the position that was told with it, before the first attempt that may
+//	    have stored it.
 //	A3. first_running never passes an append that is not answered, nor goes back.
 //	A4. done is called once, without a lock held.
 //	A5. An append that may have been stored ends with OutcomeKnown false, unless it
@@ -76,6 +77,7 @@ type logQueue struct {
 		routed bool   // router.at is to be asked
 		home   NodeID // who took an append last
 		acked  LSN
+		told   LSN // with NEW_EPOCH: what is taken from then on is stored above it
 		seen   logs.Epoch
 	}
 }
@@ -318,6 +320,9 @@ func (q *logQueue) answered(c *logCall, gen uint64, node NodeID, resp *wire.Appe
 	var list []ended
 	if err == nil {
 		q.mu.seen = max(q.mu.seen, logs.Epoch(resp.Epoch), LSN(resp.Lsn).Epoch())
+		if resp.Status == wire.LogStatus_LOG_STATUS_NEW_EPOCH {
+			q.mu.told = max(q.mu.told, LSN(resp.Tail))
+		}
 	}
 	switch {
 	case o.final && o.err == nil:

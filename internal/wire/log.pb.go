@@ -994,7 +994,7 @@ type AppendResponse struct {
 	TimestampMs   int64                  `protobuf:"varint,5,opt,name=timestamp_ms,json=timestampMs,proto3" json:"timestamp_ms,omitempty"`
 	Message       string                 `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`                    // cause, for people
 	StoredAs      uint64                 `protobuf:"varint,7,opt,name=stored_as,json=storedAs,proto3" json:"stored_as,omitempty"` // PREEMPTED after copies were made: under this LSN
-	Tail          uint64                 `protobuf:"varint,8,opt,name=tail,proto3" json:"tail,omitempty"`                         // CONDITION_FAILED: the tail
+	Tail          uint64                 `protobuf:"varint,8,opt,name=tail,proto3" json:"tail,omitempty"`                         // CONDITION_FAILED: the tail; NEW_EPOCH: what is taken from now on is stored above it
 	RetryAfterMs  uint32                 `protobuf:"varint,9,opt,name=retry_after_ms,json=retryAfterMs,proto3" json:"retry_after_ms,omitempty"`
 	Log           uint64                 `protobuf:"varint,10,opt,name=log,proto3" json:"log,omitempty"`           // create on append: its id
 	Sequence      uint64                 `protobuf:"varint,11,opt,name=sequence,proto3" json:"sequence,omitempty"` // SEQUENCE_GAP, SEQUENCE_STALE: the last one kept

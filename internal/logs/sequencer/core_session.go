@@ -25,6 +25,11 @@ type session struct {
 	held     []pending
 	lookup   *lookup
 	touched  time.Duration
+	past     logs.LSN // the highest of the entries that were let go
+	// born is what this node had forgotten, of the epoch that reigned, when it began to
+	// remember the producer: up to there an append of its may be stored that is in
+	// neither entries nor below first.
+	born logs.LSN
 	// first is the highest first_running seen: the producer has had answers for all
 	// sequences below, so that one that comes yet is a copy that was under way for long.
 	first uint64
@@ -97,6 +102,11 @@ func (ss *session) trim(first uint64, keep int) {
 	}
 	if k > 0 {
 		ss.dropped = max(ss.dropped, ss.entries[k-1].sequence+1)
+		for _, e := range ss.entries[:k] {
+			if e.refused == wire.LogStatus_LOG_STATUS_OK {
+				ss.past = max(ss.past, e.lsn)
+			}
+		}
 		ss.entries = slices.Delete(ss.entries, 0, k)
 	}
 }
@@ -111,6 +121,9 @@ func (s *sequencer) session(producer uint64) *session {
 			s.evict()
 		}
 		ss = &session{producer: producer}
+		if r := s.cur; r != nil {
+			ss.born = min(s.forgotten, logs.MakeLSN(r.epoch, r.win.next-1))
+		}
 		s.sessions[producer] = ss
 		s.arm(timerIdle, s.c.cfg.SessionIdleFor)
 	}
@@ -202,14 +215,16 @@ func (s *sequencer) mayBeOlder(ss *session, req *wire.AppendRequest) bool {
 
 // uninformed: this attempt, a first one, left before its client knew of this reign,
 // and epochs that this node does not know may hold a later one: if it was under way
-// for long its client has sent the append again, to others. A client that waits for
-// this one is told the epoch and sends it once more. After that no epoch before this
-// one can take it, for whoever is told of a later epoch reigns no more.
-func (s *sequencer) uninformed(req *wire.AppendRequest) bool {
+// for long its client has sent the append again, to others. Or it left before this
+// node forgot of its producer what may have been a later one. A client that waits for
+// this one is told the epoch, and above what it will be stored, and sends it once
+// more. After that no epoch before this one can take it, for whoever is told of a
+// later epoch reigns no more.
+func (s *sequencer) uninformed(ss *session, req *wire.AppendRequest) bool {
 	if req.Flags&(logs.AppendRetry|logs.AppendProducer|logs.AppendProbe) != 0 {
 		return false
 	}
-	unknown := min(s.forgotten, logs.MakeLSN(s.cur.epoch, 0))
+	unknown := max(min(s.forgotten, logs.MakeLSN(s.cur.epoch, 0)), ss.born)
 	return max(logs.LSN(req.After), logs.MakeLSN(logs.Epoch(req.SeenEpoch), 0)) < unknown
 }
 
@@ -256,11 +271,11 @@ func (s *sequencer) known(ss *session, p *pending) bool {
 		s.c.answer(p.reply, &wire.AppendResponse{Status: wire.LogStatus_LOG_STATUS_TRIMMED, Log: req.Log,
 			Message: fmt.Sprintf("if an earlier attempt stored append %d, it was up to %s, where the log is trimmed", req.Sequence, ss.lookedTrim)})
 		return true
-	case s.uninformed(req):
+	case s.uninformed(ss, req):
 		s.c.m.Uninformed.Add(1)
 		pointNewEpoch.Reach()
-		s.c.answer(p.reply, &wire.AppendResponse{Status: wire.LogStatus_LOG_STATUS_NEW_EPOCH, Epoch: uint32(s.cur.epoch), Log: req.Log,
-			Message: fmt.Sprintf("its client has not seen epoch %d", s.cur.epoch)})
+		s.c.answer(p.reply, &wire.AppendResponse{Status: wire.LogStatus_LOG_STATUS_NEW_EPOCH, Epoch: uint32(s.cur.epoch), Tail: uint64(ss.born), Log: req.Log,
+			Message: fmt.Sprintf("its client has not seen epoch %d, or %s in it", s.cur.epoch, ss.born)})
 		return true
 	case req.Flags&logs.AppendProducer == 0:
 		return s.outOfOrder(ss, p)
@@ -514,7 +529,7 @@ func (s *sequencer) forget(ss *session) bool {
 	if len(ss.held) > 0 || ss.lookup != nil {
 		return false
 	}
-	high := logs.LSNInvalid
+	high := ss.past
 	for _, e := range ss.entries {
 		if e.a != nil {
 			return false

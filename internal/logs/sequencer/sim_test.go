@@ -101,7 +101,7 @@ func (a *simAppend) send() {
 		w.after(w.delay(), func() { a.heard(attempt, r) })
 	}
 	travels := w.delay()
-	if w.rng.IntN(50) == 0 && w.cfg.SessionIdleFor > strayMax { // it comes long after its client sent it again
+	if w.rng.IntN(50) == 0 { // it comes long after its client sent it again
 		travels += time.Duration(w.rng.Int64N(int64(strayMax)))
 	}
 	w.after(travels, func() {
@@ -119,8 +119,8 @@ func (a *simAppend) send() {
 	})
 }
 
-// strayMax is how long an append may be under way: less than its producer is
-// remembered by a sequencer that reigns on.
+// strayMax is how long an append may be under way: in some seeds more than its
+// producer is remembered by a sequencer that reigns on.
 const strayMax = 5 * time.Second
 
 func (a *simAppend) heard(attempt int, r *wire.AppendResponse) {
@@ -147,6 +147,9 @@ func (a *simAppend) heard(attempt int, r *wire.AppendResponse) {
 	switch r.Status {
 	case wire.LogStatus_LOG_STATUS_NEW_EPOCH:
 		again = time.Millisecond
+		if !a.retry {
+			a.after = max(a.after, logs.LSN(r.Tail))
+		}
 	case wire.LogStatus_LOG_STATUS_PREEMPTED, wire.LogStatus_LOG_STATUS_REDIRECTED:
 		a.retry = a.retry || r.Status == wire.LogStatus_LOG_STATUS_PREEMPTED && r.StoredAs != 0
 		c.target, again = catalog.NodeID(r.Redirect), time.Millisecond
@@ -241,8 +244,12 @@ func simulate(t testing.TB, seed uint64) (*world, []*simClient) {
 	if seed%4 == 1 {
 		idle = 2 * strayMax
 	}
+	most := 0
+	if seed%3 == 0 {
+		most = 2
+	}
 	w := newWorld(t, seed, 3+int(seed%3), Config{ESNMax: 60, AppendWait: 2 * time.Second, GraylistFor: 2 * time.Second, NoSpaceFor: time.Second,
-		UnroutableFor: time.Second, DisabledFor: time.Second, FailedFor: 100 * time.Millisecond, SessionIdleFor: idle, RecoveryRetry: 200 * time.Millisecond})
+		UnroutableFor: time.Second, DisabledFor: time.Second, FailedFor: 100 * time.Millisecond, SessionIdleFor: idle, SessionsMax: most, RecoveryRetry: 200 * time.Millisecond})
 	if *simSeed != 0 {
 		w.trace = func(f string, a ...any) { t.Logf("%v: %s", w.now, fmt.Sprintf(f, a...)) }
 	}
