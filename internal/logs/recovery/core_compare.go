@@ -47,7 +47,7 @@ type comparison struct {
 	sealed logs.Epoch // up to where it is sealed here
 	state  compareState
 	fenced bool
-	weak   bool       // it ended because nobody knows more
+	weak   bool       // it ended because nobody knows more: all who had something may have lost it
 	left   logs.Epoch // up to it the log stays in doubt, 0: not at all (D5)
 
 	record    *wire.EpochRecord
@@ -370,6 +370,9 @@ func (c *comparison) enough() bool {
 		return false
 	}
 	c.weak = alone
+	if c.log.IsMetadata() {
+		c.weak = len(unsure) >= min(len(c.view.Shards()), max(2, min(3, c.metadataCopies()+1)))
+	}
 	return true
 }
 

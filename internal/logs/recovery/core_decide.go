@@ -87,7 +87,7 @@ func (x *epochRecovery) found(i int, r *wire.LogRecord) {
 	s.copies = append(s.copies, c)
 	if x.decided {
 		if s.value == valueNone && c.value == valueRecord && !x.bridgedBefore(n, c.precedence) {
-			s.record, s.precedence, s.value, s.kept, s.timestamp = r, c.precedence, valueRecord, x.l.rules.stream(r.Flags), r.TimestampMs
+			x.decideLate(s, r, c.precedence)
 		}
 		return
 	}
@@ -95,6 +95,37 @@ func (x *epochRecovery) found(i int, r *wire.LogRecord) {
 		c.precedence == s.precedence && c.value == valueRecord && valueOf(s.record.Flags) != valueRecord {
 		s.record, s.precedence = r, c.precedence
 	}
+}
+
+// decideLate gives a slot that was left open the record that a late digest shows, by
+// the rule of judgeSlots (C7).
+func (x *epochRecovery) decideLate(s *slot, r *wire.LogRecord, precedence uint64) {
+	hole, open := x.before(s.esn)
+	stream := x.l.rules.stream(r.Flags)
+	if stream && hole && open && !open {
+		pointOrphan.Reach()
+		s.value, s.timestamp = valueHole, x.tail().TimestampMs
+		return
+	}
+	s.record, s.precedence, s.value, s.kept, s.timestamp = r, precedence, valueRecord, stream, r.TimestampMs
+}
+
+// before says whether a hole that is proved, or something that is not decided, is
+// before an LSN.
+func (x *epochRecovery) before(n logs.ESN) (hole, open bool) {
+	proves := x.authority.Reached()
+	open = !proves
+	next := x.good + 1
+	for i := range x.slots {
+		s := &x.slots[i]
+		if s.esn >= n {
+			break
+		}
+		hole = hole || proves && (s.esn > next || s.value == valueHole || s.value == valueBridge)
+		open = open || s.value == valueNone
+		next = s.esn + 1
+	}
+	return hole || proves && n > next, open
 }
 
 // late gives a slot its value that nobody had shown when it was decided. With an

@@ -196,6 +196,15 @@ func (p *purge) onDecisions(ev *event) {
 		return
 	}
 	q.answered, q.answer, q.partial = true, ev.decisions, ev.decisions.Status == statusPartial
+	if q.partial {
+		q.retryAt = p.again(&q.failures)
+	}
+}
+
+// mayAskAgain says whether a shard that was in doubt when it answered is to be asked
+// now: doubts end, and others may be down for long. Until then its answer stands.
+func (p *purge) mayAskAgain(q *purgePeer) bool {
+	return q.partial && !q.asked && p.view.Authority(q.id) == placement.ShardUnheard && p.due(q.retryAt)
 }
 
 // told says whether a shard said which decisions it knows of.

@@ -2,6 +2,7 @@ package recovery
 
 import (
 	"testing"
+	"time"
 
 	"github.com/braiddb/braid/internal/catalog"
 	"github.com/braiddb/braid/internal/logs"
@@ -18,25 +19,7 @@ func TestAPurgeInDoubtWaitsForWhoMayKnow(t *testing.T) {
 		"it is in doubt too": {Status: statusPartial},
 	} {
 		t.Run(name, func(t *testing.T) {
-			view := &fakeView{readOnly: map[logs.ShardID]bool{}, empty: map[logs.ShardID]bool{}}
-			var nodeset []uint64
-			for i := range 3 {
-				view.shards = append(view.shards, newFakeShard(xShard(i)))
-				nodeset = append(nodeset, uint64(xShard(i)))
-			}
-			meta := &wire.EpochMetadata{Epoch: 2, EffectiveSince: 1, Nodeset: nodeset, Replication: &catalog.Replication{Node: 2}}
-			p := newPurge(&talkConfig, view, 3, xShard(2), talkLog, 0, 1)
-			fx := p.step(1, event{kind: evStart})
-			for p.state == purgeHistory && len(fx.calls) > 0 {
-				var next effects
-				for _, c := range fx.calls {
-					fx := p.step(1, event{kind: evAnswer, of: bare(c), metadata: &wire.ReadMetadataResponse{Metadata: []*wire.EpochMetadata{meta}}})
-					next.calls = append(next.calls, fx.calls...)
-				}
-				fx = next
-			}
-			fx = p.step(1, event{kind: evAnswer, of: bare(fx.calls[0]), seal: &wire.SealResponse{Status: statusPartial,
-				Epochs: []*wire.EpochTail{{Epoch: 1, LastKnownGood: 22, MaxSeen: 22}}}})
+			p, fx := purgeInDoubt()
 			answers := map[logs.ShardID]*wire.EpochRecoveryResponse{xShard(2): {Status: statusPartial}, xShard(0): {}, xShard(1): third}
 			asked := map[logs.ShardID]call{}
 			for _, c := range fx.calls {
@@ -55,5 +38,70 @@ func TestAPurgeInDoubtWaitsForWhoMayKnow(t *testing.T) {
 				t.Errorf("nobody knows more, and it is at %d with %v", p.state, p.found)
 			}
 		})
+	}
+}
+
+// purgeInDoubt is a purge of epoch 1 that has sealed its own shard, the third of three.
+func purgeInDoubt() (*purge, effects) {
+	view := &fakeView{readOnly: map[logs.ShardID]bool{}, empty: map[logs.ShardID]bool{}}
+	var nodeset []uint64
+	for i := range 3 {
+		view.shards = append(view.shards, newFakeShard(xShard(i)))
+		nodeset = append(nodeset, uint64(xShard(i)))
+	}
+	meta := &wire.EpochMetadata{Epoch: 2, EffectiveSince: 1, Nodeset: nodeset, Replication: &catalog.Replication{Node: 2}}
+	p := newPurge(&talkConfig, view, 3, xShard(2), talkLog, 0, 1)
+	fx := p.step(1, event{kind: evStart})
+	for p.state == purgeHistory && len(fx.calls) > 0 {
+		var next effects
+		for _, c := range fx.calls {
+			fx := p.step(1, event{kind: evAnswer, of: bare(c), metadata: &wire.ReadMetadataResponse{Metadata: []*wire.EpochMetadata{meta}}})
+			next.calls = append(next.calls, fx.calls...)
+		}
+		fx = next
+	}
+	fx = p.step(1, event{kind: evAnswer, of: bare(fx.calls[0]), seal: &wire.SealResponse{Status: statusPartial,
+		Epochs: []*wire.EpochTail{{Epoch: 1, LastKnownGood: 22, MaxSeen: 22}}}})
+	return p, fx
+}
+
+// TestAPurgeAsksAgainWhoWasInDoubt: two shards are in doubt and the third is down. As
+// soon as the doubts are over those two prove that nothing was decided, and the third
+// is not waited for.
+func TestAPurgeAsksAgainWhoWasInDoubt(t *testing.T) {
+	p, fx := purgeInDoubt()
+	now, asked := time.Duration(1), map[logs.ShardID]int{}
+	out := map[logs.ShardID]call{}
+	note := func(fx effects) {
+		for _, c := range fx.calls {
+			if c.kind == callDecisions {
+				asked[c.shard]++
+				out[c.shard] = c
+			}
+		}
+	}
+	note(fx)
+	for round := range 8 {
+		status := statusPartial
+		if round > 5 {
+			status = statusOK
+		}
+		for _, s := range []logs.ShardID{xShard(0), xShard(2)} { // the second says nothing
+			if c, ok := out[s]; ok {
+				if p.state != purgeAsking {
+					t.Fatalf("round %d: at %d with %v", round, p.state, p.found)
+				}
+				delete(out, s)
+				note(p.step(now, event{kind: evAnswer, of: bare(c), decisions: &wire.EpochRecoveryResponse{Status: status}}))
+			}
+		}
+		now += talkConfig.Retry
+		note(p.step(now, event{kind: evTimer}))
+	}
+	if p.state != purgeMarking || p.found.LastKnownGood != 22 {
+		t.Errorf("the doubts are over, and it is at %d with %v", p.state, p.found)
+	}
+	if asked[xShard(1)] != 1 || asked[xShard(0)] != 7 {
+		t.Errorf("asked %v", asked)
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/braiddb/braid/internal/catalog"
 	"github.com/braiddb/braid/internal/logs"
+	"github.com/braiddb/braid/internal/placement"
 	"github.com/braiddb/braid/internal/wire"
 )
 
@@ -240,3 +241,33 @@ func (x *streamEnds) recover(w *streamWorld, own logs.Epoch, heard, lands int) (
 type firstDice struct{}
 
 func (firstDice) IntN(int) int { return 0 }
+
+// TestALateRecordOfAStreamIsJudgedAlike (C7): a slot was left open, for its copy is
+// damaged on too many, and a late digest shows a record of a stream there. It becomes a
+// hole where one is before it, and is marked as kept only where that cannot be told.
+func TestALateRecordOfAStreamIsJudgedAlike(t *testing.T) {
+	record := func(n logs.ESN, flags uint32) *wire.LogRecord {
+		return &wire.LogRecord{Log: uint64(talkLog), Lsn: uint64(logs.MakeLSN(1, n)), Count: 1, Wave: 1, Flags: flags, TimestampMs: int64(n)}
+	}
+	for name, c := range map[string]struct {
+		before    value
+		flags     uint32
+		authority placement.FMajority
+		want      value
+		kept      bool
+	}{
+		"behind a hole":                   {valueHole, logs.FlagStream, placement.FMajorityComplete, valueHole, false},
+		"of no stream":                    {valueHole, 0, placement.FMajorityComplete, valueRecord, false},
+		"behind a record":                 {valueRecord, logs.FlagStream, placement.FMajorityComplete, valueRecord, false},
+		"behind an open slot":             {valueNone, logs.FlagStream, placement.FMajorityComplete, valueRecord, true},
+		"where nothing was proved":        {valueHole, logs.FlagStream, placement.FMajorityNonAuthoritative, valueRecord, true},
+		"of no stream, and nothing known": {valueNone, 0, placement.FMajorityNonAuthoritative, valueRecord, false},
+	} {
+		x := &epochRecovery{l: &logRecovery{rules: &honest, args: Args{Log: talkLog}}, epoch: 1, good: 4, decided: true, authority: c.authority,
+			slots: []slot{{esn: 5, value: c.before, record: record(5, 0)}, {esn: 6}, {esn: 7, value: valueBridge}}}
+		x.found(0, record(6, c.flags))
+		if s := &x.slots[1]; s.value != c.want || s.kept != c.kept || s.value == valueRecord && s.record == nil {
+			t.Errorf("%s: it is %d, kept %v", name, s.value, s.kept)
+		}
+	}
+}

@@ -286,6 +286,32 @@ func TestADamagedPayloadIsOneGap(t *testing.T) {
 	}
 }
 
+// damageJournal ends a life, flips a bit of the journal where a payload lies, and begins
+// another.
+func (b *lab) damageJournal(payload string) {
+	b.t.Helper()
+	b.fs = b.fs.Copy() // a life that ends here
+	b.s.abandon()
+	if err := b.j.Close(); err != nil {
+		b.t.Fatal(err)
+	}
+	names, err := b.fs.List("journal")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	flipped := false
+	for _, name := range names {
+		content, err := b.fs.Read("journal/" + name)
+		if at := bytes.Index(content, []byte(payload)); err == nil && at > 0 {
+			flipped = b.fs.Flip("journal/"+name, int64(at)*8) == nil
+		}
+	}
+	if !flipped {
+		b.t.Fatal("the record is not in the journal")
+	}
+	b.open()
+}
+
 // TestACorruptStreamLeavesADoubt: a damaged group of the journal costs what was
 // in it and after it, and the shard says so from then on.
 func TestACorruptStreamLeavesADoubt(t *testing.T) {
@@ -293,27 +319,7 @@ func TestACorruptStreamLeavesADoubt(t *testing.T) {
 	for i := logs.ESN(1); i <= 6; i++ {
 		b.put(rec(lsn(1, i), fmt.Sprintf("<%d>", i)))
 	}
-	whole := b.fs
-	b.fs = whole.Copy() // a life that ends here
-	b.s.abandon()
-	if err := b.j.Close(); err != nil {
-		t.Fatal(err)
-	}
-	names, err := b.fs.List("journal")
-	if err != nil {
-		t.Fatal(err)
-	}
-	flipped := false
-	for _, name := range names {
-		content, err := b.fs.Read("journal/" + name)
-		if at := bytes.Index(content, []byte("<3>")); err == nil && at > 0 {
-			flipped = b.fs.Flip("journal/"+name, int64(at)*8) == nil
-		}
-	}
-	if !flipped {
-		t.Fatal("the record is not in the journal")
-	}
-	b.open()
+	b.damageJournal("<3>")
 	if !b.s.Suspect() {
 		t.Fatal("not suspect")
 	}

@@ -86,7 +86,8 @@ func (c *cluster) describe(t *truth) string {
 			out += fmt.Sprintf("\n  node %d is down", m.n.ID)
 			continue
 		}
-		out += fmt.Sprintf("\n  node %d: in doubt %v, last clean %d, recoveries %+v, purges %+v", m.n.ID, m.store.Suspect(), m.store.LastClean(t.id), m.recovery.Rows(), m.purger.Rows())
+		out += fmt.Sprintf("\n  node %d: in doubt %v, last clean %d, recoveries %+v, purges %+v, comparisons %+v", m.n.ID, m.store.Suspect(), m.store.LastClean(t.id),
+			m.recovery.Rows(), m.purger.Rows(), m.comparer.Rows())
 		m.sequencer.Rows(func(r sequencer.Row) bool {
 			if r.Log == t.id {
 				out += fmt.Sprintf("\n    %s epoch %d next %s released %s good %d in flight %d buffered %d preempted by %d recovering %v readable %v trouble %q",
@@ -214,7 +215,7 @@ var errCondition = errors.New("a conditional append was taken though its conditi
 func (t *truth) conditionsHeld() error {
 	for _, x := range t.conditions {
 		for lsn, list := range t.told {
-			if x.from < lsn && lsn < x.to {
+			if x.from < lsn && lsn < x.to && !t.isLost(lsn) {
 				return fmt.Errorf("log %d: %w: tail %s, taken as %s, and %q is at %s", t.id, errCondition, x.from, x.to, list, lsn)
 			}
 		}
