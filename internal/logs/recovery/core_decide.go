@@ -102,12 +102,12 @@ func (x *epochRecovery) found(i int, r *wire.LogRecord) {
 func (x *epochRecovery) decideLate(s *slot, r *wire.LogRecord, precedence uint64) {
 	hole, open := x.before(s.esn)
 	stream := x.l.rules.stream(r.Flags)
-	if stream && hole && open && !open {
+	if stream && hole {
 		pointOrphan.Reach()
 		s.value, s.timestamp = valueHole, x.tail().TimestampMs
 		return
 	}
-	s.record, s.precedence, s.value, s.kept, s.timestamp = r, precedence, valueRecord, stream, r.TimestampMs
+	s.record, s.precedence, s.value, s.kept, s.timestamp = r, precedence, valueRecord, stream && open, r.TimestampMs
 }
 
 // before says whether a hole that is proved, or something that is not decided, is

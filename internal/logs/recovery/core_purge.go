@@ -170,7 +170,7 @@ func (p *purge) ask() {
 	}
 	for i := range p.peers {
 		q := &p.peers[i]
-		if !p.mayAsk(&q.source) {
+		if !p.mayAsk(&q.source) && !p.mayAskAgain(q) {
 			continue
 		}
 		q.asked = true
