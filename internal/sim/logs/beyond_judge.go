@@ -191,7 +191,7 @@ func (c *cluster) readBeyond(t *truth, r *sequencer.Row) {
 	t.last = t.newReading("last", logs.LSNOldest, until, false)
 }
 
-// standsStill says that a log may not answer, and why it does not; nil: nobody says.
+// standsStill says why a log does not answer; empty: nobody says.
 func (c *cluster) standsStill(t *truth) (why string) {
 	if h := t.last.core.Health(); h.State != reader.Healthy {
 		return fmt.Sprintf("its readers: %s, silent %v", h.State, h.Silent)
@@ -216,14 +216,18 @@ func (c *cluster) standsStill(t *truth) (why string) {
 			}
 		}
 	}
-	r := c.reign(t)
+	return troubleOf(c.reign(t))
+}
+
+// troubleOf is why a log's sequencer does not go on; empty if it should.
+func troubleOf(r *sequencer.Row) string {
 	switch {
 	case r == nil:
 		return "no node sequences it"
 	case r.Trouble != "":
 		return r.Trouble
 	case r.Recovering:
-		return "recovering"
+		return "it is being recovered"
 	}
 	return ""
 }

@@ -1,0 +1,151 @@
+package logs
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/braiddb/braid/internal/logs"
+	"github.com/braiddb/braid/internal/logs/reader"
+	"github.com/braiddb/braid/internal/logs/sequencer"
+	"github.com/braiddb/braid/internal/sim"
+	"github.com/braiddb/braid/internal/wire"
+)
+
+// TestBeyondWhatIsPromised runs some seeds of which a log loses more copies than it may.
+func TestBeyondWhatIsPromised(t *testing.T) {
+	wing := Wing()
+	for _, seed := range []uint64{7, 11, 31, 265} {
+		a := wing.Run(wing.Beyond(seed), nil)
+		if a.Error != "" {
+			t.Fatalf("seed %d: %s\nreplay: go run ./internal/sim/run -wing logs -beyond -seed %d", seed, a.Error, seed)
+		}
+		if b := wing.Run(wing.Beyond(seed), nil); b.Hash != a.Hash {
+			t.Fatalf("seed %d: hashes %s and %s", seed, a.Hash, b.Hash)
+		}
+	}
+}
+
+// TestSilentDamageIsSeen has journals lose what they confirmed, and say nothing: where a
+// reader is told that there is nothing, somebody notices.
+func TestSilentDamageIsSeen(t *testing.T) {
+	wing := Wing()
+	for seed := uint64(1); seed < 200; seed++ {
+		o := wing.Beyond(seed)
+		at := slices.IndexFunc(o.Faults, func(f sim.Fault) bool { return strings.HasPrefix(f.Kind, "beyond") })
+		o.Faults[at].Kind, o.Knobs["silent"] = faultVouched, 1
+		if r := wing.Run(o, nil); strings.Contains(r.Error, "was acknowledged as") || strings.Contains(r.Error, "where readers found nothing") {
+			return
+		}
+	}
+	t.Fatal("nobody noticed")
+}
+
+// beyondWorld is a cluster before its first event, whose first log has had an epoch on
+// nodes 1 to 3.
+func beyondWorld() (*sim.World, *cluster, *truth) {
+	var c *cluster
+	o := drawBeyond(1)
+	o.Nodes, o.Knobs["spares"], o.Knobs["copies"], o.Knobs["racks"], o.Knobs["nodeset"] = 3, 0, 2, 0, 0
+	w := sim.NewWorld(o, nil, func(w *sim.World) sim.Cluster {
+		c = newCluster(w)
+		return c
+	})
+	x := c.truths[0]
+	x.learns(&wire.EpochMetadata{EffectiveSince: 1, Replication: x.attrs.Replication, Nodeset: []uint64{1 << 8, 2 << 8, 3 << 8}})
+	return w, c, x
+}
+
+// TestALossIsJudged: DATALOSS is accepted of a log that lost more than it may, and there
+// of what nobody has.
+func TestALossIsJudged(t *testing.T) {
+	lsn := logs.MakeLSN(1, 5)
+	gap := &reader.Item{LSN: lsn, To: lsn + 1, Gap: logs.GapDataLoss}
+	hurtBy := func(c *cluster, n int) {
+		for _, m := range c.members[:n] {
+			m.hurt.kind = faultVouched
+		}
+	}
+	for name, x := range map[string]struct {
+		hurt   int
+		record *wire.LogRecord
+		red    bool
+	}{
+		"nobody lost anything":       {red: true},
+		"fewer did than copies":      {hurt: 1, red: true},
+		"as many":                    {hurt: 2},
+		"somebody has it":            {hurt: 2, record: &wire.LogRecord{Lsn: uint64(lsn), Payload: []byte("p"), Checksum: logs.Checksum([]byte("p"))}, red: true},
+		"somebody has it, damaged":   {hurt: 2, record: &wire.LogRecord{Lsn: uint64(lsn), Payload: []byte("q"), Checksum: logs.Checksum([]byte("p"))}},
+		"somebody has another":       {hurt: 2, record: &wire.LogRecord{Lsn: uint64(lsn + 1), Payload: []byte("p"), Checksum: logs.Checksum([]byte("p"))}},
+		"somebody has a hole there":  {hurt: 2, record: &wire.LogRecord{Lsn: uint64(lsn), Flags: logs.FlagHole}},
+		"somebody has what is above": {hurt: 2, record: &wire.LogRecord{Lsn: uint64(lsn + 2), Payload: []byte("p"), Checksum: logs.Checksum([]byte("p"))}},
+	} {
+		w, c, tr := beyondWorld()
+		hurtBy(c, x.hurt)
+		tr.acked[lsn], tr.acked[lsn+2] = []string{"p"}, []string{"r"}
+		tr.loss(tr.newReading("r", logs.LSNOldest, logs.LSNMax, false), gap)
+		if x.record != nil {
+			tr.present(c.members[2], &wire.RecordsResponse{Records: []*wire.LogRecord{x.record}}, "r")
+		}
+		if w.Failed() != x.red {
+			t.Errorf("%s: failed %v", name, w.Failed())
+		}
+	}
+}
+
+// TestSilenceIsJudged: what was acknowledged is not passed over, whatever was lost; only
+// where a disk lost its last, and nobody else has it, is that no news.
+func TestSilenceIsJudged(t *testing.T) {
+	lsn := logs.MakeLSN(1, 5)
+	for name, x := range map[string]struct {
+		kinds   []string // of those who had it
+		tail    bool     // it was the last of those that lost their tails
+		exposed bool
+	}{
+		"damaged":             {kinds: []string{faultVouched, faultVouched}},
+		"given up":            {kinds: []string{faultGiven, faultGiven}},
+		"last":                {kinds: []string{faultTails, faultTails}, tail: true, exposed: true},
+		"not last":            {kinds: []string{faultTails, faultTails}},
+		"last, and in order":  {kinds: []string{faultTails, ""}, tail: true},
+		"last, and given up":  {kinds: []string{faultTails, faultGiven}, tail: true, exposed: true},
+		"nobody is to blame":  {kinds: []string{"", ""}},
+		"nobody was given it": {},
+	} {
+		w, c, tr := beyondWorld()
+		for i, kind := range x.kinds {
+			c.members[i].hurt.kind = kind
+			tr.gets(lsn, c.members[i])
+			tr.keeps(lsn, c.members[i])
+			if kind == faultTails && x.tail {
+				c.members[i].hurt.tail = map[place]bool{{tr.id, lsn}: true}
+			}
+		}
+		tr.keeps(lsn, c.members[2]) // it was sent a hole
+		tr.acked[lsn] = []string{"p"}
+		tr.gap(tr.newReading("r", logs.LSNOldest, logs.LSNMax, false), &reader.Item{LSN: lsn - 1, To: logs.MakeLSN(2, 0), Gap: logs.GapBridge})
+		if !w.Failed() || w.Exposed() != x.exposed {
+			t.Errorf("%s: failed %v, exposed %v", name, w.Failed(), w.Exposed())
+		}
+	}
+}
+
+// TestAStandstillIsJudged: a log that does not answer has to have a reason.
+func TestAStandstillIsJudged(t *testing.T) {
+	_, c, tr := beyondWorld()
+	tr.last = tr.newReading("last", logs.LSNOldest, logs.LSNMax, false)
+	if why := c.standsStill(tr); why != "its readers: starting, silent []" {
+		t.Errorf("a reader without metadata: %q", why)
+	}
+	tr.last.core.Step(time.Second, reader.Begin{})
+	tr.last.core.Step(time.Second, reader.Metadata{Entries: tr.metadata, Through: 1})
+	if why := c.standsStill(tr); why != "no node sequences it" {
+		t.Errorf("nobody reigns: %q", why)
+	}
+	if err := c.stands(tr); err != nil {
+		t.Errorf("that is a reason: %v", err)
+	}
+	if why := troubleOf(&sequencer.Row{}); why != "" {
+		t.Errorf("a sequencer that is well is no reason: %q", why)
+	}
+}
