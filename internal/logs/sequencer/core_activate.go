@@ -500,6 +500,7 @@ func (a *activation) crown() {
 	s.drainOld(prior)
 	r.writeMetadata()
 	s.startRecovery()
+	s.resumeHeld() // streams that waited for an epoch that drained, and was given up for the one that does now
 	if c.stopping {
 		s.refuseBuffered(wire.LogStatus_LOG_STATUS_SHUTDOWN, 0, "the node is stopping")
 	}

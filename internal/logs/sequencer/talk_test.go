@@ -23,7 +23,7 @@ import (
 // is to be read.
 //
 //	start nodes=3 [copies=2] [window=8] [batching] [sticky]   the cluster, all of it alive
-//	append a b [retry] [after=e1n2] [producer=7 seq=1 first=1] [seen=2] [stay] [tail=e1n2] [explicit]
+//	append a b [retry] [after=e1n2] [producer=7 seq=1 first=1] [seen=2] [stay] [tail=e1n2] [explicit|stream]
 //	                          seq is that of the first; the others count up
 //	store empty | has next=3 clean=1 [written] [copies=2] | lost | conflict | silent
 //	                          the epoch store's answer to the oldest question
@@ -115,7 +115,7 @@ func (x *talk) command(t *testing.T, d *datadriven.TestData) string {
 	case "append":
 		var ev []event
 		for _, word := range bare {
-			if word == "retry" || word == "stay" || word == "explicit" {
+			if word == "retry" || word == "stay" || word == "explicit" || word == "stream" {
 				continue
 			}
 			p := x.pending(word, arg, has)
@@ -200,7 +200,7 @@ func (x *talk) pending(word string, arg map[string]string, has func(string) bool
 	req.FirstRunning = max(1, uint64(x.number(arg["first"])))
 	req.After, req.SeenEpoch = uint64(x.lsn(arg["after"])), uint32(x.number(arg["seen"]))
 	for name, flag := range map[string]uint32{"retry": logs.AppendRetry, "stay": logs.AppendNoRedirect | logs.AppendReactivateIfPreempted,
-		"explicit": logs.AppendProducer, "tail": logs.AppendConditional} {
+		"explicit": logs.AppendProducer, "stream": logs.AppendStream, "tail": logs.AppendConditional} {
 		if has(name) {
 			req.Flags |= flag
 		}
