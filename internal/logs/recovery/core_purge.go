@@ -249,8 +249,8 @@ func (p *purge) nobodyKnows() bool {
 		case state != placement.ShardUnheard:
 		case !answered:
 			silent = true
-		case !p.peers[at].partial:
-			state = placement.ShardHeard
+		case !p.peers[at].partial || slices.Contains(p.peers[at].answer.Empty, uint32(p.epoch)):
+			state = placement.ShardHeard // of an epoch that is not in doubt there it tells that it has nothing
 		}
 		set.Set(s.Shard, state)
 	}

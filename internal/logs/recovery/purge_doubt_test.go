@@ -105,3 +105,19 @@ func TestAPurgeAsksAgainWhoWasInDoubt(t *testing.T) {
 		t.Errorf("asked %v", asked)
 	}
 }
+
+// TestADoubtElsewhereLeavesAnEpochAlone: what is in doubt are other epochs of the
+// answer, and of this one the two that answered have nothing.
+func TestADoubtElsewhereLeavesAnEpochAlone(t *testing.T) {
+	for _, empty := range []uint32{1, 2} {
+		p, fx := purgeInDoubt()
+		for _, c := range fx.calls {
+			if c.shard != xShard(1) {
+				p.step(1, event{kind: evAnswer, of: bare(c), decisions: &wire.EpochRecoveryResponse{Status: statusPartial, Empty: []uint32{empty}}})
+			}
+		}
+		if proved := p.state == purgeMarking; proved != (empty == 1) {
+			t.Errorf("epoch %d is not in doubt: epoch 1 is at %d", empty, p.state)
+		}
+	}
+}
