@@ -73,9 +73,12 @@
 // are sealed and say what they have that names this one; what is missing is taken.
 // It ends for certain when every copyset with this shard in it has another member
 // that answered and is in order itself. If two of three are in doubt that cannot
-// be; then it ends when everybody has answered who still can, with a warning: what
-// nobody knows of was torn before it was acknowledged, or every shard that had it
-// lost it at once. Shards that are down are waited for. The epoch that reigns is
+// be; then it ends when everybody has answered who still can, with a warning. Of a
+// suspect tail, what nobody knows of was torn before it was acknowledged, or every shard
+// that had it lost it at once. Of a corrupt stream or a damaged partition it is lost for
+// good (logMarks.lostFrom): the doubt is over, but within that stretch readers go on
+// getting UNDER_REPLICATED for LSNs without a copy, and digests are PARTIAL, so that
+// recovery does not plug what was lost and readers are told of it. Shards that are down are waited for. The epoch that reigns is
 // compared when it is sealed; that its reign ends is seen to (recovery's D5). A CLEAN may be
 // what was lost: then the epoch is purged later, with copies that recovery counts on,
 // so purging puts it in doubt again (purgedFrom), and a log's doubt is not over before
