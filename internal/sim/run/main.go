@@ -23,6 +23,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"sync"
@@ -45,6 +46,7 @@ type settings struct {
 	stop     int
 	quiet    bool
 	beyond   bool
+	profile  string
 }
 
 func main() {
@@ -64,12 +66,35 @@ func main() {
 	flag.BoolVar(&s.beyond, "beyond", false, "seeds whose faults exceed what is promised: refusal is right there, silence is not")
 	flag.Uint64Var(&seed, "seed", 0, "run this seed of -wing, with its trace")
 	flag.StringVar(&options, "options", "", "run the options in this file, with a trace")
+	flag.StringVar(&s.profile, "cpuprofile", "", "write where processor time goes to this file, for go tool pprof")
 	flag.Parse()
 	debug.SetGCPercent(400) // runs are short-lived: memory is cheaper than time
 	if seed != 0 || options != "" {
 		os.Exit(replay(&s, seed, options))
 	}
-	os.Exit(campaign(&s))
+	os.Exit(profiled(s.profile, func() int { return campaign(&s) }))
+}
+
+// profiled runs f and notes where its processor time goes, if file names a place.
+func profiled(file string, f func() int) int {
+	if file == "" {
+		return f()
+	}
+	out, err := os.Create(file)
+	if err == nil {
+		err = pprof.StartCPUProfile(out)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	code := f()
+	pprof.StopCPUProfile()
+	if err := out.Close(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	return code
 }
 
 func names() []string {
