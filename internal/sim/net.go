@@ -54,15 +54,8 @@ func (t *Net) send(from, to int, what string, size int, f func()) {
 			at = max(at, l.last)
 			l.last = at
 		}
-		epoch := l.epoch
-		w.at(at, what, to, func() {
-			if l.cuts > 0 || l.epoch != epoch {
-				return
-			}
-			if n := w.Nodes[to-1]; n.alive {
-				n.run(n.life, f)
-			}
-		})
+		e := w.at(at, what, to, f)
+		e.link, e.epoch = l, l.epoch
 	}
 }
 
@@ -79,12 +72,8 @@ func (t *Net) ToClient(from int, what string, f func()) {
 	if !w.calm && w.OneIn(o.LateOneIn) {
 		d = w.Between(0, time.Duration(o.Late))
 	}
-	epoch := l.epoch
-	w.at(max(w.now+d, l.clogged), what, 0, func() {
-		if l.cuts == 0 && l.epoch == epoch {
-			f()
-		}
-	})
+	e := w.at(max(w.now+d, l.clogged), what, 0, f)
+	e.link, e.epoch = l, l.epoch
 }
 
 // Cut cuts a directed link until Mend, or until the world heals: for wings whose

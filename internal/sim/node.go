@@ -78,13 +78,18 @@ func (n *Node) Rand() *rand.Rand {
 }
 
 // Timer is something that can be called off.
-type Timer struct{ e *event }
+type Timer struct {
+	e     *event
+	order uint64 // of e while it is this timer's
+}
 
 // Stop calls it off and says whether that was in time.
 func (t Timer) Stop() bool {
-	was := t.e.f != nil
+	if t.e.order != t.order || t.e.f == nil {
+		return false
+	}
 	t.e.f = nil
-	return was
+	return true
 }
 
 // After runs f after d on the node's own clock, if this life lasts so long.
@@ -105,8 +110,9 @@ func (n *Node) Soon(what string, f func()) {
 
 // inLife makes an event that ends with the life and waits while paused (S4).
 func (n *Node) inLife(at time.Duration, what string, f func()) Timer {
-	life := n.life
-	return Timer{n.w.at(at, what, n.ID, func() { n.run(life, f) })}
+	e := n.w.at(at, what, n.ID, f)
+	e.life = n.life
+	return Timer{e, e.order}
 }
 
 func (n *Node) run(life int, f func()) {

@@ -18,6 +18,7 @@ type World struct {
 	dice  *rand.Rand
 	now   time.Duration
 	queue eventHeap
+	spare []*event // that are over
 	order uint64
 	hash  uint64
 	trace io.Writer // nil: no trace
@@ -32,57 +33,6 @@ type World struct {
 	faults  int // carried out
 	skipped int // that found no one to strike
 	reached map[string]uint64
-}
-
-// event is something to come. A nil f was called off.
-type event struct {
-	at    time.Duration
-	order uint64
-	what  string
-	node  int
-	f     func()
-}
-
-// eventHeap is a binary heap by (at, order); container/heap would box each one.
-type eventHeap []*event
-
-func (h eventHeap) less(i, j int) bool {
-	return h[i].at < h[j].at || h[i].at == h[j].at && h[i].order < h[j].order
-}
-
-func (h *eventHeap) push(e *event) {
-	*h = append(*h, e)
-	q := *h
-	for i := len(q) - 1; i > 0; {
-		up := (i - 1) / 2
-		if !q.less(i, up) {
-			break
-		}
-		q[i], q[up] = q[up], q[i]
-		i = up
-	}
-}
-
-func (h *eventHeap) pop() *event {
-	q := *h
-	top, n := q[0], len(q)-1
-	q[0], q[n] = q[n], nil
-	q = q[:n]
-	*h = q
-	for i := 0; ; {
-		down := 2*i + 1
-		if down >= n {
-			return top
-		}
-		if down+1 < n && q.less(down+1, down) {
-			down++
-		}
-		if !q.less(down, i) {
-			return top
-		}
-		q[i], q[down] = q[down], q[i]
-		i = down
-	}
 }
 
 // worldStart is where the virtual clock begins; times of zero mean "none" to many cores.
@@ -128,13 +78,6 @@ func (w *World) Calm() bool { return w.calm }
 
 // After runs f at a later time, whatever becomes of nodes.
 func (w *World) After(d time.Duration, what string, f func()) { w.at(w.now+max(d, 0), what, 0, f) }
-
-func (w *World) at(t time.Duration, what string, node int, f func()) *event {
-	w.order++
-	e := &event{at: t, order: w.order, what: what, node: node, f: f}
-	w.queue.push(e)
-	return e
-}
 
 // Meanwhile lets what comes in the next d happen before its caller goes on: the
 // caller is a goroutine that stands between two of its instructions. Who calls it
@@ -272,20 +215,18 @@ const eventsMax = 3_000_000
 
 // one runs the next event.
 func (w *World) one() {
-	e := w.queue.pop()
+	at, e := w.next()
 	if e.f == nil {
 		return
 	}
-	w.now, w.where = e.at, e.node
+	w.now, w.where = at, e.node
 	if w.events++; w.events > eventsMax {
 		w.Fail("the world does not come to rest: %d events, the last is %q of node %d", w.events, e.what, e.node)
 	}
-	w.Note(uint64(e.at))
+	w.Note(uint64(at))
 	w.Note(uint64(e.node))
 	w.noteString(e.what)
-	f := e.f
-	e.f = nil
-	w.guard(f)
+	w.happen(&e)
 	if w.err == nil {
 		w.cluster.Watch()
 	}
@@ -293,13 +234,15 @@ func (w *World) one() {
 
 // guard turns a panic into a failure: cores assert their invariants that way.
 func (w *World) guard(f func()) {
-	defer func() {
-		if r := recover(); r != nil {
-			w.Fail("panic: %v", r)
-			w.Tracef("%s", debug.Stack())
-		}
-	}()
+	defer w.recovered()
 	f()
+}
+
+func (w *World) recovered() {
+	if r := recover(); r != nil {
+		w.Fail("panic: %v", r)
+		w.Tracef("%s", debug.Stack())
+	}
 }
 
 // converge asks every quarter second whether all is well, and fails at the end.
