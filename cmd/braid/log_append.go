@@ -23,7 +23,7 @@ type logAppendCmd struct {
 	Window      int           `help:"With --unbatched: records on their way at a time." default:"1000"`
 	BatchTime   time.Duration `help:"The longest that a record waits for others." default:"5ms"`
 	BatchBytes  bytesFlag     `help:"A batch of this size is sent at once." default:"128KiB" placeholder:"BYTES"`
-	Patience    time.Duration `help:"Give up when this long nothing more was stored." default:"60s"`
+	Patience    time.Duration `help:"Give up when this long nothing more was stored." default:"20s"`
 	Compression string        `help:"Of batches: none, lz4 or zstd." enum:"none,lz4,zstd" default:"lz4"`
 }
 
@@ -205,7 +205,7 @@ func (c logAppendCmd) batched(log *client.Log, t *tally) (take func(context.Cont
 func (c logAppendCmd) unbatched(log *client.Log, t *tally) (take func(context.Context, []byte) error, settle func() error) {
 	take = func(ctx context.Context, record []byte) error {
 		for t.running() >= max(1, c.Window) {
-			if err := c.awaitRoom(ctx, t); err != nil {
+			if err := t.awaitRoom(ctx); err != nil {
 				return err
 			}
 		}
@@ -216,9 +216,7 @@ func (c logAppendCmd) unbatched(log *client.Log, t *tally) (take func(context.Co
 	}
 	return take, func() error {
 		for t.running() > 0 {
-			if err := c.awaitRoom(context.Background(), t); err != nil {
-				return errors.Join(err, t.failure())
-			}
+			<-t.room // each ends by itself, within --patience
 		}
 		return t.failure()
 	}
@@ -278,17 +276,23 @@ func (t *tally) failure() error {
 	return t.failed
 }
 
-// awaitRoom waits until something has ended.
+// awaitRoom waits until something has ended, for as long as it is worth it.
 func (c logAppendCmd) awaitRoom(ctx context.Context, t *tally) error {
-	patience := time.NewTimer(c.Patience)
-	defer patience.Stop()
+	soon, cancel := context.WithTimeout(ctx, c.Patience)
+	defer cancel()
+	if err := t.awaitRoom(soon); err == nil || ctx.Err() != nil {
+		return err
+	}
+	return c.lost()
+}
+
+// awaitRoom waits until something has ended.
+func (t *tally) awaitRoom(ctx context.Context) error {
 	select {
 	case <-t.room:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-patience.C:
-		return c.lost()
 	}
 }
 

@@ -190,7 +190,7 @@ func (in *badInput) shell() []asked {
 		one("trim past the tail", 1, []string{"trim past the tail", tail, "at most"}, "", "log", "trim", "/in/log", behind),
 		one("read past the tail", 1, []string{behind, tail, "without --no-follow"}, "", "log", "tail", "/in/log", "--no-follow", "--from", behind),
 		one("malformed frames", 1, []string{"record"}, "\xff\xff\xff\xff\x01", "log", "append", "/in/log", "--length-prefixed"),
-		one("impossible nodeset", 1, []string{"too few storage nodes", "add storage nodes, or ask for fewer copies"}, "x", "log", "append", "/in/four", "--unbatched"),
+		one("impossible nodeset", 1, []string{"too few storage nodes", "add storage nodes, or ask for fewer copies"}, "x", "log", "append", "/in/four", "--unbatched", "--patience", "3s"),
 		one("racks above copies", 2, []string{"rack:3", "raise node to"}, "", "log", "create", "/in/new", "--set", "replication=node:2,rack:3"),
 		one("nodeset below copies", 2, []string{"nodeset_size 2", "3 copies"}, "", "log", "create", "/in/new", "--set", "replication=node:3", "--set", "nodeset_size=2"),
 		one("table of an unknown log", 1, []string{"epoch_store", `"777"`}, "", "query", "SELECT * FROM epoch_store WHERE log_id = 777"),
