@@ -95,6 +95,9 @@ type Engine struct {
 	applying sync.RWMutex
 	ingests  atomic.Uint64 // names the files of ingests
 	failed   sync.Once     // Fatal
+	dead     atomic.Bool   // it was called: goroutines have ended in the middle of what they did
+	// installing is held by the one ingest that hands its files over.
+	installing chan struct{}
 
 	flushes, backgroundErrors atomic.Int64
 	collected                 atomic.Int64
@@ -109,7 +112,7 @@ const (
 // OpenEngine opens the engine in dir, or makes one there. A directory of another
 // format version is refused with a *FormatError.
 func OpenEngine(fs vfs.FS, dir string, o EngineOptions) (*Engine, error) {
-	e := &Engine{o: o.withDefaults(), fs: fs, dir: dir}
+	e := &Engine{o: o.withDefaults(), fs: fs, dir: dir, installing: make(chan struct{}, 1)}
 	if err := e.checkFormat(); err != nil {
 		return nil, err
 	}
@@ -284,6 +287,7 @@ func (e *Engine) backgroundError(err error) {
 
 // fatal ends the goroutine after it has told of the error.
 func (e *Engine) fatal(err error) {
+	e.dead.Store(true)
 	e.failed.Do(func() { e.o.Fatal(err) })
 	runtime.Goexit()
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/record"
@@ -111,6 +112,44 @@ func TestADiskErrorEndsTheNode(t *testing.T) {
 	}
 	if times.Load() != 1 {
 		t.Errorf("Fatal was called %d times", times.Load())
+	}
+}
+
+// TestAnIngestAfterAFatalErrorEnds: the goroutine of an ingest ends where the manifest
+// cannot be synced, and the node with it. One behind it does not wait for its turn for
+// ever: whoever closes the node waits for that one.
+func TestAnIngestAfterAFatalErrorEnds(t *testing.T) {
+	var broken atomic.Bool
+	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if broken.Load() && strings.Contains(op.Path, "MANIFEST") {
+			return errors.New("the disk is broken")
+		}
+		return nil
+	}))
+	told := make(chan error, 1)
+	e := mustOpen(t, fs, EngineOptions{Fatal: func(err error) { told <- err }})
+	put(t, e, 5, func(x *Exec) { x.Doc(1, []byte("k")).PutRoot(Root{Kind: RootString}) })
+	broken.Store(true)
+	over := make(chan error, 2)
+	for range 2 {
+		go func() {
+			var err error
+			defer func() { over <- err }()
+			err = e.Drop(metaSpan, metaGroup)
+		}()
+	}
+	for range 2 {
+		select {
+		case err := <-over:
+			if err != nil && !errors.Is(err, errFailed) {
+				t.Error(err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("an ingest does not end")
+		}
+	}
+	if err := <-told; err == nil {
+		t.Error("Fatal was told nothing")
 	}
 }
 

@@ -197,16 +197,31 @@ func (in *ingest) install() error {
 		return err
 	}
 	lower, upper := in.span.bounds()
-	// A sweep that has judged a document by what was here must not delete, above
-	// it, what comes here now.
-	in.e.applying.RLock()
-	_, err := in.e.db.IngestAndExcise(context.Background(), in.paths, nil, nil, pebble.KeyRange{Start: lower, End: upper})
-	in.e.applying.RUnlock()
+	err := in.e.install(in.paths, pebble.KeyRange{Start: lower, End: upper})
 	in.e.iters.changed(in.e)
 	if err != nil {
 		return fmt.Errorf("docdb: ingest: %w", err)
 	}
 	return nil
+}
+
+// errFailed is what is left to say after a fatal error.
+var errFailed = errors.New("the store has failed")
+
+// install lets one ingest at a time into the store, which takes turns too, but waits for
+// ever for one whose goroutine a fatal error has ended.
+func (e *Engine) install(paths []string, span pebble.KeyRange) error {
+	e.installing <- struct{}{}
+	defer func() { <-e.installing }()
+	if e.dead.Load() {
+		return errFailed
+	}
+	// A sweep that has judged a document by what was here must not delete, above
+	// it, what comes here now.
+	e.applying.RLock()
+	defer e.applying.RUnlock()
+	_, err := e.db.IngestAndExcise(context.Background(), paths, nil, nil, span)
+	return err
 }
 
 // frameReader takes frames off a stream.
