@@ -186,14 +186,15 @@ func (q *logQueue) orderLocked(c *logCall) {
 }
 
 // overdueLocked says how long the first append has waited that is not sent, if that
-// is more than half of the time that a newcomer has. It would be sent too late for
-// its answer, as would all behind it: refused now, those before it are in time.
+// is more than a quarter of the time that a newcomer has. It would be sent late for
+// its answer, as would all behind it: refused now, those before it are in time. The
+// rest of the time is for what is with the node, which may be as busy.
 // While the sequencer is looked for nothing is known of how long it will be.
 func (q *logQueue) overdueLocked(c *logCall) time.Duration {
 	if q.mu.next >= len(q.mu.calls) || c.again != nil || q.mu.state == parked && q.mu.trouble.trouble != troubleBusy {
 		return 0
 	}
-	if waited := c.started.Sub(q.mu.calls[q.mu.next].started); waited > c.deadline.Sub(c.started)/2 {
+	if waited := c.started.Sub(q.mu.calls[q.mu.next].started); waited > c.deadline.Sub(c.started)/4 {
 		return waited
 	}
 	return 0
