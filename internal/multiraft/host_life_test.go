@@ -383,6 +383,7 @@ func TestSuspectTail(t *testing.T) {
 func TestDamagedReplicaSaysSoAndNothingElse(t *testing.T) {
 	nodes, _ := newCluster(t, 3, testConfig, 0)
 	put(t, nodes, 7, "x")
+	same(t, nodes, 1) // the one that is to be damaged has it too
 	bad := others(nodes, leaderOf(nodes, 7))[0]
 	bad.kill()
 	bad.journal.streams[7].Corrupt = true
