@@ -132,6 +132,9 @@ func (s *sweep) run(lower, upper []byte, orphans bool) (err error) {
 			s.stopAt(cursorHint, v.docKey, v.tail)
 			return nil
 		}
+		if v.time.HT > s.o.Cutoff {
+			continue // what is garbage is itself below the cutoff, and comes as a hint of its own
+		}
 		place = append(place[:0], v.place...)
 		garbage, err := s.anyGarbage(v)
 		if err != nil {
