@@ -56,7 +56,7 @@ func (c demoCmd) Run() error {
 	if err != nil {
 		return err
 	}
-	tuneCollector(configs[0].Memory * demoNodes)
+	tuneCollector(stop, configs[0].Memory*demoNodes)
 	nodes, err := startAll(stop, configs, logger)
 	defer stopAll(nodes)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/alecthomas/kong"
@@ -75,15 +76,42 @@ func TestNodesOfOneMachineShareItsProcessors(t *testing.T) {
 	}
 }
 
-// TestTheFileIsChecked refuses files that would be misread.
 func TestMemoryHasRoomForWhatTheCollectorDoesNotCount(t *testing.T) {
-	for memory, want := range map[int64]int64{512 << 20: 448 << 20, 16 << 20: 8 << 20} {
-		if got := collectorLimit(memory); got != want {
-			t.Errorf("of %d MiB the collector has %d MiB, not %d", memory>>20, got>>20, want>>20)
+	const mib = 1 << 20
+	for _, row := range []struct{ memory, outside, want int64 }{
+		{512, 0, 448}, {512, 32, 448}, {512, 130, 350}, {512, 500, 128}, {16, 0, 4},
+	} {
+		if got := collectorLimit(row.memory*mib, row.outside*mib); got != row.want*mib {
+			t.Errorf("of %d MiB, with %d that it does not count, the collector has %d MiB, not %d", row.memory, row.outside, got/mib, row.want)
 		}
 	}
 }
 
+// TestWhatTheCollectorDoesNotCountIsSeen maps memory that is not Go's, and touches it.
+func TestWhatTheCollectorDoesNotCountIsSeen(t *testing.T) {
+	before, err := outsideBytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const size = 256 << 20
+	m, err := syscall.Mmap(-1, 0, size, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Munmap(m)
+	for i := 0; i < size; i += os.Getpagesize() {
+		m[i] = 1
+	}
+	after, err := outsideBytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if grown := after - before; grown < size*3/4 || grown > size*5/4 {
+		t.Errorf("%d MiB more are seen after %d were mapped", grown>>20, size>>20)
+	}
+}
+
+// TestTheFileIsChecked refuses files that would be misread.
 func TestTheFileIsChecked(t *testing.T) {
 	for _, row := range []struct{ what, text, want string }{
 		{"a key that is no flag", "data: d\nmemroy: 1GiB\n", `"memroy" is not a setting`},

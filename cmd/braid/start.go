@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -119,10 +118,10 @@ func (c startCmd) Run() error {
 	if c.Procs > 0 {
 		runtime.GOMAXPROCS(c.Procs) // not otherwise: it ends the runtime's own watch over a container's limit
 	}
-	tuneCollector(cfg.Memory)
 	logger := c.nodeFlags.logger()
 	stop, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
+	tuneCollector(stop, cfg.Memory)
 	n, err := node.Start(stop, cfg, node.RealDeps(logger, exitOnFatal(logger)))
 	if err != nil {
 		if errors.Is(err, context.Canceled) {
@@ -160,32 +159,6 @@ func exitOnFatal(logger *slog.Logger) func(error) {
 		logger.Error("fatal: the node ends", "error", err)
 		os.Exit(exitFailed)
 	}
-}
-
-// tuneCollector trades memory, of which --memory says how much there is, for the
-// collector's time: a node's live heap is small, so at Go's default it would be
-// collected many times a second under load.
-func tuneCollector(memory int64) {
-	debug.SetGCPercent(300)
-	debug.SetMemoryLimit(collectorLimit(memory))
-}
-
-// programBytes is what is resident of the executable; the collector counts it not.
-const programBytes = 32 << 20
-
-// collectorLimit leaves room below memory, which is to bound what is resident: for
-// the program, and a sixteenth for what is allocated while a collection goes on.
-func collectorLimit(memory int64) int64 {
-	return max(memory/2, memory-memory/16-programBytes)
-}
-
-// machineMemory is the physical memory, in bytes.
-func machineMemory() int64 {
-	var info syscall.Sysinfo_t
-	if err := syscall.Sysinfo(&info); err != nil {
-		return 4 << 30
-	}
-	return int64(info.Totalram) * int64(info.Unit)
 }
 
 // bytesFlag is a size such as 512MiB, 2GB or 1048576.
