@@ -25,7 +25,7 @@ type overloadFlags struct {
 	Patience    time.Duration `help:"overload: time until an answer is worth nothing." default:"2s"`
 	Phase       time.Duration `help:"overload: time at each rate." default:"15s"`
 	Recovery    time.Duration `help:"overload: time at the last rate." default:"20s"`
-	Capacity    float64       `help:"overload: operations a second that the cluster is able to do. 0: measured with --clients." default:"0"`
+	Capacity    float64       `help:"overload: operations a second that the cluster is able to do. 0: what a closed loop does over a phase, the best of --clients and more." default:"0"`
 	Factors     []float64     `help:"overload: parts of the capacity that are offered one after the other." default:"2,10" placeholder:"X"`
 }
 

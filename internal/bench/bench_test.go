@@ -70,7 +70,7 @@ func (a *appended) Append(_ context.Context, log int, payload []byte) error {
 func TestAppendsGoToAllLogs(t *testing.T) {
 	var logs appended
 	r, err := RunLogs(t.Context(), &logs, Options{Workload: "append", Clients: 2, ValueBytes: 9, Logs: 3, Warmup: time.Millisecond,
-		Duration: 50 * time.Millisecond, PIDs: []int{os.Getpid()}})
+		Duration: 300 * time.Millisecond, PIDs: []int{os.Getpid()}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,8 +16,8 @@ import (
 type OverloadOptions struct {
 	Clients     int           // of the closed loop that capacity is first measured with [256]
 	Capacity    float64       // operations a second, known from elsewhere; 0: it is measured
-	Measure     time.Duration // how long each closed loop is measured, after a second of warm-up [4s]
-	Phase       time.Duration // of the load before and of each overload [15s]
+	Measure     time.Duration // how long each of the closed loops is measured that look for the best, after a second of warm-up [4s]
+	Phase       time.Duration // of the best closed loop, of the load before and of each overload [15s]
 	Recovery    time.Duration // of the load after [20s]
 	Patience    time.Duration // from when an operation is due to when its answer is worth nothing [2s]
 	Outstanding int           // operations under way at most; more are shed [100000]
@@ -213,26 +213,31 @@ func (l *openLoop) normalAfter(normal, from, to int) float64 {
 	return 0
 }
 
-// capacity is the most operations a second that a closed loop gets done: with four
-// times the clients, again and again, until that has twice won no more than a
-// twentieth. Once is no sign: one loop may be slow for what else the machine does.
+// capacity is how many operations a second the best closed loop gets done for as long
+// as a phase is. That loop is looked for with four times the clients, again and again,
+// until that has twice won no more than a twentieth: once is no sign, as one loop may be
+// slow for what else the machine does. What a loop did then, in a few seconds, is no
+// capacity: a store that is still empty owes itself the work of merging what it takes.
 func capacity(ctx context.Context, start Starter, o OverloadOptions) float64 {
-	most, vain := 0.0, 0
+	best, most, vain := 0, 0.0, 0
 	for clients := o.Clients; clients <= o.Outstanding && vain < 2; clients *= 4 {
-		got := o.closedLoop(ctx, start, clients)
+		got := o.closedLoop(ctx, start, clients, o.Measure)
 		if vain++; got > most*1.05 {
 			vain = 0
 		}
-		most = max(most, got)
+		if got > most {
+			best, most = clients, got
+		}
 	}
-	return most
+	o.Progress(fmt.Sprintf("capacity with %d clients", best))
+	return o.closedLoop(ctx, start, best, o.Phase)
 }
 
-// closedLoop is how many operations a second so many clients get done.
-func (o OverloadOptions) closedLoop(ctx context.Context, start Starter, clients int) float64 {
+// closedLoop is how many operations a second so many clients get done in a time.
+func (o OverloadOptions) closedLoop(ctx context.Context, start Starter, clients int, measure time.Duration) float64 {
 	const warmup = time.Second
 	from := time.Now().Add(warmup)
-	to := from.Add(o.Measure)
+	to := from.Add(measure)
 	var good, n atomic.Int64
 	var wg sync.WaitGroup
 	for range clients {
@@ -248,5 +253,5 @@ func (o OverloadOptions) closedLoop(ctx context.Context, start Starter, clients 
 		})
 	}
 	wg.Wait()
-	return float64(good.Load()) / o.Measure.Seconds()
+	return float64(good.Load()) / measure.Seconds()
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -87,6 +88,36 @@ func TestOverloadTellsASystemThatRecoversFromOneThatDoesNot(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestCapacityIsWhatLasts has a system that does a thousand a second, one after the
+// other, until it has to merge what it took, and half of that from then on.
+func TestCapacityIsWhatLasts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began, free := time.Now(), time.Now()
+		var mu sync.Mutex
+		start := func(_ int64, _ time.Time, done func(error)) {
+			mu.Lock()
+			defer mu.Unlock()
+			takes := time.Millisecond
+			if free = later(free, time.Now()); free.Sub(began) > 12*time.Second {
+				takes *= 2
+			}
+			free = free.Add(takes)
+			time.AfterFunc(time.Until(free), func() { done(nil) })
+		}
+		o := OverloadOptions{Clients: 4, Outstanding: 64}.withDefaults()
+		if got := capacity(t.Context(), start, o); got < 450 || got > 600 {
+			t.Errorf("capacity is taken for %g a second, 500 last", got)
+		}
+	})
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // TestRedisLoadSendsAgainWhatWasRefused speaks to a server that refuses every command once.
