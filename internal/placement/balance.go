@@ -221,11 +221,22 @@ func (b *balancer) proceed(g *Group) {
 	case learner != nil:
 		b.incoming[learner.Node]++
 		if learner.CaughtUp {
-			b.order(Promote, g, learner)
+			b.promote(g, learner)
 		}
 	default:
 		b.remove(g)
 	}
+}
+
+// promote makes a learner a voter. One that is to be replaced because it is gone or dead
+// leaves before (P4): beside it the new one would make a majority larger by one, and the
+// next node that dies would take the group with it.
+func (b *balancer) promote(g *Group, learner *Replica) {
+	if victim := g.replica(g.Removing); victim != nil && b.bad(victim) && b.safeWithout(g, victim) {
+		b.remove(g)
+		return
+	}
+	b.order(Promote, g, learner)
 }
 
 func (b *balancer) cancel(g *Group) {

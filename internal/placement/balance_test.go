@@ -203,6 +203,32 @@ func TestDeadNodeIsReplaced(t *testing.T) {
 	}
 }
 
+// The node that replaces a dead one dies before the dead one's replica has left, at any
+// step. Two of three live: the group goes on, and a third one replaces both.
+func TestTheReplacementDiesToo(t *testing.T) {
+	for steps := range 6 {
+		w := grown(3, 1, 3)
+		w.settle(t, Options{})
+		w.Nodes[2].State = Gone
+		w.Nodes = append(w.Nodes, Node{ID: 4})
+		for range steps {
+			w.elect()
+			for _, s := range Balance(&w.Cluster, Options{}) {
+				w.apply(t, s)
+			}
+			for i := range w.Groups[0].Replicas {
+				w.Groups[0].Replicas[i].CaughtUp = true
+			}
+		}
+		w.Nodes[3].State = Gone
+		w.Nodes = append(w.Nodes, Node{ID: 5})
+		w.settle(t, Options{})
+		if g := &w.Groups[0]; g.Leader == 0 || g.changing() || len(g.Replicas) != 3 || !g.on(5) {
+			t.Errorf("after %d steps:\n%s", steps, w)
+		}
+	}
+}
+
 // A replica whose node lives but cannot serve it is made anew, under a new id, on
 // the same node where there is no other.
 func TestLostReplicaIsMadeAnewOnItsNode(t *testing.T) {

@@ -27,6 +27,9 @@
 //	    for balance lowers (replicas on nodes without the role for them, sharing of
 //	    failure domains, unevenness within tables, unevenness overall), compared in
 //	    this order.
+//	P4. A learner that replaces a voter which is gone or dead is promoted after that
+//	    has left the configuration, unless P2 forbids it to leave: the two are never in
+//	    it beside each other. So a replacement that dies at once costs the group nothing.
 //
 // It does not say when a node is dead; it is told.
 //

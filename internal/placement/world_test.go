@@ -40,17 +40,20 @@ func (w *world) group(id catalog.GroupID) *Group {
 func (w *world) reachable(r *Replica) bool { return !r.Lost && w.node(r.Node).State <= Draining }
 
 // quorum reports whether a group's reachable voters are a majority.
-func (w *world) quorum(g *Group) bool {
+func (w *world) quorum(g *Group) bool { return w.quorumWithout(g, 0) }
+
+// quorumWithout reports whether they would be if one had left.
+func (w *world) quorumWithout(g *Group, gone catalog.ReplicaID) bool {
 	voters, up := 0, 0
 	for i := range g.Replicas {
-		if r := &g.Replicas[i]; r.Voter {
+		if r := &g.Replicas[i]; r.Voter && r.ID != gone {
 			voters++
 			if w.reachable(r) {
 				up++
 			}
 		}
 	}
-	return up >= voters/2+1
+	return voters > 0 && up >= voters/2+1
 }
 
 // elect gives every group with a quorum a leader and takes it from the others.
@@ -106,6 +109,9 @@ func (w *world) apply(t failer, s Step) {
 		r := g.replica(s.Replica)
 		if !r.CaughtUp {
 			t.Fatalf("%v: the learner is behind", s)
+		}
+		if v := g.replica(g.Removing); v != nil && (v.Lost || w.node(v.Node).State >= Dead) && w.quorumWithout(g, v.ID) {
+			t.Fatalf("P4: %v beside replica %d, which is to go and could: %+v", s, v.ID, *g)
 		}
 		r.Voter = true
 	case RemoveReplica:

@@ -110,10 +110,25 @@ func (i *injury) passing() bool {
 	return i.get(func(i *injury) bool { return i.unreadable != "" || i.full })
 }
 
+// mayReplace says whether one more disk of a machine may be damaged so that a node cannot
+// start from it. Nobody copies records of a log from one disk to another, and each disk that
+// was replaced was a node's that is given up: once as many are as records have copies, a
+// record may have been on these alone for all that anybody can tell, and logs may refuse for
+// good. That is beyond what is promised.
+func (w *World) mayReplace(m *machine) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.replaced+1 < int(w.params.Replicas)
+}
+
 // damage does what one disk may do to one node, and ends it with the power's loss
 // often: what is damaged at rest is found when it is read again.
 func (w *World) damage(kind Kind, m *machine, hold time.Duration, rng *rand.Rand) {
 	i := &m.injury
+	if (kind == BitFlip || kind == LostWrite || kind == Misdirected) && !w.mayReplace(m) {
+		w.trace.Add("n%d: no disk of it may be lost any more", m.index)
+		return
+	}
 	switch kind {
 	case DiskFull:
 		m.room(rng.Int64N(64 << 20))
