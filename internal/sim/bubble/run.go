@@ -15,7 +15,7 @@ import (
 
 // seedTime is how long one world may take on the wall clock. One that takes longer
 // hangs: its goroutines are in the error.
-const seedTime = 12 * time.Minute
+const seedTime = 10 * time.Minute
 
 // ErrDiffers says that a seed was run twice and was not the same.
 var ErrDiffers = errors.New("one seed, two traces: something in it follows the wall clock or another process")
