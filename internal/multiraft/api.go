@@ -168,6 +168,7 @@ type Status struct {
 	LeaseRemaining time.Duration
 	Quiesced       bool // leader: every live follower has and knows everything
 	Conf           []*catalog.Replica
+	Pending        [][]*catalog.Replica // configurations in the log that are not applied yet, oldest first
 	Progress       []Progress // leader: of the others, at most one beat old
 	Suspect        bool       // the journal's tail is in doubt: peers have not been asked, or know of more than is here
 	Corrupt        bool       // the journal's stream is damaged: replace this replica

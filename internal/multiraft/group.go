@@ -545,7 +545,10 @@ func (g *group) publish() {
 	s.Term, s.Commit, s.Leader = g.term, g.commit, g.lead
 	s.Quiesced = g.role == raft.StateLeader && !g.isActive
 	s.Suspect, s.Corrupt = g.tail != nil || g.owing() || g.voteless, h.damaged != nil
-	s.Conf = g.conf
+	s.Conf, s.Pending = g.conf, nil
+	for _, p := range g.pendConf {
+		s.Pending = append(s.Pending, p.conf)
+	}
 	s.LeaderNode = 0
 	if g.lead != 0 {
 		s.LeaderNode = g.nodeOf(g.lead)

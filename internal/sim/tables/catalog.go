@@ -234,8 +234,8 @@ func (m *member) droppedGroups() []catalog.GroupID {
 // until a report shows it done.
 func (m *member) carryOut(mv *wire.Move) {
 	id := catalog.GroupID(mv.Group)
-	g := m.host.Group(id)
-	if g == nil || m.running[id] != nil {
+	g, h := m.host.Group(id), m.find(id)
+	if g == nil || h == nil || m.running[id] != nil {
 		return
 	}
 	ch := multiraft.Change{Replica: catalog.ReplicaID(mv.GetReplica().GetId()), Node: catalog.NodeID(mv.GetReplica().GetNode())}
@@ -264,7 +264,7 @@ func (m *member) carryOut(mv *wire.Move) {
 	}
 	m.running[id] = mv
 	m.n.After(moveTime, "move late", func() { over(fmt.Errorf("late")) })
-	g.ChangeThen(ch, moveTime, over)
+	h.change(ch, moveTime, over)
 }
 
 // machine is the catalog's state machine on a node: the house's, kept in the

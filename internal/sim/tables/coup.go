@@ -72,6 +72,8 @@ func (c *cluster) coup(v *view, m *member, f *sim.Fault) bool {
 		return c.shuttle(v, l, d, 1+f.Peer)
 	case faultForget:
 		return c.forget(v, l, d)
+	case faultRelay:
+		return c.relay(v, l, f.Peer, d)
 	}
 	return false
 }

@@ -29,12 +29,14 @@
 //	T6. What a replica acknowledges to a peer is on its disk.
 //	T7. A proposal that was refused as without effect is not in the log.
 //	T8. A lease is over, or given up, before a later term has a leader, and stays so.
-//	T9. A vote carries every bound on times that the voter acknowledged to leaders
-//	    of earlier terms which have not revoked.
-//	T10. A leader gives no time at or below what the votes for it carried.
+//	T9. A vote carries every bound on times that the voter acknowledged, while it stood
+//	    by them, to leaders of earlier terms which have not revoked.
+//	T10. A leader gives no time at or below what the votes for it carried, its own with them.
 //	T11. Replicas that applied the same entries remember the same requests.
 //	T12. All answers to one request are equal.
 //	T13. A request that its client still runs is not forgotten, while there is room.
+//	T14. While a lease runs, a majority of every configuration of its holder's log keeps
+//	    promises to the holder's node.
 //
 // The clients' histories are checked in the end (history.go), with
 // internal/sim/check.

@@ -34,6 +34,7 @@ type member struct {
 	suspect  bool                                  // the journal's tail is in doubt
 	robbed   bool                                  // and synced records are gone from it
 	rotten   bool                                  // bits of the engine's files are flipped
+	promised []time.Duration                       // until when nodes may count on this one, by node: on its own clock
 	inEngine map[catalog.GroupID]uint64            // durable in the engine when trouble beyond what is promised struck
 
 	// Of this life.
@@ -75,7 +76,7 @@ type hosted struct {
 }
 
 func newMember(c *cluster, n *sim.Node) *member {
-	return &member{c: c, n: n, dropped: make(map[catalog.GroupID]catalog.ReplicaID), platter: platter{streams: make(map[journal.StreamID]*journal.StreamReplay)}, fs: vfs.NewCrashableMem()}
+	return &member{c: c, n: n, dropped: make(map[catalog.GroupID]catalog.ReplicaID), platter: platter{streams: make(map[journal.StreamID]*journal.StreamReplay)}, fs: vfs.NewCrashableMem(), promised: make([]time.Duration, len(c.w.Nodes))}
 }
 
 // boot begins a life as a node does: engine, host, then every replica that the
@@ -95,7 +96,7 @@ func (m *member) boot() {
 	}
 	var err error
 	m.engine, err = docdb.OpenEngine(m.fs, "db", docdb.EngineOptions{CacheBytes: 1 << 20, MemTableBytes: 8 << 20,
-		Fatal: func(err error) { m.unfit("the engine", err) }})
+		Fatal: func(err error) { m.unfit("the engine", err) }, OnCommit: m.committed})
 	if err != nil {
 		m.engine = nil
 		m.unfit("open", err)
@@ -359,7 +360,7 @@ func (h *hosted) Restore(meta multiraft.AppliedState, r io.Reader) error {
 	if meta.Index < h.applied {
 		return fmt.Errorf("sim: a snapshot at %d would take replica %d back from %d", meta.Index, h.replica, h.applied)
 	}
-	if err := h.sm.Restore(meta, r); err != nil {
+	if err := h.sm.Restore(meta, h.shaky(r)); err != nil {
 		return err
 	}
 	h.applied, h.flushed = meta.Index, meta.Index

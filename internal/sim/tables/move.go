@@ -112,7 +112,7 @@ func (mv *move) ask(l *hosted, ch multiraft.Change) {
 		return
 	}
 	mv.asked = w.Now()
-	l.group.ChangeThen(ch, 4*time.Second, func(err error) {
+	l.change(ch, 4*time.Second, func(err error) {
 		w.Tracef("node %d: group %d: change %+v: %v", l.m.n.ID, mv.v.id, ch, err)
 		mv.asked = 0
 	})

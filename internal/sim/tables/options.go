@@ -32,6 +32,8 @@ var points = []string{
 	"client: retried", "cas: done", "cas: lost", "tablet: write parked", "tablet: write void", "tablet: duplicate entry",
 	"leader: changed", "replica: damaged", "balancer: moved a leader", "balancer: changed a group", "fault: " + faultOutage, "replica: repaired", "leader: handed over", "clock: refused", "tail: in doubt",
 	"fault: " + faultEclipse, "fault: " + faultUsurp, "fault: " + faultEcho, "fault: " + faultShuttle, "fault: " + faultForget, "fault: " + faultSqueeze,
+	"fault: " + faultRelay, "leader: overthrown as soon as it was one", "membership: changes while only a bare majority is there",
+	"engine: flushed between two commits", "snapshot: there is no room for it at once",
 	"fault: " + faultLeak, "journal: refused what follows a refused append", "proposal: late", "proposal: in the next reign", "proposal: forged a copy", "snapshot: leaves under a flood of writes",
 	"replica: lost what only a leader that went held beside it",
 	"fault: " + faultTransfer, "fault: " + faultMove, "fault: " + faultFlush, "fault: " + faultTorn, "fault: " + faultDamage,
@@ -126,6 +128,7 @@ func draw(seed uint64) *sim.Options {
 	k["w.register"] = max(k["w.register"], 2)
 	s.Schedule(o, kinds(o))
 	aim(o, seed)
+	turn(o, seed)
 	return o
 }
 

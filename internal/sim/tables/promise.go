@@ -1,6 +1,8 @@
 package tables
 
 import (
+	"time"
+
 	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/raft/v3/raftpb"
@@ -29,23 +31,24 @@ type word struct {
 type wordKind uint8
 
 const (
-	wordEntries wordKind = iota // of a leader
-	wordVote                    // granted
+	wordVote    wordKind = iota // granted
 	wordRevoked                 // a leader's, that it serves no more
 )
 
-// pledge is a leader that a replica acknowledged, or heard of, in this life: its
-// node, its term, and the bound on times acknowledged to that node by then.
+// pledge is a leader that a replica acknowledged in this life: its node, its term, and
+// the bound on times that was acknowledged to that node while the replica stood by it.
 type pledge struct {
 	node  int
 	term  uint64
+	gen   uint64 // of the node's promise, when it last acknowledged
 	acked hlc.Timestamp
 }
 
 // oaths is what the observer keeps of one replica in one life.
 type oaths struct {
-	heard   []pledge // leaders, by node: the newest term
 	pledged []pledge // leaders that it acknowledged, by node
+	stands  int      // by which of them it stands: the one acknowledged last
+	over    uint64   // leaders up to this term were heard to have revoked
 	carried struct { // by the votes that it got as a candidate: at least
 		term  uint64
 		times hlc.Timestamp
@@ -87,9 +90,6 @@ func (m *member) checkBatch(b *wire.RaftBatch) (out []word) {
 			continue
 		}
 		switch msg.GetType() {
-		case pb.MsgApp:
-			x.kind = wordEntries
-			out = append(out, x)
 		case pb.MsgVoteResp:
 			x.kind, x.times = wordVote, hlc.Timestamp(env.HybridTimeLease)
 			out = append(out, x)
@@ -97,7 +97,7 @@ func (m *member) checkBatch(b *wire.RaftBatch) (out []word) {
 		case pb.MsgAppResp:
 			m.checkAck(h, msg.GetIndex())
 			if env.Promise != 0 {
-				h.oaths.pledge(int(b.ToNode), msg.GetTerm())
+				h.pledge(int(b.ToNode), msg.GetTerm(), env.Promise)
 			}
 		}
 	}
@@ -126,11 +126,9 @@ func (m *member) hears(from int, words []word) {
 			continue
 		}
 		switch x.kind {
-		case wordEntries:
-			h.oaths.hear(from, x.term, m.acked[from-1])
 		case wordRevoked:
 			// What was acknowledged to it, or to earlier ones, binds no more.
-			h.oaths.heard, h.oaths.pledged = h.oaths.heard[:0], h.oaths.pledged[:0]
+			h.oaths.pledged, h.oaths.stands, h.oaths.over = h.oaths.pledged[:0], 0, max(h.oaths.over, x.term)
 		case wordVote:
 			c := &h.oaths.carried
 			if x.term > c.term {
@@ -146,21 +144,20 @@ func (m *member) hears(from int, words []word) {
 func (m *member) beats(to int, b *wire.Beat) {
 	if b.Answer && !b.Skewed && m.beat != nil {
 		m.acked[to-1] = max(m.acked[to-1], hlc.Timestamp(m.beat.HybridTimeLease))
+		m.promised[to-1] = max(m.promised[to-1], m.n.Mono()+time.Duration(b.PromiseUs)*time.Microsecond)
+		for _, h := range m.hosted {
+			h.oaths.grow(to, b.Promise, m.acked[to-1])
+		}
 	}
 	for _, gb := range b.Groups {
 		if h := m.find(catalog.GroupID(gb.Group)); h != nil && gb.Answer && gb.Promise != 0 && uint64(h.replica) == gb.FromReplica {
-			h.oaths.pledge(to, gb.Term)
+			h.pledge(to, gb.Term, gb.Promise)
 		}
 	}
 }
 
 // hearsBeat hands a beat to the host, which answers at once.
-func (m *member) hearsBeat(from int, b *wire.Beat) {
-	for _, gb := range b.Groups {
-		if h := m.find(catalog.GroupID(gb.Group)); h != nil && !gb.Answer && uint64(h.replica) == gb.ToReplica {
-			h.oaths.hear(from, gb.Term, m.acked[from-1])
-		}
-	}
+func (m *member) hearsBeat(b *wire.Beat) {
 	m.beat = b
 	m.host.HandleBeat(b)
 	m.beat = nil
@@ -171,20 +168,43 @@ func (m *member) hearsBeat(from int, b *wire.Beat) {
 	}
 }
 
-// hear notes what a replica had acknowledged to a leader's node when it heard of
-// the leader: no more than when it acknowledges that.
-func (o *oaths) hear(node int, term uint64, acked hlc.Timestamp) {
-	if p := of(&o.heard, node); term > p.term {
-		p.term, p.acked = term, acked
+// pledge notes that a replica acknowledges a leader, under a generation of its node's
+// promise: every bound acknowledged under that is the leader's.
+func (h *hosted) pledge(node int, term, gen uint64) {
+	o := &h.oaths
+	if term <= o.over {
+		return // said before the word that it is over was heard
+	}
+	p := of(&o.pledged, node)
+	if term < p.term {
+		return
+	}
+	p.term, p.gen, o.stands = term, gen, node
+	p.acked = max(p.acked, h.m.acked[node-1])
+}
+
+// grow notes a bound that is acknowledged to a node: it counts where the replica stands
+// by the leader there, and has not been free of it since.
+func (o *oaths) grow(node int, gen uint64, acked hlc.Timestamp) {
+	if o.stands != node {
+		return
+	}
+	if p := of(&o.pledged, node); p.gen == gen {
+		p.acked = max(p.acked, acked)
 	}
 }
 
-// pledge notes that a replica acknowledges a leader.
-func (o *oaths) pledge(node int, term uint64) {
-	if p := of(&o.heard, node); p.term == term {
-		q := of(&o.pledged, node)
-		q.term, q.acked = max(q.term, term), max(q.acked, p.acked)
+// floor is what votes carried to the leader of a term, its own with them; 0: nothing is known.
+func (o *oaths) floor(term uint64) (at hlc.Timestamp) {
+	if o.carried.term == term {
+		at = o.carried.times
 	}
+	for _, p := range o.pledged {
+		if p.term < term {
+			at = max(at, p.acked)
+		}
+	}
+	return at
 }
 
 // checkVote is T9: a vote carries every bound on times that the voter acknowledged to
@@ -225,8 +245,8 @@ func (h *hosted) watchLease() {
 		if l.floor == nil {
 			l.floor = make(map[uint64]hlc.Timestamp)
 		}
-		if h.oaths.carried.term == s.Term {
-			l.floor[s.Term] = h.oaths.carried.times
+		if floor := h.oaths.floor(s.Term); floor != 0 {
+			l.floor[s.Term] = floor
 		}
 		for _, m := range h.m.c.members {
 			if o := m.find(h.view.id); o != nil && o != h && m.fatal == nil {
@@ -244,6 +264,31 @@ func (h *hosted) checkLease(s multiraft.Status) {
 	if s.Role == multiraft.RoleLeader && s.LeaseRemaining > 0 && s.Term < l.term && !l.overtold[s.Term] {
 		h.m.c.w.Fail("T8: group %d: node %d holds the lease of term %d for %s more; node %d was elected in term %d",
 			h.view.id, h.m.n.ID, s.Term, s.LeaseRemaining, l.last.m.n.ID, l.term)
+	}
+	if s.Role == multiraft.RoleLeader && s.LeaseRemaining > 0 && !l.overtold[s.Term] {
+		h.checkPromises(&s, s.Conf)
+		for _, conf := range s.Pending {
+			h.checkPromises(&s, conf)
+		}
+	}
+}
+
+// checkPromises is T14: while a lease runs, the nodes of a majority of a configuration
+// still keep their promises to the leader's node. Those that restarted keep them, too.
+func (h *hosted) checkPromises(s *multiraft.Status, conf []*catalog.Replica) {
+	voters, keep := 0, 0
+	for _, r := range conf {
+		if r.Role != catalog.Role_ROLE_VOTER {
+			continue
+		}
+		voters++
+		if o := h.m.c.members[r.Node-1]; o == h.m || o.promised[h.m.n.ID-1] > o.n.Mono() {
+			keep++
+		}
+	}
+	if 2*keep <= voters {
+		h.m.c.w.Fail("T14: group %d: node %d holds the lease of term %d for %s more; of the voters of %v %d keep a promise to it",
+			h.view.id, h.m.n.ID, s.Term, s.LeaseRemaining, conf, keep)
 	}
 }
 

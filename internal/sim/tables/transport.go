@@ -60,7 +60,7 @@ func (d door) SendBeat(to catalog.NodeID, b *wire.Beat) {
 			m.c.w.Fail("a beat does not unmarshal: %w", err)
 			return
 		}
-		p.hearsBeat(m.n.ID, in)
+		p.hearsBeat(in)
 	})
 }
 

@@ -95,7 +95,12 @@ func (a *ApplyBatch) Commit() error {
 	err := a.b.Commit(pebble.NoSync)
 	a.e.applying.RUnlock()
 	a.e.iters.changed(a.e)
-	return errors.Join(err, a.Close())
+	e := a.e
+	err = errors.Join(err, a.Close())
+	if err == nil {
+		e.o.OnCommit()
+	}
+	return err
 }
 
 // Close drops the batch if it was not committed.

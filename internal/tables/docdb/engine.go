@@ -41,6 +41,9 @@ type EngineOptions struct {
 	// OnFlush is called after a flush: DurableGroupState may have moved. It runs
 	// under a lock of the store: it must return at once and not call the engine.
 	OnFlush func()
+	// OnCommit is called after a batch of applied entries is visible, by who committed
+	// it. It may flush: what a crash leaves then ends with that batch.
+	OnCommit func()
 
 	separateFrom int // values of this size and more leave the tree; tests lower it
 	blockBytes   int // of a data block; tests lower it
@@ -65,6 +68,9 @@ func (o EngineOptions) withDefaults() EngineOptions {
 	}
 	if o.OnFlush == nil {
 		o.OnFlush = func() {}
+	}
+	if o.OnCommit == nil {
+		o.OnCommit = func() {}
 	}
 	if o.separateFrom == 0 {
 		o.separateFrom = 2 << 10
