@@ -266,6 +266,48 @@ func (w *world) replanned(at logs.LSN, other map[int]int) {
 	}
 }
 
+// A recovery that ends half-way through an epoch that an earlier one has made clean
+// leaves a wave that is not whole, above one that is. That is no harm, unless the two
+// differ, or the earlier is not whole either, or it was no recovery.
+func TestALaterRecoveryThatEndedHalfWay(t *testing.T) {
+	at := logs.MakeLSN(2, 3) // on 2 and 4
+	recovered := uint32(logs.FlagWrittenByRecovery)
+	for _, c := range []struct {
+		name   string
+		flags  uint32
+		change func(r *wire.LogRecord)
+		lose   int
+		want   Finding
+	}{
+		{"whole below", recovered, func(*wire.LogRecord) {}, 0, 0},
+		{"another payload", recovered, func(r *wire.LogRecord) { r.Checksum++ }, 0, BadReplicationLastWave},
+		{"a hole", recovered, func(r *wire.LogRecord) { r.Flags |= logs.FlagHole }, 0, HoleRecordConflict | BadReplicationLastWave},
+		{"not whole below", recovered, func(*wire.LogRecord) {}, 2, BadReplication | BadReplicationLastWave},
+		{"by a sequencer", 0, func(*wire.LogRecord) {}, 0, BadReplicationLastWave},
+	} {
+		w := newWorld(2)
+		w.each(at, func(s uint64, r *wire.LogRecord) *wire.LogRecord {
+			r = &wire.LogRecord{Log: 7, Lsn: r.Lsn, Wave: 1, Flags: c.flags, Copyset: r.Copyset, Checksum: r.Checksum}
+			if s == shardOf(4) {
+				r.Wave, r.Copyset = 2, []uint64{shardOf(1), shardOf(4)}
+				c.change(r)
+			}
+			if s == shardOf(c.lose) {
+				return nil
+			}
+			return r
+		})
+		r := w.check(t, 3)
+		var got Finding
+		for _, p := range r.Problems {
+			got |= p.Findings
+		}
+		if got != c.want {
+			t.Errorf("%s: %v, want %v: %v", c.name, got, c.want, r.Problems)
+		}
+	}
+}
+
 // What a shard has not released may be purged before it is shown to anybody.
 func TestUnreleasedCopiesDoNotConflict(t *testing.T) {
 	w := newWorld(2)

@@ -15,6 +15,11 @@
 //	C4. Copies of one wave that name different copysets are a finding, unless recovery
 //	    wrote them and all shards of one of the copysets have the copy that names it:
 //	    the others are of plans that were given up, with a shard that did not answer.
+//	C5. The latest wave is on a copyset, unless recovery wrote it, all copies say the
+//	    same, and an earlier wave is on its whole copyset, where the later may have
+//	    taken its place: a recovery that began before it could know that an earlier
+//	    one had made the epoch clean stores that one's decisions anew, copy by copy,
+//	    and when its node dies nobody goes on: the epoch is clean.
 //
 // An epoch below the newest without a bridge ends with its last copy: nothing says that
 // there was more.

@@ -96,7 +96,7 @@ func (c *Checker) judgeCopies(lsn logs.LSN, copies []held) {
 	if !e.replicated(append(any, doubt...)) {
 		f |= BadReplication
 	}
-	if !e.replicated(append(latest, doubt...)) {
+	if !e.replicated(append(latest, doubt...)) && !c.settled(e, copies, winner) {
 		f |= BadReplicationLastWave
 	}
 	if f != 0 {
@@ -125,6 +125,30 @@ func (c *Checker) agree(copies []held, top uint64) bool {
 			}
 		}
 		if n == len(latest) || replanned && n+len(c.doubted(h.record)) >= len(h.record.Copyset) {
+			return true
+		}
+	}
+	return false
+}
+
+// settled says whether an LSN of which a recovery's latest wave is not whole is stored as
+// an earlier wave wants it (C5): all that are on its copyset have a copy, of that wave or a
+// later one, and every copy says what the latest says.
+func (c *Checker) settled(e *epoch, copies []held, latest *wire.LogRecord) bool {
+	other := func(h held) bool {
+		return h.damaged || h.record.Checksum != latest.Checksum || (h.record.Flags^latest.Flags)&(logs.FlagHole|logs.FlagBridge) != 0
+	}
+	if latest.Flags&logs.FlagWrittenByRecovery == 0 || slices.ContainsFunc(copies, other) {
+		return false
+	}
+	for _, h := range copies {
+		var have []logs.ShardID
+		for _, o := range copies {
+			if logs.Precedence(o.record) >= logs.Precedence(h.record) && slices.Contains(h.record.Copyset, uint64(o.shard.id)) {
+				have = append(have, o.shard.id)
+			}
+		}
+		if len(have) == len(h.record.Copyset) && e.replicated(have) {
 			return true
 		}
 	}
