@@ -212,11 +212,13 @@ func told(r *wire.EpochRecoveryResponse) bool {
 	return r.Status == statusOK || r.Status == statusPartial
 }
 
-// decision is what the highest seal decided of the epoch, as far as was told.
+// decision is what the highest seal decided of the epoch, as far as was told. What
+// another shard marked because nobody knew (SealEpoch 0) is none: that names what was
+// good there, and this one may know of more.
 func (p *purge) decision() *wire.EpochRecovery {
 	var best *wire.EpochRecovery
 	for i := range p.peers {
-		if r := decisionIn(p.peers[i].answer, p.epoch); r != nil && (best == nil || r.SealEpoch > best.SealEpoch) {
+		if r := decisionIn(p.peers[i].answer, p.epoch); r.GetSealEpoch() > best.GetSealEpoch() {
 			best = r
 		}
 	}

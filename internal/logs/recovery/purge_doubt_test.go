@@ -11,12 +11,15 @@ import (
 
 // TestAPurgeInDoubtWaitsForWhoMayKnow: a shard has lost the CLEAN of an epoch with the
 // end of its journal, another was not of the mutation set, the third knows and is slow.
-// The first two do not prove that nothing was decided, unless the third knows no more.
+// The first two do not prove that nothing was decided, unless the third knows no more:
+// that it has marked the epoch as one of which nobody knew is no decision that nothing is
+// good.
 func TestAPurgeInDoubtWaitsForWhoMayKnow(t *testing.T) {
 	decided := []*wire.EpochRecovery{{Epoch: 1, SealEpoch: 1, LastKnownGood: 42, Last: 44}}
 	for name, third := range map[string]*wire.EpochRecoveryResponse{
 		"the third knows":    {Epochs: decided},
 		"it is in doubt too": {Status: statusPartial},
+		"nobody knew there":  {Status: statusPartial, Epochs: []*wire.EpochRecovery{{Epoch: 1}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, fx := purgeInDoubt()
@@ -32,9 +35,9 @@ func TestAPurgeInDoubtWaitsForWhoMayKnow(t *testing.T) {
 				fx = p.step(1, event{kind: evAnswer, of: bare(asked[s]), decisions: answers[s]})
 			}
 			switch {
-			case len(third.Epochs) > 0 && (len(fx.calls) != 1 || fx.calls[0].kind != callDelete || fx.calls[0].from != logs.MakeLSN(1, 43)):
+			case third.Status == statusOK && (len(fx.calls) != 1 || fx.calls[0].kind != callDelete || fx.calls[0].from != logs.MakeLSN(1, 43)):
 				t.Errorf("what was decided is known, and it does %v", fx.calls)
-			case len(third.Epochs) == 0 && (p.state != purgeMarking || p.found.LastKnownGood != 22):
+			case third.Status != statusOK && (p.state != purgeMarking || p.found.LastKnownGood != 22):
 				t.Errorf("nobody knows more, and it is at %d with %v", p.state, p.found)
 			}
 		})
