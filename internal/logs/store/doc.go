@@ -68,8 +68,9 @@
 // are not in doubt.
 //
 // The doubt ends (repair.go, recovery.Comparer). Of a suspect tail only what came
-// after the last known good ESN that is left can be lost, of a corrupt stream or
-// a damaged partition all that is not trimmed. The other shards of the nodesets
+// after the last known good ESN that is left can be lost; of a corrupt stream or
+// a damaged partition, or where an LSM has more than is left of the journal, all that is
+// not trimmed. The other shards of the nodesets
 // are sealed and say what they have that names this one; what is missing is taken.
 // It ends for certain when every copyset with this shard in it has another member
 // that answered and is in order itself. If two of three are in doubt that cannot

@@ -75,7 +75,9 @@ func (s *Store) settleDoubt() error {
 		return nil
 	}
 	s.doubt.number++
-	if corrupt || s.damaged {
+	if corrupt || s.damaged || s.outrun {
+		// An LSM that outlived the journal's end, a release in the marks for one, shows as
+		// good what had its copies there.
 		s.doubt.wide = s.doubt.number
 	}
 	s.countDoubts()
@@ -220,10 +222,17 @@ func (m *logMarks) inDoubt() stretch { return stretch{max(m.doubtFrom, m.sure+1,
 // recovery counts on, and has to be compared again (purgedFrom).
 func (m *logMarks) unsettled() bool { return m.lce < m.doubtTo.Epoch() }
 
-// purgedFrom puts epochs in doubt again that were, and are purged now.
-func (m *logMarks) purgedFrom(from, to logs.Epoch) bool {
-	d := stretch{max(m.doubtFrom, 1), min(m.doubtTo, m.sure)}
+// purgedFrom puts epochs in doubt again that are purged now, and says whether they were
+// not any more. What is deleted may begin below what was in doubt: what a tail that was
+// lost cannot have held, for it was released before, recovery may not have known to be
+// good, and then its copies go with the rest.
+func (m *logMarks) purgedFrom(from, to logs.Epoch, deleted logs.LSN) bool {
+	d := stretch{max(m.doubtFrom, 1), m.doubtTo}
 	if m.fenced == 0 || !d.meetsEpochs(from, to) {
+		return false
+	}
+	m.doubtFrom = min(d.from, max(deleted, m.trim+1))
+	if m.sure < logs.MakeLSN(from, 0) {
 		return false
 	}
 	m.sure = logs.MakeLSN(from, 0) - 1

@@ -347,3 +347,46 @@ func TestAPurgeBringsDoubtBack(t *testing.T) {
 		t.Error("all is clean, and compared, and in doubt")
 	}
 }
+
+// TestAPurgeDeletesBelowADoubt: what is left shows that a record is good, of which
+// recovery was not told. A purge goes by what recovery knew, and what it takes away is
+// compared, whether that could have been lost or not.
+func TestAPurgeDeletesBelowADoubt(t *testing.T) {
+	b := inDoubt(t, 71)
+	defer func() { b.stop() }()
+	if f := b.fence(labLog, 6); f.err != nil || f.doubt != (stretch{lsn(4, 3), lsn(6, 0) - 1}) {
+		t.Fatalf("fenced: %+v", f)
+	}
+	b.must(func(done func(error)) { b.s.DeleteCopies(labLog, lsn(4, 2), lsn(4, logs.ESNMax), done) })
+	b.must(func(done func(error)) {
+		b.s.SetLastClean(labLog, &wire.EpochRecovery{Epoch: 4, SealEpoch: 4, LastKnownGood: 1}, done)
+	})
+	if f, want := b.fence(labLog, 6), (stretch{lsn(4, 2), lsn(6, 0) - 1}); f.err != nil || f.doubt != want || f.clean != 4 {
+		t.Errorf("after the purge: %+v, in doubt is %v", f, want)
+	}
+	b.crash(simfs.Crash{})
+	b.open()
+	if f, want := b.fence(labLog, 6), (stretch{lsn(4, 2), lsn(6, 0) - 1}); f.err != nil || f.doubt != want {
+		t.Errorf("after a restart: %+v, in doubt is %v", f, want)
+	}
+}
+
+// TestWhatOutlivesTheJournalProvesNothing: the marks were flushed, and with them a release
+// that came after copies whose place in the journal is lost. That they were there before
+// is no proof any more that they are.
+func TestWhatOutlivesTheJournalProvesNothing(t *testing.T) {
+	b := newLab(t, 73).open()
+	for n := range logs.ESN(5) {
+		b.put(rec(lsn(1, n+1), string(rune('a'+n))))
+	}
+	b.release(lsn(1, 4))
+	b.stop()
+	b.lost = 3
+	if err := b.openSuspect(); err != nil {
+		t.Fatal(err)
+	}
+	if f, want := b.fence(labLog, 3), (stretch{logs.LSNOldest, lsn(3, 0) - 1}); f.err != nil || f.doubt != want {
+		t.Errorf("fenced: %+v, in doubt is %v", f, want)
+	}
+	b.stop()
+}

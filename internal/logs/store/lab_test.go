@@ -93,6 +93,7 @@ type lab struct {
 	s     *Store
 
 	doubting bool // the tail is said to be suspect
+	lost     int  // records that the next life finds missing at the journal's end
 	trusting bool // a suspect tail is known to be torn: the power was cut
 }
 
@@ -128,6 +129,9 @@ func (b *lab) tryOpen() error {
 				b.t.Errorf("fatal: %v", err)
 			}
 		}
+	}
+	if r := o.Recovered; r != nil {
+		r.Records, b.lost = r.Records[:len(r.Records)-b.lost], 0
 	}
 	s, err := Open(b.fs, "logs", o)
 	if err != nil {

@@ -225,8 +225,12 @@ func (s *Store) replay() error {
 	s.replaying = true
 	defer func() { s.replaying = false }()
 	r := s.recovered()
+	records, end := r.Records, r.StartPos
+	if n := len(records); n > 0 {
+		end = records[n-1].Pos
+	}
+	s.outrun = end < s.pos
 	s.pos = max(s.pos, r.StartPos)
-	records := r.Records
 	for len(records) > 0 {
 		n := 1
 		for n < len(records) && records[n].Pos == records[0].Pos {

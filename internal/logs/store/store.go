@@ -59,6 +59,7 @@ type Store struct {
 	work  workers
 
 	replaying bool // Open: batches may be in the LSMs already
+	outrun    bool // an LSM is ahead of the journal's end, as after the loss of that
 	damaged   bool // a partition that was open cannot be read in full
 	house     house
 	left      leftSweep
