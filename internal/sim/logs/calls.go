@@ -40,9 +40,9 @@ func (m *member) serve() {
 		}),
 		rpc.MethodAppend: served(m.append), rpc.MethodSequencerState: served(q.State),
 		rpc.MethodReadStart: served(s.ReadStart), rpc.MethodReadNext: served(s.ReadNext), rpc.MethodReadStop: served(s.ReadStop),
-		rpc.MethodReadMetadata: served(s.ReadMetadata), rpc.MethodTrim: served(s.Trim),
+		rpc.MethodReadMetadata: served(s.ReadMetadata), rpc.MethodTrim: served(m.trim),
 		rpc.MethodLogState: served(s.LogState), rpc.MethodRecords: served(s.Records),
-		rpc.MethodSeal: served(s.Seal), rpc.MethodDigest: served(s.Digest), rpc.MethodClean: served(s.Clean),
+		rpc.MethodSeal: served(m.seal), rpc.MethodDigest: served(m.digest), rpc.MethodClean: served(m.clean),
 		rpc.MethodCheckSeal: served(s.CheckSeal), rpc.MethodEpochRecovery: served(s.EpochRecovery), rpc.MethodProducerLookup: served(s.ProducerLookup),
 	}
 }
@@ -217,17 +217,21 @@ func (k calls) ReadMetadata(s logs.ShardID, q *wire.ReadMetadataRequest, done fu
 
 // Seal fences a shard against earlier epochs.
 func (k calls) Seal(s logs.ShardID, q *wire.SealRequest, done func(*wire.SealResponse, error)) {
-	ask(k.m, s, rpc.MethodSeal, callTime, q, func(r func(*wire.SealResponse)) { k.m.store.Seal(q, r) }, done)
+	k.m.comes(momentSeals)
+	ask(k.m, s, rpc.MethodSeal, callTime, q, func(r func(*wire.SealResponse)) { k.m.seal(q, r) }, done)
 }
 
 // Digest asks for a shard's records of an epoch.
 func (k calls) Digest(s logs.ShardID, q *wire.DigestRequest, done func(*wire.DigestResponse, error)) {
-	ask(k.m, s, rpc.MethodDigest, digestTime, q, func(r func(*wire.DigestResponse)) { k.m.store.Digest(q, r) }, done)
+	k.m.comes(momentDigests)
+	ask(k.m, s, rpc.MethodDigest, digestTime, q, func(r func(*wire.DigestResponse)) { k.m.digest(q, r) }, done)
 }
 
 // Clean tells a shard how an epoch ended.
 func (k calls) Clean(s logs.ShardID, q *wire.CleanRequest, done func(*wire.CleanResponse, error)) {
-	ask(k.m, s, rpc.MethodClean, callTime, q, func(r func(*wire.CleanResponse)) { k.m.store.Clean(q, r) }, done)
+	k.m.c.truths[logs.LogID(q.Log)-1].closes(q)
+	k.m.comes(momentCleans)
+	ask(k.m, s, rpc.MethodClean, callTime, q, func(r func(*wire.CleanResponse)) { k.m.clean(q, r) }, done)
 }
 
 // EpochRecovery asks how epochs ended, by a shard's account.
@@ -268,10 +272,12 @@ func (k calls) Store(shard logs.ShardID, s *wire.Store, done func(*wire.Stored, 
 	m.mutations[cookie] = done
 	m.n.After(storeTime, "not stored", func() { m.finish(cookie, nil, rpc.ErrDeadline) })
 	sent := &wire.Store{Record: s.Record, SealEpoch: s.SealEpoch, Draining: s.Draining, Amend: s.Amend, Cookie: cookie}
+	m.c.truths[logs.LogID(s.Record.Log)-1].decides(s, m)
 	if r := s.Record; r.Flags&logs.FlagHole != 0 && r.Flags&logs.FlagBridge == 0 {
 		m.w.Sometimes("recovery: holes")
 	}
 	k.SendStores(shard.Node(), &wire.LogBatch{FromNode: uint64(m.n.ID), ToNode: uint64(shard.Node()), Incarnation: uint64(m.n.Life()), Stores: []*wire.Store{sent}})
+	m.comes(momentDecides)
 }
 
 func (m *member) finish(cookie uint64, s *wire.Stored, err error) {
@@ -307,9 +313,13 @@ func (m *member) checked(reply func(*wire.LogBatch)) func(*wire.LogBatch) {
 			if id := logs.LogID(s.Log); s.Status == wire.LogStatus_LOG_STATUS_OK && m.c.beyond() && !id.IsMetadata() {
 				m.c.truths[id-1].keeps(logs.LSN(s.Lsn), m)
 			}
+			if s.Status == wire.LogStatus_LOG_STATUS_OK {
+				m.keepsOut(s)
+			}
 		}
 		if m.fatal == nil {
 			reply(b)
+			m.comes(momentStored)
 		}
 	}
 }

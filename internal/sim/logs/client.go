@@ -121,6 +121,7 @@ type producer struct {
 	t      *truth
 	id     int
 	kind   int
+	hasty  bool // a plain one that wants its answers before its order
 	cl     *client.Client
 	log    *client.Log
 	own    *client.LogProducer
@@ -138,6 +139,7 @@ func newProducer(c *cluster, t *truth, id int) *producer {
 	if w.OneIn(2) {
 		p.kind = w.Dice().IntN(producerKinds)
 	}
+	p.hasty = w.Dice().Int64N(100) < w.Opt.Knob("hasty")
 	o := client.Options{Clock: clientClock{c}, Rand: rand.New(rand.NewPCG(w.Dice().Uint64(), w.Dice().Uint64())), ID: [16]byte{byte(id), 1},
 		Attempt: c.ms("tryMs"), AppendTimeout: c.ms("patienceMs")}
 	p.cl = client.New(wires{c}, o)
@@ -162,7 +164,7 @@ func (p *producer) rest(payload string) {
 	if p.c.w.Calm() && p.c.ops < opsMin {
 		think /= 10
 	}
-	p.c.w.After(p.c.w.Between(0, think), "producer", p.work)
+	p.c.w.After(p.c.w.Between(0, think)+p.c.lull(), "producer", p.work)
 }
 
 // work begins an append.
@@ -187,6 +189,16 @@ func (p *producer) work() {
 			p.rest(payload)
 		}, p.options()...)
 	}
+}
+
+// lull is how long nobody appends from now on: in some seeds the load comes in bursts,
+// and logs are quiet between them.
+func (c *cluster) lull() time.Duration {
+	period := c.ms("burstMs")
+	if period == 0 || c.w.Calm() || c.w.Now()%period < period/2 {
+		return 0
+	}
+	return period - c.w.Now()%period
 }
 
 func (p *producer) pad(payload string) []byte {

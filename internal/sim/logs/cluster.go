@@ -26,8 +26,9 @@ type cluster struct {
 	ops       int
 	readers   int
 	stage     int
-	calmAt    time.Duration // since when the faults are over
-	readAt    time.Duration // since when all is read once more
+	waiting   [moments]*sim.Fault // faults that wait for somebody to come to their moments
+	calmAt    time.Duration       // since when the faults are over
+	readAt    time.Duration       // since when all is read once more
 }
 
 func newCluster(w *sim.World) *cluster {
@@ -93,7 +94,7 @@ func (c *cluster) attributes(log, nodeset int64) *catalog.LogAttributes {
 func (c *cluster) sequencerConfig() sequencer.Config {
 	k := c.w.Opt.Knob
 	return sequencer.Config{Loops: int(k("loops")), StoreTimeout: c.ms("storeMs"), StoreTimeoutMax: 5 * time.Second, GraylistFor: c.ms("graylistMs"),
-		ESNMax: logs.ESN(k("esnMax")), InlineMax: int(k("inline")), SessionsMax: int(k("sessionsMax")),
+		ESNMax: logs.ESN(k("esnMax")), InlineMax: int(k("inline")), SessionsMax: int(k("sessionsMax")), AppenderBytes: k("appendKiB") << 10,
 		NodesetDelayMin: 200 * time.Millisecond, NodesetDelayMax: 2 * time.Second}
 }
 

@@ -32,6 +32,21 @@
 //	    was acknowledged to others in its epoch (truth.go).
 //	L6. The epoch store never goes back, and a compare-and-set that succeeds was of
 //	    the version that was there (epochs.go).
+//	L7. A shard that said that an epoch is sealed, or gave recovery a digest of it, says
+//	    STORED of nothing that a sequencer sends of that epoch any more (promises.go).
+//	L8. What a shard promised of seals, trims and clean epochs it knows after a restart,
+//	    and what it had served for a while it serves again (promises.go).
+//	L9. A recovery decides an LSN once; what one decided that came to CLEAN later ones
+//	    decide again, and nobody makes nothing of what was acknowledged (decisions.go).
+//	L10. Of an epoch of which anything is released the metadata log tells what it is
+//	    stored on (decisions.go, spy.go).
+//	L11. A node does not make an epoch clean in which it has appends on their way itself,
+//	    but after the time that it gives those (decisions.go), nor does one that sees no
+//	    majority take appends (member.go).
+//	L12. Readers are told the same offset of a record, and offsets go up with LSNs; every
+//	    clean epoch ends with a bridge (truth.go).
+//	L13. A refusal takes no LSN: below one that is acknowledged all of its epoch were
+//	    sent to somebody (spy.go).
 //
 // In the end (final.go) readers from the oldest LSN must have all that was
 // acknowledged, and the replication checker must find every copy where it belongs.

@@ -19,10 +19,11 @@ type epochs struct {
 	inner *epochstore.Memory
 	away  time.Duration // until when it does not answer
 	seen  map[logs.LogID]*wire.EpochRecord
+	won   map[reign]time.Duration // when epochs were given out
 }
 
 func newEpochs(c *cluster) *epochs {
-	return &epochs{c: c, inner: epochstore.NewMemory(), seen: map[logs.LogID]*wire.EpochRecord{}}
+	return &epochs{c: c, inner: epochstore.NewMemory(), seen: map[logs.LogID]*wire.EpochRecord{}, won: map[reign]time.Duration{}}
 }
 
 var errEpochs = errors.New("sim: the epoch store does not answer")
@@ -64,6 +65,11 @@ func (d epochDoor) Read(log logs.LogID, done func(*wire.EpochRecord, error)) {
 // CompareAndSet replaces it.
 func (d epochDoor) CompareAndSet(log logs.LogID, expect uint64, next *wire.EpochRecord, done func(error)) {
 	sent := proto.Clone(next).(*wire.EpochRecord)
+	if d.e.seen[log].GetLastCleanEpoch() < next.LastCleanEpoch {
+		d.m.comes(momentAdvances)
+	} else {
+		d.m.comes(momentReigns)
+	}
 	d.trip("epoch=", func() (back func()) {
 		d.e.inner.CompareAndSet(log, expect, sent, func(err error) {
 			d.e.check(log, expect, sent, err)
@@ -90,8 +96,12 @@ func (e *epochs) check(log logs.LogID, expect uint64, next *wire.EpochRecord, er
 	case next.LastCleanEpoch > was.GetLastCleanEpoch():
 		w.Sometimes("log: recovered")
 	}
+	if to := logs.Epoch(next.GetMetadata().GetEpoch()); to > logs.Epoch(was.GetMetadata().GetEpoch()) {
+		e.won[reign{log, to - 1}] = w.Now()
+	}
 	e.seen[log] = next
 	e.c.truths[log-1].learns(next.Metadata)
+	e.c.truths[log-1].setting(next.Metadata)
 	w.Note(next.Version)
 	if w.Tracing() {
 		w.Tracef("epoch store: log %d version %d next epoch %d clean %d by node %d", log, next.Version, next.GetMetadata().GetEpoch(), next.LastCleanEpoch, next.WriterNode)

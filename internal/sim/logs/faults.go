@@ -41,6 +41,8 @@ func (c *cluster) Fault(f *sim.Fault) bool {
 		}
 		m.store.Pressure()
 		return true
+	case faultMoment:
+		return c.await(f)
 	case faultReader:
 		from := logs.LSNOldest
 		if c.w.OneIn(2) {
@@ -138,5 +140,6 @@ func (c *cluster) tear(m *member, appends int, d time.Duration) bool {
 	}
 	m.n.Crash("torn tail", d)
 	m.suspect = m.platter.tear(appends) > 0
+	m.forgets()
 	return true
 }

@@ -122,6 +122,7 @@ func (c *cluster) readAll() {
 				return
 			}
 			t.report = checker.New(checker.Config{Log: t.id, Epochs: s.Metadata, From: logs.LSNOldest, To: r.LastReleased, Page: 200})
+			t.looked = r.LastReleased
 			c.check(t)
 		})
 	}
@@ -135,6 +136,7 @@ func (c *cluster) check(t *truth) {
 	for _, req := range reqs {
 		id := logs.ShardID(req.Shard)
 		c.members[id.Node()-1].store.Records(req, func(a *wire.RecordsResponse) {
+			t.ends(a)
 			t.report.Answer(id, a)
 			if left--; left == 0 {
 				c.check(t)
@@ -170,7 +172,13 @@ func (c *cluster) Check() error {
 		if err := t.kept(); err != nil {
 			return err
 		}
+		if err := t.ascend(); err != nil {
+			return err
+		}
 		if t.report != nil {
+			if err := t.bridged(); err != nil {
+				return err
+			}
 			if rep := t.report.Report(); !rep.Clean() {
 				bad := slices.DeleteFunc(slices.Clone(rep.Problems), leftBehind)
 				if len(bad) > 0 || len(rep.Silent) > 0 || len(rep.Problems) == checker.ProblemsMax {

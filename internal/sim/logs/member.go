@@ -33,6 +33,8 @@ type member struct {
 	tree    *catalog.Logs       // the catalog as it was last heard of here
 	nodes   []*catalog.Node     // likewise
 	given   map[logs.LogID]bool // logs of which copies were sent here
+	words   map[logs.LogID]*promises
+	ticks   int // of its releases' watch
 
 	// Of this life.
 	gossip    *gossip.Host
@@ -47,12 +49,13 @@ type member struct {
 	cookies   uint64
 	synced    int // above 0: the journal is just telling what its disk has
 	fatal     error
+	aloneAt   time.Duration // since when it has seen no majority; 0: it sees one
 
 	hurt hurt
 }
 
 func newMember(c *cluster, n *sim.Node) *member {
-	return &member{c: c, w: c.w, n: n, fs: vfs.NewCrashableMem(), given: map[logs.LogID]bool{}, hurt: hurt{spare: c.isSpare(n)}}
+	return &member{c: c, w: c.w, n: n, fs: vfs.NewCrashableMem(), given: map[logs.LogID]bool{}, words: map[logs.LogID]*promises{}, hurt: hurt{spare: c.isSpare(n)}}
 }
 
 func (m *member) after(d time.Duration, f func()) func() bool {
@@ -78,6 +81,7 @@ func (m *member) boot() {
 	}
 	self, life := catalog.NodeID(m.n.ID), uint64(m.n.Life())
 	quiet := slog.New(slog.DiscardHandler)
+	m.aloneAt = 0
 	m.fatal, m.synced, m.purger, m.comparer, m.sequencer = nil, 0, nil, nil, nil
 	m.mutations, m.spy = map[uint64]func(*wire.Stored, error){}, newSpy(m)
 	m.tree, m.nodes = m.c.tree, m.c.nodes
@@ -96,9 +100,10 @@ func (m *member) boot() {
 	m.recovery = recovery.NewHost(cfg, recovery.Deps{Self: self, Mono: m.n.Mono, AfterFunc: m.after, Rand: m.n.Rand(), Logger: quiet,
 		Calls: calls{m}, EpochStore: door, View: m.view})
 	m.sequencer = sequencer.NewHost(m.c.sequencerConfig(), sequencer.Deps{Self: self, Incarnation: life, Mono: m.n.Mono, WallMs: m.wallMs, AfterFunc: m.after,
-		Rand: m.n.Rand(), Logger: quiet, EpochStore: door, Stores: calls{m}, Recoverer: recoverer{m.recovery}, Cluster: m.gossip.View,
+		Rand: m.n.Rand(), Logger: quiet, EpochStore: door, Stores: calls{m}, Recoverer: recoverer{m, m.recovery}, Cluster: m.gossip.View,
 		Attributes: m.attributes, Fatal: m.die, Tasks: m.tasks})
 	m.serve()
+	m.watchReleases()
 	m.gossip.Start()
 	m.sequencer.Start()
 	m.comparer.Start()
@@ -127,16 +132,21 @@ func (m *member) openStore() (err error) {
 		m.w.Sometimes("shard: in doubt")
 	}
 	if err == nil {
+		m.remembers()
 		m.suspect, m.hurt.corrupt = false, false // the store has written it down
 	}
 	return err
 }
 
 // recoverer is recovery as the sequencer sees it.
-type recoverer struct{ host *recovery.Host }
+type recoverer struct {
+	m    *member
+	host *recovery.Host
+}
 
 // Recover makes earlier epochs clean.
 func (r recoverer) Recover(a sequencer.RecoverArgs, done func(sequencer.RecoveryResult, error)) (cancel func()) {
+	r.m.spy.recovers(a.Log, a.UpTo, a.Own)
 	args := recovery.Args{Log: a.Log, UpTo: a.UpTo, Own: a.Own, Metadata: a.Metadata, Record: a.Record}
 	return r.host.Recover(args, func(x recovery.Result, err error) {
 		done(sequencer.RecoveryResult{Status: x.Status, Record: x.Record, Tail: x.Tail, CountBase: x.CountBase, PreemptedBy: x.PreemptedBy,
@@ -176,6 +186,12 @@ func (m *member) clusterChanged() {
 	if m.sequencer == nil {
 		return
 	}
+	switch isolated := m.gossip.View().Isolated; {
+	case !isolated:
+		m.aloneAt = 0
+	case m.aloneAt == 0:
+		m.aloneAt = m.w.Now()
+	}
 	m.sequencer.ClusterChanged()
 	m.recovery.ViewChanged()
 	m.purger.ViewChanged()
@@ -207,9 +223,20 @@ func (m *member) probe(node catalog.NodeID, refused func()) {
 	})
 }
 
-// append is the door of appends, with L2 on its way out.
+// aloneLong is when all of a node knows that it sees no majority.
+const aloneLong = time.Second
+
+// append is the door of appends, with L2 on its way out, and L11.
 func (m *member) append(req *wire.AppendRequest, reply func(*wire.AppendResponse)) {
+	since := m.aloneAt
+	alone := since != 0 && m.w.Now() > since+aloneLong
+	if alone {
+		m.w.Sometimes("append: to a node that sees no majority")
+	}
 	m.sequencer.Append(req, func(r *wire.AppendResponse) {
+		if alone && r.Status == wire.LogStatus_LOG_STATUS_OK {
+			m.w.Fail("node %d takes an append of log %d, and had seen no majority for %s", m.n.ID, req.Log, m.w.Now()-since)
+		}
 		m.spy.acknowledges(req, r)
 		reply(r)
 	})

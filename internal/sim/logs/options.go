@@ -15,6 +15,7 @@ const (
 	faultEpochs = "epochsAway"    // the epoch store does not answer, for a while
 	faultTorn   = "tornTail"      // node crashes, and loses synced records at its journal's end
 	faultFlush  = "flushStore"    // node's store is flushed: its journal may go
+	faultMoment = "moment"        // whoever comes to moment X next crashes, is cut off or paused, for a while
 	faultReader = "newReader"     // somebody begins to read log X, from the oldest or the tail
 )
 
@@ -26,12 +27,12 @@ func Wing() *sim.Wing {
 
 // points are what a campaign is to reach beside every kind of fault.
 var points = []string{
-	"append: acknowledged", "append: unknown outcome", "append: refused", "append: conditional done", "append: conditional lost",
+	"append: acknowledged", "append: unknown outcome", "append: refused", "append: to a node that sees no majority", "append: conditional done", "append: conditional lost",
 	"append: found stored by a retry", "append: a stream goes on in another epoch", "append: a later epoch", "wave: a second one", "log: reactivated", "log: recovered", "recovery: holes", "shard: purged",
 	"reader: bridge", "reader: hole", "reader: trimmed", "reader: rewound", "reader: all send all", "reader: a batch",
 	"epoch store: an answer was lost", "epoch store: a lost race", "disk: sync failed", "node: fatal fault",
 	"fault: " + faultMove, "fault: " + faultDrain, "fault: " + faultShape, "fault: " + faultTrim, "fault: " + faultEpochs,
-	"fault: " + faultFlush, "fault: " + faultTorn, "shard: in doubt", "fault: " + faultReader, "fault: " + sim.FaultJump, "fault: " + sim.FaultDrift,
+	"fault: " + faultFlush, "fault: " + faultTorn, "shard: in doubt", "fault: " + faultReader, "fault: " + faultMoment, "moment: somebody comes to it", "fault: " + sim.FaultJump, "fault: " + sim.FaultDrift,
 }
 
 func kinds(o *sim.Options) sim.Kinds {
@@ -51,6 +52,10 @@ func kinds(o *sim.Options) sim.Kinds {
 			f.X, f.For = s.Int64N(40), s.Dur(100*time.Millisecond, 5*time.Second)
 		}},
 		sim.Kind{Name: faultReader, Most: 5, Draw: log},
+		sim.Kind{Name: sim.FaultDiskFull, Most: 1, Draw: long(5*time.Second, 25*time.Second)}, // until somebody makes room
+		sim.Kind{Name: faultMoment, Most: 8, Draw: func(s sim.Swarm, f *sim.Fault, _ int) {
+			f.X, f.Peer, f.For = s.Int64N(int64(moments*strikes)), s.IntN(20), s.Order(10*time.Millisecond, 6*time.Second)
+		}},
 		sim.Kind{Name: sim.FaultJump, Most: 3, Draw: func(s sim.Swarm, f *sim.Fault, _ int) {
 			f.X, f.For = s.Int64N(1_200_000)-600_000, s.Dur(time.Second, 20*time.Second)
 			if s.Coin(30) { // nothing of logs depends on wall clocks
@@ -109,7 +114,16 @@ func draw(seed uint64) *sim.Options {
 	k["digestBytes"] = int64(s.Int(200, 8000))
 	k["partitionMs"] = int64(s.Int(5000, 100_000))
 	k["partitionBytes"] = int64(s.Int(4<<10, 200<<10))
-	k["cacheBytes"] = int64(s.Int(2<<10, 256<<10)) // of recent records
+	k["cacheBytes"] = int64(s.Int(2<<10, 256<<10))  // of recent records
+	k["hasty"] = []int64{0, 33, 33, 100}[s.IntN(4)] // percent of plain producers that let others overtake them
+	k["burstMs"] = 0
+	if s.Coin(15) {
+		k["burstMs"] = int64(s.Int(4000, 25_000))
+	}
+	k["appendKiB"] = 0 // of appends that a sequencer's node holds, if not as many as it likes
+	if s.Coin(25) {
+		k["appendKiB"] = int64(s.Int(4, 24))
+	}
 	s.Schedule(o, kinds(o))
 	k["sessionsMax"] = 0
 	if s.Coin(20) {

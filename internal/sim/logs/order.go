@@ -15,7 +15,7 @@ import (
 // inOrder says whether a producer's appends are to be kept in order. Conditional ones
 // fail instead.
 func (p *producer) inOrder() bool {
-	return p.kind == explicit || p.kind == plain && p.id%3 != 0
+	return p.kind == explicit || p.kind == plain && !p.hasty
 }
 
 // options are how a plain producer appends.

@@ -14,6 +14,7 @@ type spy struct {
 	copies  map[place]*sent
 	told    map[listener]logs.LSN   // what is released
 	highest map[logs.LogID]logs.LSN // given out by this life
+	through map[reign]logs.LSN      // up to it all that an epoch gave out was sent
 }
 
 // place is a slot of a log.
@@ -30,7 +31,9 @@ type listener struct {
 
 // sent is what was sent of a slot and who said STORED, by wave.
 type sent struct {
-	waves []wave
+	waves   []wave
+	payload []byte // of an entry of a metadata log
+	fenced  bool   // somebody said PREEMPTED
 }
 
 type wave struct {
@@ -40,7 +43,7 @@ type wave struct {
 }
 
 func newSpy(m *member) *spy {
-	return &spy{m: m, copies: map[place]*sent{}, told: map[listener]logs.LSN{}, highest: map[logs.LogID]logs.LSN{}}
+	return &spy{m: m, copies: map[place]*sent{}, told: map[listener]logs.LSN{}, highest: map[logs.LogID]logs.LSN{}, through: map[reign]logs.LSN{}}
 }
 
 // sends is L3, and takes copies down for L2.
@@ -58,6 +61,9 @@ func (s *spy) sends(to catalog.NodeID, b *wire.LogBatch) {
 		x := s.copies[at]
 		if x == nil {
 			x = &sent{}
+			if at.log.IsMetadata() {
+				x.payload = r.Payload
+			}
 			s.copies[at] = x
 			s.highest[at.log] = max(s.highest[at.log], at.lsn)
 		}
@@ -81,6 +87,11 @@ func (s *spy) releases(to catalog.NodeID, r *wire.Release) {
 	if clean := s.m.c.epochs.clean(log); lsn != 0 && lsn.Epoch() > clean+1 {
 		w.Fail("node %d releases log %d up to %s, though only %d epochs are clean", s.m.n.ID, log, lsn, clean)
 	}
+	if t := s.m.c.truths[log-1]; lsn != 0 {
+		if since, ok := t.canBeRead(lsn.Epoch()); !ok {
+			w.Fail("node %d releases log %d up to %s, and where that is stored, since epoch %d, is not in the metadata log", s.m.n.ID, log, lsn, since)
+		}
+	}
 	if lsn > s.highest[log] && lsn.Epoch() == s.highest[log].Epoch() {
 		w.Fail("node %d releases log %d up to %s and gave out %s", s.m.n.ID, log, lsn, s.highest[log])
 	}
@@ -100,13 +111,20 @@ func (s *spy) releases(to catalog.NodeID, r *wire.Release) {
 func (s *spy) stored(b *wire.LogBatch) {
 	for _, st := range b.Stored {
 		x := s.copies[place{logs.LogID(st.Log), logs.LSN(st.Lsn)}]
-		if x == nil || st.Status != wire.LogStatus_LOG_STATUS_OK || st.Cookie&recoveryCookie != 0 {
+		if x == nil || st.Cookie&recoveryCookie != 0 {
+			continue
+		}
+		if st.Status != wire.LogStatus_LOG_STATUS_OK {
+			x.fenced = x.fenced || st.Status == wire.LogStatus_LOG_STATUS_PREEMPTED
 			continue
 		}
 		for i := range x.waves {
 			if x.waves[i].number == st.Wave {
 				x.waves[i].stored = append(x.waves[i].stored, b.FromNode)
 			}
+		}
+		if log := logs.LogID(st.Log); log.IsMetadata() && x.whole() {
+			s.m.c.truths[log.DataLog()-1].writes(x)
 		}
 	}
 }
@@ -134,7 +152,23 @@ func (s *spy) acknowledges(req *wire.AppendRequest, r *wire.AppendResponse) {
 		s.m.w.Sometimes("append: found stored by a retry")
 		return
 	}
+	s.withoutGap(log, lsn)
 	if !x.whole() {
 		s.m.w.Fail("node %d acknowledges %s of log %d, though no wave is stored: %+v", s.m.n.ID, lsn, log, x.waves)
+	}
+}
+
+// withoutGap is L13: what comes before an LSN that is acknowledged was sent as well.
+func (s *spy) withoutGap(log logs.LogID, lsn logs.LSN) {
+	e := reign{log, lsn.Epoch()}
+	at := s.through[e]
+	if at == 0 {
+		at = logs.MakeLSN(e.epoch, 0)
+	}
+	for at < lsn && s.copies[place{log, at + 1}] != nil {
+		at++
+	}
+	if s.through[e] = at; at < lsn {
+		s.m.w.Fail("node %d acknowledges %s of log %d, and gave out %s without storing anything there", s.m.n.ID, lsn, log, at+1)
 	}
 }

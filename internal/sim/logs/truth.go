@@ -43,6 +43,14 @@ type truth struct {
 	held     map[logs.LSN][]*member // who said STORED of it
 	sent     map[logs.LSN][]*member // who was sent it as a record
 	losses   []span                 // that readers were told of
+
+	ballots map[ballot]*decisions // of recoveries
+	order   []ballot              // as they came
+	since   []logs.Epoch          // from which it is stored elsewhere, ascending
+	written map[logs.Epoch]bool   // those of them that the metadata log tells of
+	offsets map[logs.LSN]offset   // as readers were told
+	end     map[logs.Epoch]bool   // epochs of which there is anything, and whether that has a bridge
+	looked  logs.LSN              // up to which those were looked at
 }
 
 // floor is what an append, when it begins, has to come behind.
@@ -73,7 +81,8 @@ type span struct {
 
 func newTruth(c *cluster, id logs.LogID, a *catalog.LogAttributes) *truth {
 	return &truth{c: c, id: id, attrs: a, told: map[logs.LSN][]string{}, acked: map[logs.LSN][]string{}, where: map[string]logs.LSN{},
-		asked: map[string]bool{}, open: map[string]bool{}, refused: map[string]bool{}, begun: map[string]floor{}, held: map[logs.LSN][]*member{}, sent: map[logs.LSN][]*member{}}
+		asked: map[string]bool{}, open: map[string]bool{}, refused: map[string]bool{}, begun: map[string]floor{}, held: map[logs.LSN][]*member{}, sent: map[logs.LSN][]*member{},
+		ballots: map[ballot]*decisions{}, written: map[logs.Epoch]bool{}, offsets: map[logs.LSN]offset{}, end: map[logs.Epoch]bool{}}
 }
 
 // learns takes down what an epoch is stored on.
@@ -110,6 +119,9 @@ func (t *truth) acknowledged(payload string, lsn logs.LSN) {
 	}
 	if s := t.silence(lsn); s != nil {
 		w.Fail("log %d: %q is acknowledged at %s, where readers found nothing: %s from %s to %s", t.id, payload, lsn, s.why, s.from, s.to)
+	}
+	if seal, ok := t.plugged(lsn); ok && lsn > t.trim {
+		w.Fail("log %d: %q is acknowledged at %s, and the recovery under seal %d made nothing of that", t.id, payload, lsn, seal)
 	}
 	if at, ok := t.where[payload]; ok && at != lsn {
 		w.Fail("log %d: %q is acknowledged at %s and was read at %s", t.id, payload, lsn, at)
@@ -172,6 +184,7 @@ func (t *truth) record(r *reading, it *reader.Item) {
 	if len(list) > 1 {
 		w.Sometimes("reader: a batch")
 	}
+	t.counts(r, it)
 	if had, ok := t.told[it.LSN]; ok {
 		if !slices.Equal(had, list) {
 			w.Fail("log %d: reader %s finds %q at %s, others %q", t.id, r.name, list, it.LSN, had)
@@ -235,4 +248,53 @@ func name(p []byte) []byte {
 		return p[:i]
 	}
 	return p
+}
+
+// offset is how many payloads a log has before a record, and behind it.
+type offset struct{ before, behind uint64 }
+
+// counts takes down what a reader was told of a record's offset: L12.
+func (t *truth) counts(r *reading, it *reader.Item) {
+	if !it.OffsetKnown {
+		return
+	}
+	o := offset{it.Offset, it.Offset + uint64(it.Record.Count)}
+	if was, known := t.offsets[it.LSN]; known && was != o {
+		t.c.w.Fail("log %d: reader %s is told that %s has the offsets %+v, others %+v", t.id, r.name, it.LSN, o, was)
+	}
+	t.offsets[it.LSN] = o
+}
+
+// ascend says that offsets go up with LSNs, and none is there twice.
+func (t *truth) ascend() error {
+	lsns := make([]logs.LSN, 0, len(t.offsets))
+	for lsn := range t.offsets {
+		lsns = append(lsns, lsn)
+	}
+	slices.Sort(lsns)
+	for i := 1; i < len(lsns); i++ {
+		if a, b := t.offsets[lsns[i-1]], t.offsets[lsns[i]]; b.before < a.behind {
+			return fmt.Errorf("log %d: %s has the offsets %+v, and %s behind it %+v", t.id, lsns[i-1], a, lsns[i], b)
+		}
+	}
+	return nil
+}
+
+// ends takes down of which epochs there is anything, and which have a bridge.
+func (t *truth) ends(a *wire.RecordsResponse) {
+	for _, r := range a.Records {
+		e := logs.LSN(r.Lsn).Epoch()
+		t.end[e] = t.end[e] || r.Flags&logs.FlagBridge != 0
+	}
+}
+
+// bridged says that every epoch before the last one that was looked at, and of which
+// there is anything, ends with a bridge.
+func (t *truth) bridged() error {
+	for e := t.trim.Epoch() + 1; e < t.looked.Epoch(); e++ {
+		if bridge, any := t.end[e]; any && !bridge {
+			return fmt.Errorf("log %d: epoch %d is clean, and ends without a bridge", t.id, e)
+		}
+	}
+	return nil
 }

@@ -38,7 +38,7 @@ var bugFiles embed.FS
 type bug struct {
 	id, name, wing, class, story string
 	since                        string   // a test that was written because nobody saw the bug; may be empty
-	tiers                        []string // A, B, C; model: a room's model test
+	tiers                        []string // A, B, C; beyond: A, with more faults than are promised to be survived; model: a room's model test
 	rooms                        []string // whose tests ought to see it, below internal/
 	blocks                       []block
 }
@@ -51,7 +51,7 @@ type block struct {
 
 var (
 	wings     = []string{"tables", "logs", "journal"}
-	tierNames = []string{"A", "B", "C", "model"}
+	tierNames = []string{"A", "beyond", "B", "C", "model"}
 )
 
 var (

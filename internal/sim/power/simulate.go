@@ -105,14 +105,18 @@ type finder struct {
 	look func(b *bug, limit time.Duration) (finding, error)
 }
 
-// finders are the ways to look for a bug: of its tiers, A in the bug's wing, B, and
-// the model tests of its rooms. Tier C takes hours, and no bugs.
+// finders are the ways to look for a bug: of its tiers, A in the bug's wing, within
+// what is promised and beyond it, B, and the model tests of its rooms. Tier C takes
+// hours, and no bugs.
 func (h *bench) finders(b *bug) (out []finder) {
 	for _, tier := range b.tiers {
 		switch tier {
 		case "A":
 			wing := b.wing
-			out = append(out, finder{"A " + wing, func(b *bug, limit time.Duration) (finding, error) { return h.tierA(b, wing, limit) }})
+			out = append(out, finder{"A " + wing, func(b *bug, limit time.Duration) (finding, error) { return h.tierA(b, limit, wing) }})
+		case "beyond":
+			wing := b.wing
+			out = append(out, finder{"A " + wing + " beyond", func(b *bug, limit time.Duration) (finding, error) { return h.tierA(b, limit, wing, "-beyond") }})
 		case "B":
 			out = append(out, finder{"B", h.tierB})
 		case "model":
@@ -128,12 +132,16 @@ func (h *bench) finders(b *bug) (out []finder) {
 
 // tierA builds the runner with a bug, or without one, and lets it run seeds of a
 // wing until one fails.
-func (h *bench) tierA(b *bug, wing string, limit time.Duration) (finding, error) {
+func (h *bench) tierA(b *bug, limit time.Duration, wing string, more ...string) (finding, error) {
 	program, err := h.build(b, "go", "build", runnerA)
 	if err != nil {
 		return finding{}, err
 	}
-	return h.campaign(limit, "A "+wing, program, "-wing", wing, "-twice", "0", "-shrink", "0", "-quiet")
+	name := "A " + wing
+	for _, m := range more {
+		name += " " + strings.TrimPrefix(m, "-")
+	}
+	return h.campaign(limit, name, program, append([]string{"-wing", wing, "-twice", "0", "-shrink", "0", "-quiet"}, more...)...)
 }
 
 // tierB hands the bug to the runner, which builds whole nodes itself.
