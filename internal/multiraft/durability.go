@@ -27,6 +27,7 @@ type part struct {
 	term, vote uint64 //
 	last       uint64 // the log's last index once this is durable; 0: as it was
 	release    bool   // the journal may forget all of the stream's entries
+	destroy    bool   // the journal has forgotten the stream: its replica is gone, but for the state machine
 }
 
 // store takes what raft wants on disk. Entries enter the log in memory at
@@ -140,6 +141,9 @@ func (c *core) deliver(p *part) {
 	g := p.g
 	if p.release && c.groups[g.id] == g {
 		c.fx.lowWaters = append(c.fx.lowWaters, lowWater{stream: journal.StreamID(g.id), pos: math.MaxUint64})
+	}
+	if p.destroy {
+		c.fx.destroyed = append(c.fx.destroyed, g)
 	}
 	if g.rn == nil {
 		return

@@ -419,7 +419,7 @@ func (c *core) remove(g *group) {
 	c.failPending(g, ErrUnknownOutcome)
 	g.failChange(ErrStopped)
 	c.discardIncoming(g)
-	c.write(journal.Record{Stream: journal.StreamID(g.id), Kind: journal.KindDrop})
+	dropped := c.write(journal.Record{Stream: journal.StreamID(g.id), Kind: journal.KindDrop})
 	for _, n := range g.retained {
 		c.pairs.release(n)
 	}
@@ -431,7 +431,7 @@ func (c *core) remove(g *group) {
 	c.active, c.shaky, c.orphans = without(c.active, g), without(c.shaky, g), without(c.orphans, g)
 	c.doubting = without(c.doubting, g)
 	c.endCampaign(g)
-	c.fx.destroyed = append(c.fx.destroyed, g)
+	c.await(g, part{g: g, destroy: true}, dropped)
 }
 
 // confs are the voters of every configuration in the log: a lease must hold in

@@ -238,7 +238,8 @@ func (h *Host) Groups() []*Group {
 }
 
 // Remove ends a replica, forgets its log and destroys its state machine. It
-// returns when that is done.
+// returns when both are gone for good: the next replica of the group here may be
+// made, and will not find the log of this one after a crash.
 func (h *Host) Remove(id catalog.GroupID) error {
 	done := make(chan error, 1)
 	h.RemoveThen(id, func(err error) { done <- err })

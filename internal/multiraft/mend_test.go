@@ -619,3 +619,22 @@ func TestAbdicationThatALaterLeaderForestalled(t *testing.T) {
 		}
 	}})
 }
+
+// A replica is gone when its log is: were the next one of the group made here before
+// that, it would find the log of this one after a crash.
+func TestRemovedMeansForgottenByTheJournal(t *testing.T) {
+	n := newTestNode(t, newTestNet(), 1, testConfig, 20*time.Millisecond)
+	n.create(GroupConfig{ID: 7, Replica: replicaOn(1), Conf: confOn(1), New: true})
+	put(t, []*testNode{n}, 7, "something")
+	if err := n.host.Remove(7); err != nil {
+		t.Fatal(err)
+	}
+	if left := n.journal.replay(7); left != nil {
+		t.Errorf("the replica is gone; the journal has %d records of it", len(left.Records))
+	}
+	if !n.machines[7].gone {
+		t.Error("the state machine outlives its removal")
+	}
+	n.host.Close()
+	n.stop()
+}
