@@ -1,6 +1,7 @@
 package logs
 
 import (
+	"slices"
 	"time"
 
 	"github.com/braiddb/braid/internal/logs"
@@ -57,7 +58,7 @@ func (t *truth) decides(s *wire.Store, by *member) {
 	if lsn <= t.trim {
 		return // those that have let go of it know nothing
 	}
-	if p := t.acked[lsn]; !v.record && len(p) > 0 {
+	if p := t.acked[lsn]; !v.record && len(p) > 0 && !t.overtaken(b) {
 		t.c.w.Fail("log %d: the recovery of epoch %d under seal %d makes a hole of %s, where %q was acknowledged (node %d)", t.id, b.epoch, b.seal, lsn, p, by.n.ID)
 	}
 	for _, o := range t.order {
@@ -66,6 +67,12 @@ func (t *truth) decides(s *wire.Store, by *member) {
 				t.id, b.epoch, b.seal, lsn, v, o.seal, x.last, x.of[lsn], by.n.ID)
 		}
 	}
+}
+
+// overtaken says that a later recovery of the epoch is at work, or was: what an earlier one
+// still has stored is refused, and what was acknowledged may be what the later one found.
+func (t *truth) overtaken(b ballot) bool {
+	return slices.ContainsFunc(t.order, func(o ballot) bool { return o.epoch == b.epoch && o.seal > b.seal })
 }
 
 // agrees says that a later recovery may decide so.
