@@ -27,6 +27,7 @@ type gate struct {
 		revoked  bool // began to hand over: never again in this term (M8)
 		stopped  bool
 		hint     catalog.NodeID
+		refusal  *NotLeaderError // that names hint: who asks often is told the same
 		floor    hlc.Timestamp // times handed out are above (M7)
 		earliest time.Duration // nothing is served before
 
@@ -71,7 +72,10 @@ func (g *gate) passLocked(now time.Duration) error {
 	case s.stopped:
 		return ErrStopped
 	case !s.leading:
-		return &NotLeaderError{Node: s.hint}
+		if s.refusal == nil || s.refusal.Node != s.hint {
+			s.refusal = &NotLeaderError{Node: s.hint}
+		}
+		return s.refusal
 	case g.pairs.outlier.Load():
 		pointOutlier.Reach()
 		return ErrClockOutlier

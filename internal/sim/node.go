@@ -77,7 +77,7 @@ func (n *Node) Rand() *rand.Rand {
 	return rand.New(rand.NewPCG(n.w.dice.Uint64(), n.w.dice.Uint64()))
 }
 
-// Timer is something that can be called off.
+// Timer is something that can be called off. The zero Timer was never set.
 type Timer struct {
 	e     *event
 	order uint64 // of e while it is this timer's
@@ -85,7 +85,7 @@ type Timer struct {
 
 // Stop calls it off and says whether that was in time.
 func (t Timer) Stop() bool {
-	if t.e.order != t.order || t.e.f == nil {
+	if t.e == nil || t.e.order != t.order || t.e.f == nil {
 		return false
 	}
 	t.e.f = nil

@@ -77,7 +77,10 @@ func (w *World) Where() int { return w.where }
 func (w *World) Calm() bool { return w.calm }
 
 // After runs f at a later time, whatever becomes of nodes.
-func (w *World) After(d time.Duration, what string, f func()) { w.at(w.now+max(d, 0), what, 0, f) }
+func (w *World) After(d time.Duration, what string, f func()) Timer {
+	e := w.at(w.now+max(d, 0), what, 0, f)
+	return Timer{e, e.order}
+}
 
 // Meanwhile lets what comes in the next d happen before its caller goes on: the
 // caller is a goroutine that stands between two of its instructions. Who calls it

@@ -88,13 +88,14 @@ func (s *Store) lookAtDisk() {
 	s.low.Store(low || full)
 }
 
-// wheel wakes read streams whose waiting ends: one timer for all, and none while
-// nobody waits. It is guarded by Store.mu.
+// wheel wakes read streams whose waiting ends: one timer for all, which is set for the
+// first slot that has any. It is guarded by Store.mu.
 type wheel struct {
 	slots [wheelSlots][]*readStream
-	at    int64 // the last slot that was emptied
+	at    int64 // no slot up to it has any
 	count int
-	armed bool // the timer runs
+	wake  int64       // the slot that the timer is set for, 0: it is not set
+	stop  func() bool // the timer
 }
 
 func slotOf(now time.Duration) int64 { return int64(now / wheelSlot) }
@@ -104,8 +105,11 @@ func slotOf(now time.Duration) int64 { return int64(now / wheelSlot) }
 func (s *Store) wheelAdd(r *readStream) {
 	w := &s.wheel
 	now := slotOf(s.o.Mono())
-	if w.count == 0 {
+	switch {
+	case w.count == 0:
 		w.at = now
+	case w.wake > 0:
+		w.at = max(w.at, min(now, w.wake-1))
 	}
 	slot := min(max(slotOf(r.deadline)+1, w.at+1), w.at+wheelSlots-1)
 	if r.slot != 0 && r.slot <= slot {
@@ -114,14 +118,29 @@ func (s *Store) wheelAdd(r *readStream) {
 	w.slots[slot%wheelSlots] = append(w.slots[slot%wheelSlots], r)
 	r.slot = slot
 	w.count++
-	s.wheelArm()
+	s.wheelArm(slot)
 }
 
-func (s *Store) wheelArm() {
-	if w := &s.wheel; !w.armed && w.count > 0 && !s.closed {
-		w.armed = true
-		s.o.AfterFunc(wheelSlot, s.wheelTurn)
+// wheelArm sets the timer for a slot, unless it is set for an earlier one.
+func (s *Store) wheelArm(slot int64) {
+	w := &s.wheel
+	if s.closed || w.wake > 0 && w.wake <= slot {
+		return
 	}
+	if w.wake > 0 {
+		w.stop()
+	}
+	w.wake = slot
+	w.stop = s.o.AfterFunc(time.Duration(slot)*wheelSlot-s.o.Mono(), s.wheelTurn)
+}
+
+// first is the first slot that has any; count is not 0.
+func (w *wheel) first() int64 {
+	slot := w.at + 1
+	for len(w.slots[slot%wheelSlots]) == 0 {
+		slot++
+	}
+	return slot
 }
 
 // wheelTurn answers those whose time is up.
@@ -129,7 +148,7 @@ func (s *Store) wheelTurn() {
 	var due []waitingRead
 	s.mu.Lock()
 	w := &s.wheel
-	w.armed = false
+	w.wake = 0
 	now := s.o.Mono()
 	upTo := min(slotOf(now), w.at+wheelSlots)
 	var again []*readStream
@@ -159,7 +178,9 @@ func (s *Store) wheelTurn() {
 	for _, r := range again {
 		s.wheelAdd(r)
 	}
-	s.wheelArm()
+	if w.count > 0 {
+		s.wheelArm(w.first())
+	}
 	s.mu.Unlock()
 	for _, d := range due {
 		d.reply(d.empty())

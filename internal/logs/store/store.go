@@ -125,7 +125,7 @@ func Open(fs vfs.FS, dir string, o Options) (*Store, error) {
 // load is Open's recipe: marks, partitions, journal.
 func (s *Store) load() error {
 	var err error
-	if s.marks, err = s.openLSM(s.fs.PathJoin(s.dir, marksDir), true, 4<<20); err != nil {
+	if s.marks, err = s.openLSM(s.fs.PathJoin(s.dir, marksDir), true, min(4<<20, s.o.MemTableBytes)); err != nil {
 		return err
 	}
 	if err := s.loadMarks(); err != nil {

@@ -52,8 +52,9 @@ var (
 )
 
 const (
-	viewChunk = 256 // copies taken from the cache at once
-	slabBytes = 64 << 10
+	viewChunk = 256      // copies taken from the cache at once
+	slabFirst = 2 << 10  // most views read little
+	slabBytes = 64 << 10 // at most, unless one thing is larger
 )
 
 // view begins at from; close must be called.
@@ -299,7 +300,7 @@ func (v *view) take(c *cursor) {
 // own copies bytes that an iterator is about to take back.
 func (v *view) own(b []byte) []byte {
 	if len(b) > cap(v.slab)-len(v.slab) {
-		v.slab = make([]byte, 0, max(slabBytes, len(b)))
+		v.slab = make([]byte, 0, max(len(b), min(slabBytes, max(slabFirst, 2*cap(v.slab)))))
 	}
 	at := len(v.slab)
 	v.slab = append(v.slab, b...)

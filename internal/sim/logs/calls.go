@@ -2,7 +2,6 @@ package logs
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/braiddb/braid/internal/catalog"
@@ -10,6 +9,7 @@ import (
 	"github.com/braiddb/braid/internal/logs/store"
 	"github.com/braiddb/braid/internal/placement"
 	"github.com/braiddb/braid/internal/rpc"
+	"github.com/braiddb/braid/internal/sim"
 	"github.com/braiddb/braid/internal/wire"
 )
 
@@ -47,8 +47,21 @@ func (m *member) serve() {
 	}
 }
 
+// slabBytes hold many messages, of which most are small and short-lived.
+const slabBytes = 32 << 10
+
+// room is memory for a message.
+func (c *cluster) room(n int) []byte {
+	if n > len(c.slab) {
+		c.slab = make([]byte, max(n, slabBytes))
+	}
+	raw := c.slab[:n:n]
+	c.slab = c.slab[n:]
+	return raw
+}
+
 func (c *cluster) encode(m rpc.Message) []byte {
-	raw := make([]byte, m.SizeVT())
+	raw := c.room(m.SizeVT())
 	if _, err := m.MarshalToSizedBufferVT(raw); err != nil {
 		c.w.Fail("a message does not marshal: %w", err)
 	}
@@ -56,8 +69,9 @@ func (c *cluster) encode(m rpc.Message) []byte {
 	return raw
 }
 
+// decode reads a message. It copies: what is doubled is decoded twice.
 func (c *cluster) decode(raw []byte, into rpc.Message) bool {
-	if err := into.UnmarshalVT(slices.Clone(raw)); err != nil {
+	if err := into.UnmarshalVT(raw); err != nil {
 		c.w.Fail("a message does not unmarshal: %w", err)
 		return false
 	}
@@ -77,9 +91,11 @@ func (m *member) call(to catalog.NodeID, method rpc.Method, limit time.Duration,
 	}
 	c, w, p := m.c, m.w, m.c.members[to-1]
 	over, life := false, m.n.Life()
+	var late sim.Timer
 	end := func(err error) {
 		if !over && m.n.Life() == life { // what a connection of an earlier life answers finds nobody
 			over = true
+			late.Stop()
 			done(err)
 		}
 	}
@@ -87,7 +103,7 @@ func (m *member) call(to catalog.NodeID, method rpc.Method, limit time.Duration,
 		m.n.After(w.Between(0, 5*time.Millisecond), "unreachable", func() { end(fmt.Errorf("node %d: %w", to, rpc.ErrUnreachable)) })
 		return
 	}
-	m.n.After(limit, "late", func() { end(rpc.ErrDeadline) })
+	late = m.n.After(limit, "late", func() { end(rpc.ErrDeadline) })
 	raw, arrived, serving := c.encode(req), false, 0 // by which life of the peer
 	var tick func()
 	tick = func() {

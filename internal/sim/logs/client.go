@@ -13,6 +13,7 @@ import (
 	"github.com/braiddb/braid/internal/logs"
 	"github.com/braiddb/braid/internal/placement"
 	"github.com/braiddb/braid/internal/rpc"
+	"github.com/braiddb/braid/internal/sim"
 	"github.com/braiddb/braid/internal/wire"
 )
 
@@ -80,9 +81,11 @@ func (c *cluster) request(node catalog.NodeID, method rpc.Method, req, resp rpc.
 		node = catalog.NodeID(1 + w.Dice().IntN(len(c.members)))
 	}
 	p, over := c.members[node-1], false
+	var late sim.Timer
 	end := func(err error) {
 		if !over {
 			over = true
+			late.Stop()
 			done(err)
 		}
 	}
@@ -90,7 +93,7 @@ func (c *cluster) request(node catalog.NodeID, method rpc.Method, req, resp rpc.
 		w.After(w.Between(0, 5*time.Millisecond), "unreachable", func() { end(fmt.Errorf("node %d: %w", node, rpc.ErrUnreachable)) })
 		return
 	}
-	w.After(limit, "late", func() { end(rpc.ErrDeadline) })
+	late = w.After(limit, "late", func() { end(rpc.ErrDeadline) })
 	raw, arrived := c.encode(req), false
 	w.Net.ToNode(p.n.ID, method.String(), len(raw), func() {
 		if arrived {
@@ -150,7 +153,7 @@ func newProducer(c *cluster, t *truth, id int) *producer {
 	}
 	p.own = p.log.Producer(uint64(1000 + id))
 	for range w.Opt.Knob("pipeline") {
-		w.After(w.Between(0, 2*time.Second), "producer", p.work)
+		p.begin(w.Between(0, 2*time.Second))
 	}
 	return p
 }
@@ -161,10 +164,23 @@ func (p *producer) rest(payload string) {
 	p.flying--
 	delete(p.t.open, payload)
 	think := 2 * p.c.ms("thinkMs")
-	if p.c.w.Calm() && p.c.ops < opsMin {
+	if p.behind() {
 		think /= 10
 	}
-	p.c.w.After(p.c.w.Between(0, think)+p.c.lull(), "producer", p.work)
+	p.begin(p.c.w.Between(0, think) + p.c.lull())
+}
+
+// behind says that the faults are over and appends are still due.
+func (p *producer) behind() bool { return p.c.w.Calm() && p.c.ops < opsMin }
+
+// begin has the next append begin after d, or, where appends come in crowds, with the
+// next crowd. Of a crowd of conditional ones a single one could be taken.
+func (p *producer) begin(d time.Duration) {
+	w := p.c.w
+	if every := p.c.ms("crowdMs"); every > 0 && p.kind != conditional && !p.behind() {
+		d += every - (w.Now()+d)%every + w.Between(0, time.Millisecond)
+	}
+	w.After(d, "producer", p.work)
 }
 
 // work begins an append.

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/braiddb/braid/internal/catalog"
+	"github.com/braiddb/braid/internal/gossip"
 	"github.com/braiddb/braid/internal/logs"
 	"github.com/braiddb/braid/internal/logs/sequencer"
 	"github.com/braiddb/braid/internal/sim"
@@ -29,6 +30,7 @@ type cluster struct {
 	waiting   [moments]*sim.Fault // faults that wait for somebody to come to their moments
 	calmAt    time.Duration       // since when the faults are over
 	readAt    time.Duration       // since when all is read once more
+	slab      []byte              // what is left of it for messages
 }
 
 func newCluster(w *sim.World) *cluster {
@@ -96,6 +98,16 @@ func (c *cluster) sequencerConfig() sequencer.Config {
 	return sequencer.Config{Loops: int(k("loops")), StoreTimeout: c.ms("storeMs"), StoreTimeoutMax: 5 * time.Second, GraylistFor: c.ms("graylistMs"),
 		ESNMax: logs.ESN(k("esnMax")), InlineMax: int(k("inline")), SessionsMax: int(k("sessionsMax")), AppenderBytes: k("appendKiB") << 10,
 		NodesetDelayMin: 200 * time.Millisecond, NodesetDelayMax: 2 * time.Second}
+}
+
+// gossipConfig has rounds that are rarer in most seeds, as they are much of what a run
+// costs, and a silence that lasts as long as ever until somebody is held for dead.
+func (c *cluster) gossipConfig() gossip.Config {
+	every := c.ms("gossipMs")
+	if every == 0 { // options that were written down before there was a choice
+		return gossip.Config{}
+	}
+	return gossip.Config{Interval: every, RefusedThreshold: max(3, int(650*time.Millisecond/every)), ProbeAfter: max(2, int(250*time.Millisecond/every))}
 }
 
 // Boot begins a life.

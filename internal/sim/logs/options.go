@@ -100,11 +100,11 @@ func draw(seed uint64) *sim.Options {
 	k["graylistMs"] = int64(s.Int(500, 20_000))
 	k["producers"] = int64(s.Int(2, 5))
 	k["pipeline"] = int64(s.Int(1, 6)) // appends of a producer under way at once
-	k["thinkMs"] = int64(s.Int(28, 44)) * k["producers"] * k["pipeline"]
+	k["thinkMs"] = int64(s.Int(47, 64)) * k["producers"] * k["pipeline"]
 	k["patienceMs"] = int64(s.Int(3000, 12_000))
 	k["tryMs"] = int64(s.Int(200, 1500))
 	k["payload"] = int64(s.Int(0, 400))
-	k["readers"] = int64(s.Int(1, 3))
+	k["readers"] = int64(s.Int(1, 2)) // of a log
 	k["readWindow"] = int64(s.Int(8, 300))
 	k["readWaitMs"] = int64(s.Int(200, 5000))
 	k["failOverMs"] = int64(s.Int(1000, 8000))
@@ -112,10 +112,10 @@ func draw(seed uint64) *sim.Options {
 	k["epochLostOneIn"] = int64(s.Rare(5, 60))
 	k["recoverySlots"] = int64(s.Int(1, 32)) // stored at a time
 	k["digestBytes"] = int64(s.Int(200, 8000))
-	k["partitionMs"] = int64(s.Int(5000, 100_000))
-	k["partitionBytes"] = int64(s.Int(4<<10, 200<<10))
-	k["cacheBytes"] = int64(s.Int(2<<10, 256<<10))  // of recent records
-	k["hasty"] = []int64{0, 33, 33, 100}[s.IntN(4)] // percent of plain producers that let others overtake them
+	k["partitionMs"] = int64(s.Int(12_000, 100_000))
+	k["partitionBytes"] = int64(s.Int(8<<10, 80<<10)) // see memTableBytes
+	k["cacheBytes"] = int64(s.Int(2<<10, 256<<10))    // of recent records
+	k["hasty"] = []int64{0, 33, 33, 100}[s.IntN(4)]   // percent of plain producers that let others overtake them
 	k["burstMs"] = 0
 	if s.Coin(15) {
 		k["burstMs"] = int64(s.Int(4000, 25_000))
@@ -128,6 +128,18 @@ func draw(seed uint64) *sim.Options {
 	k["sessionsMax"] = 0
 	if s.Coin(20) {
 		k["sessionsMax"] = int64(s.Int(1, 2)) // producers that a sequencer remembers
+	}
+	k["handOver"] = 1 // gossip passes as it is; all else is encoded in any case
+	if s.Coin(25) {
+		k["handOver"] = 0
+	}
+	k["crowdMs"] = 0 // appends begin whenever they do
+	if s.Coin(75) {
+		k["crowdMs"] = int64(s.Int(80, 600))
+	}
+	k["gossipMs"] = 50
+	if s.Coin(90) {
+		k["gossipMs"] = int64(s.Int(180, 280))
 	}
 	return o
 }

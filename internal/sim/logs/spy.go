@@ -15,6 +15,7 @@ type spy struct {
 	told    map[listener]logs.LSN   // what is released
 	highest map[logs.LogID]logs.LSN // given out by this life
 	through map[reign]logs.LSN      // up to it all that an epoch gave out was sent
+	checked map[logs.LogID]logs.LSN // up to it, what was sent is stored: what is stored stays so
 }
 
 // place is a slot of a log.
@@ -43,7 +44,7 @@ type wave struct {
 }
 
 func newSpy(m *member) *spy {
-	return &spy{m: m, copies: map[place]*sent{}, told: map[listener]logs.LSN{}, highest: map[logs.LogID]logs.LSN{}, through: map[reign]logs.LSN{}}
+	return &spy{m: m, copies: map[place]*sent{}, told: map[listener]logs.LSN{}, highest: map[logs.LogID]logs.LSN{}, through: map[reign]logs.LSN{}, checked: map[logs.LogID]logs.LSN{}}
 }
 
 // sends is L3, and takes copies down for L2.
@@ -66,6 +67,9 @@ func (s *spy) sends(to catalog.NodeID, b *wire.LogBatch) {
 			}
 			s.copies[at] = x
 			s.highest[at.log] = max(s.highest[at.log], at.lsn)
+			if s.checked[at.log] >= at.lsn { // it was not there to be looked at
+				s.checked[at.log] = at.lsn - 1
+			}
 		}
 		if n := len(x.waves); n == 0 || x.waves[n-1].number != r.Wave {
 			if n == 1 {
@@ -99,7 +103,9 @@ func (s *spy) releases(to catalog.NodeID, r *wire.Release) {
 		w.Fail("node %d tells node %d that log %d is released up to %s, and told it %s before", s.m.n.ID, to, log, lsn, was)
 	}
 	s.told[listener{log, to}] = lsn
-	for at := lsn; at.ESN() > 0 && at+64 > lsn; at-- { // what it says can be read is stored
+	checked := s.checked[log]
+	s.checked[log] = lsn
+	for at := lsn; at.ESN() > 0 && at+64 > lsn && at > checked; at-- { // what it says can be read is stored
 		if x := s.copies[place{log, at}]; x != nil && !x.whole() {
 			w.Fail("node %d releases log %d up to %s, though %s is not stored: %+v", s.m.n.ID, log, lsn, at, x.waves)
 			return

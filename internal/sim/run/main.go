@@ -68,7 +68,7 @@ func main() {
 	flag.StringVar(&options, "options", "", "run the options in this file, with a trace")
 	flag.StringVar(&s.profile, "cpuprofile", "", "write where processor time goes to this file, for go tool pprof")
 	flag.Parse()
-	debug.SetGCPercent(400) // runs are short-lived: memory is cheaper than time
+	debug.SetGCPercent(800) // runs are short-lived: memory is cheaper than time
 	if seed != 0 || options != "" {
 		os.Exit(replay(&s, seed, options))
 	}

@@ -79,6 +79,10 @@ func newMember(c *cluster, n *sim.Node) *member {
 	return &member{c: c, n: n, dropped: make(map[catalog.GroupID]catalog.ReplicaID), platter: platter{streams: make(map[journal.StreamID]*journal.StreamReplay)}, fs: vfs.NewCrashableMem(), promised: make([]time.Duration, len(c.w.Nodes))}
 }
 
+// memTableBytes is more than a run writes between two flushes; a memtable is cleared
+// whenever one begins, and begins at half of it.
+const memTableBytes = 512 << 10
+
 // boot begins a life as a node does: engine, host, then every replica that the
 // registry lists from what the engine and the journal hold of it.
 func (m *member) boot() {
@@ -95,7 +99,7 @@ func (m *member) boot() {
 		cfg.SuspectGrace = max(time.Duration(w.Opt.Safety)-w.Now(), 0) + 10*time.Second
 	}
 	var err error
-	m.engine, err = docdb.OpenEngine(m.fs, "db", docdb.EngineOptions{CacheBytes: 1 << 20, MemTableBytes: 8 << 20,
+	m.engine, err = docdb.OpenEngine(m.fs, "db", docdb.EngineOptions{CacheBytes: 1 << 20, MemTableBytes: memTableBytes,
 		Fatal: func(err error) { m.unfit("the engine", err) }, OnCommit: m.committed})
 	if err != nil {
 		m.engine = nil

@@ -73,7 +73,7 @@ func kinds(o *sim.Options) sim.Kinds {
 
 func draw(seed uint64) *sim.Options {
 	s := sim.NewSwarm(seed)
-	nodes := []int{3, 3, 3, 4, 4, 5, 5, 6, 7, 9}[s.IntN(10)]
+	nodes := []int{3, 3, 3, 3, 3, 4, 4, 4, 5, 5, 6, 7, 9}[s.IntN(13)]
 	o := s.Base("tables", seed, nodes)
 	k := o.Knobs
 	k["tablets"] = int64(s.Int(1, 4))
@@ -86,8 +86,8 @@ func draw(seed uint64) *sim.Options {
 		k["deadMs"] = int64(s.Int(6000, 25000))
 	}
 	k["clients"] = int64(s.Int(3, 7))
-	k["threads"] = int64(s.Int(1, 2))                                 // per client: requests under way at once
-	k["thinkMs"] = int64(s.Int(55, 80)) * k["clients"] * k["threads"] // each client thinks so long at most twice over
+	k["threads"] = int64(s.Int(1, 2))                                  // per client: requests under way at once
+	k["thinkMs"] = int64(s.Int(72, 100)) * k["clients"] * k["threads"] // each client thinks so long at most twice over
 	k["patienceMs"] = int64(s.Int(2000, 25000))
 	k["tryMs"] = int64(s.Int(150, 1500))
 	k["keys"] = int64(s.Int(1, 5)) // per tablet and workload
@@ -95,7 +95,7 @@ func draw(seed uint64) *sim.Options {
 	k["againOneIn"] = int64(s.Rare(3, 60))
 	k["floorStays"] = int64(s.IntN(2))
 	k["carryTime"] = int64(s.IntN(2))
-	k["beatMs"] = int64(s.Int(110, 400))
+	k["beatMs"] = int64(s.Int(140, 450))
 	k["leaseMs"] = k["beatMs"] * int64(s.Int(4, 10))
 	k["electionMs"] = time.Duration(s.Order(10*time.Millisecond, 400*time.Millisecond)).Milliseconds()
 	k["loops"] = int64(s.Int(1, 2))
@@ -129,6 +129,10 @@ func draw(seed uint64) *sim.Options {
 	s.Schedule(o, kinds(o))
 	aim(o, seed)
 	turn(o, seed)
+	k["handOver"] = 1 // beats pass as they are; all else is encoded in any case
+	if s.Coin(25) {
+		k["handOver"] = 0
+	}
 	return o
 }
 
