@@ -63,6 +63,12 @@ func (t *truth) exposed(lsn logs.LSN) bool {
 	return lied
 }
 
+// harmed says that each disk that had an LSN has since been struck. Whether what it
+// had is told to be lost is judged elsewhere; nobody can be held to know of it.
+func (t *truth) harmed(lsn logs.LSN) bool {
+	return t.c.struck(t) && !slices.ContainsFunc(t.held[lsn], func(m *member) bool { return m.hurt.kind == "" })
+}
+
 // passedOver finds what was acknowledged or read, and a reader is told to be nothing;
 // what can be told to have been there before what cannot.
 func (t *truth) passedOver(from, to logs.LSN) (logs.LSN, bool) {

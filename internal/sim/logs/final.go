@@ -223,7 +223,7 @@ var errCondition = errors.New("a conditional append was taken though its conditi
 func (t *truth) conditionsHeld() error {
 	for _, x := range t.conditions {
 		for lsn, list := range t.told {
-			if x.from < lsn && lsn < x.to && !t.isLost(lsn) {
+			if x.from < lsn && lsn < x.to && !t.isLost(lsn) && !t.harmed(lsn) {
 				return fmt.Errorf("log %d: %w: tail %s, taken as %s, and %q is at %s", t.id, errCondition, x.from, x.to, list, lsn)
 			}
 		}

@@ -269,7 +269,9 @@ func (t *truth) counts(r *reading, it *reader.Item) {
 func (t *truth) ascend() error {
 	lsns := make([]logs.LSN, 0, len(t.offsets))
 	for lsn := range t.offsets {
-		lsns = append(lsns, lsn)
+		if !t.harmed(lsn) {
+			lsns = append(lsns, lsn)
+		}
 	}
 	slices.Sort(lsns)
 	for i := 1; i < len(lsns); i++ {
