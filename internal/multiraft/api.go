@@ -169,10 +169,10 @@ type Status struct {
 	Quiesced       bool // leader: every live follower has and knows everything
 	Conf           []*catalog.Replica
 	Pending        [][]*catalog.Replica // configurations in the log that are not applied yet, oldest first
-	Progress       []Progress // leader: of the others, at most one beat old
-	Suspect        bool       // the journal's tail is in doubt: peers have not been asked, or know of more than is here
-	Corrupt        bool       // the journal's stream is damaged: replace this replica
-	Removed        bool       // the group's configuration has this replica no more
+	Progress       []Progress           // leader: of the others, at most one beat old
+	Suspect        bool                 // the journal's tail is in doubt: peers have not been asked, or know of more than is here
+	Corrupt        bool                 // the journal's stream is damaged: replace this replica
+	Removed        bool                 // the group's configuration has this replica no more
 }
 
 // Progress is a leader's view of another replica.

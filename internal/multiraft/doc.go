@@ -46,6 +46,9 @@
 //	M9. A proposal is answered once: success only when applied here, "no
 //	    effect" only when it can never commit.
 //	M10. A commit index alone costs no message while traffic or a beat is due.
+//	M11. What a state record says is committed counts after a restart only if the
+//	     entry that it means is in the log. A state may be on disk without entries
+//	     before it: a full disk takes the one and refuses the others.
 //
 // It does not decide who belongs to a group, know what the entries mean, or
 // retry a proposal.

@@ -116,7 +116,10 @@ func (c *core) arena(ents []*pb.Entry) []byte {
 
 // writeState writes term, vote and the log's beginning.
 func (c *core) writeState(g *group) uint64 {
-	g.st.term, g.st.vote, g.st.commit = g.term, g.vote, g.commit
+	g.st.term, g.st.vote = g.term, g.vote
+	if term, err := g.log.Term(g.commit); err == nil {
+		g.st.commit, g.st.commitTerm = g.commit, term
+	}
 	return c.recordState(g)
 }
 

@@ -18,7 +18,7 @@ import (
 const (
 	entryVersion  = 1
 	recordVersion = 1
-	stateVersion  = 1
+	stateVersion  = 2
 	confVersion   = 1
 
 	entryFixed = 1 + 1 + 2 + 8 // version, kind, flags, hybrid time
@@ -215,6 +215,7 @@ func DecodeConf(b []byte) ([]*catalog.Replica, error) {
 type state struct {
 	term, vote       uint64
 	commit           uint64 // known to be committed when this was written; entries say more
+	commitTerm       uint64 // of the entry at commit: the log that is read back may lack it (M11)
 	startIndex       uint64 // the log begins after this entry
 	startTerm        uint64
 	conf             []byte // the configuration at startIndex
@@ -230,6 +231,7 @@ func encodeState(b []byte, s *state) []byte {
 	b = binary.AppendUvarint(b, s.term)
 	b = binary.AppendUvarint(b, s.vote)
 	b = binary.AppendUvarint(b, s.commit)
+	b = binary.AppendUvarint(b, s.commitTerm)
 	b = binary.AppendUvarint(b, s.startIndex)
 	b = binary.AppendUvarint(b, s.startTerm)
 	b = binary.AppendUvarint(b, uint64(len(s.conf)))
@@ -238,14 +240,19 @@ func encodeState(b []byte, s *state) []byte {
 
 func decodeState(b []byte) (state, error) {
 	var s state
-	if len(b) < 2 || b[0] != stateVersion || b[1] > 1 {
+	if len(b) < 2 || b[0] < 1 || b[0] > stateVersion || b[1] > 1 {
 		return s, fmt.Errorf("%w: state version", ErrBadEntry)
+	}
+	fields := make([]*uint64, 0, 7)
+	fields = append(fields, &s.term, &s.vote, &s.commit)
+	if b[0] > 1 {
+		fields = append(fields, &s.commitTerm)
 	}
 	s.snapshotRestored = b[1] == 1
 	b = b[2:]
 	var n uint64
 	var err error
-	for _, f := range []*uint64{&s.term, &s.vote, &s.commit, &s.startIndex, &s.startTerm, &n} {
+	for _, f := range append(fields, &s.startIndex, &s.startTerm, &n) {
 		if *f, b, err = takeUvarint(b); err != nil {
 			return s, err
 		}

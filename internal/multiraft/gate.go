@@ -28,8 +28,8 @@ type gate struct {
 		stopped  bool
 		hint     catalog.NodeID
 		refusal  *NotLeaderError // that names hint: who asks often is told the same
-		floor    hlc.Timestamp // times handed out are above (M7)
-		earliest time.Duration // nothing is served before
+		floor    hlc.Timestamp   // times handed out are above (M7)
+		earliest time.Duration   // nothing is served before
 
 		// inflight are the times of this term's entries that are not applied
 		// here yet, rising. A safe time is below all of them.

@@ -30,7 +30,8 @@ type group struct {
 	h       *Group
 	rn      *raft.RawNode // nil: corrupt, removed or stopped
 	log     memLog
-	st      state // as last handed to the journal
+	st      state  // as last handed to the journal
+	told    uint64 // M11: known to be committed by what was recovered
 
 	// As of the last Ready. unread says that raft has heard of something since.
 	term, vote, commit uint64
@@ -212,17 +213,23 @@ func (g *group) recover(gc *GroupConfig) error {
 		return fmt.Errorf("the journal begins at %d, the state machine is at %d", g.st.startIndex, applied.Index)
 	}
 	ents := make([]*pb.Entry, 0, len(r.Records))
+	told := false // M11: the entry is there that the state knew to be committed
 	for _, rec := range r.Records {
 		e, commit, err := decodeRecord(rec.Pos, rec.Payload)
 		if err != nil {
 			return err
 		}
-		g.st.commit = max(g.st.commit, commit)
+		g.told = max(g.told, commit)
+		told = told || e.GetIndex() == g.st.commit && e.GetTerm() == g.st.commitTerm
 		if n := len(ents); n > 0 && (rec.Pos != ents[n-1].GetIndex()+1 || e.GetTerm() < ents[n-1].GetTerm()) {
 			return fmt.Errorf("entry %d of term %d follows %d of term %d", rec.Pos, e.GetTerm(), ents[n-1].GetIndex(), ents[n-1].GetTerm())
 		}
 		ents = append(ents, e)
 	}
+	if told {
+		g.told = max(g.told, g.st.commit)
+	}
+	g.st.commit, g.st.commitTerm = 0, 0
 	return g.join(ents, &applied, boot)
 }
 
@@ -346,7 +353,7 @@ const condemned = 1 << 62
 // are committed. Raft must not campaign before it has applied them: a majority
 // of a configuration two steps old may know nothing of what was decided since.
 func (g *group) committedAtLeast() uint64 {
-	commit := max(g.applied, min(g.st.commit, g.log.last()))
+	commit := max(g.applied, min(g.told, g.log.last()))
 	if n := len(g.pendConf); n > 1 {
 		commit = max(commit, g.pendConf[n-2].index)
 	}

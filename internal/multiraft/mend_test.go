@@ -585,6 +585,33 @@ func TestAHoleBetweenEntriesIsDamage(t *testing.T) {
 	}
 }
 
+// A full disk refuses entries and takes the state behind them: what that says is
+// committed is not what the log has at that index.
+func TestACommitCountsOnlyWithItsEntry(t *testing.T) {
+	for _, row := range []struct{ commit, term, want uint64 }{
+		{4, 1, 4}, // the entry is there
+		{5, 2, 1}, // the one there is a former leader's, never committed
+		{9, 2, 1}, // as much longer as the log of that term was
+		{5, 0, 1}, // of a version that did not say
+	} {
+		h := handHost(t, Config{Loops: 1}, Deps{})
+		var records []journal.Record
+		for _, i := range []uint64{2, 3, 4, 5} {
+			e := &pb.Entry{Type: pb.EntryNormal.Enum(), Index: new(i), Term: new(uint64(1))}
+			records = append(records, journal.Record{Stream: 7, Kind: journal.KindEntry, Pos: i, Payload: appendRecord(nil, e, 1)})
+		}
+		state := encodeState(nil, &state{term: 2, commit: row.commit, commitTerm: row.term, startIndex: bootIndex, startTerm: bootTerm, conf: EncodeConf(confOn(1, 2, 3))})
+		g := createOne(t, h, GroupConfig{Recovered: &journal.StreamReplay{State: state, StartPos: bootIndex, Records: records}})
+		if g.damaged != nil {
+			t.Fatal(g.damaged)
+		}
+		h.turn(time.Hour)
+		if g.g.commit != row.want {
+			t.Errorf("entry %d of term %d committed, says the state; the log has 2 to 5 of term 1: %d is taken for committed, not %d", row.commit, row.term, g.g.commit, row.want)
+		}
+	}
+}
+
 // A voter that lost what it had acknowledged votes for nobody whose log lacks it: what
 // it and the leader of then held may be on no other living replica.
 func TestAVoterThatOwesVotesForWhoHoldsIt(t *testing.T) {
