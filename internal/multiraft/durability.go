@@ -162,9 +162,19 @@ func (c *core) deliver(p *part) {
 			c.stepRaft(g, m)
 			continue
 		}
+		if g.overtaken(m) {
+			continue
+		}
 		g.assertDurable(m)
 		c.say(g, m)
 	}
+}
+
+// overtaken says of an acknowledgement that its entries were never written: before
+// raft's next Ready a leader of a later term overwrote them. To whom it is addressed
+// leads no more, and what it says was never true of the disk (M1).
+func (g *group) overtaken(m *pb.Message) bool {
+	return m.GetType() == pb.MsgAppResp && !m.GetReject() && m.GetIndex() > g.durable.index && m.GetTerm() < g.durable.term
 }
 
 // assertDurable stops the process rather than let it acknowledge what its own

@@ -612,6 +612,32 @@ func TestACommitCountsOnlyWithItsEntry(t *testing.T) {
 	}
 }
 
+// Between two looks at raft a leader's entry may come, and a later leader's that takes
+// its place: the first was never written, and its acknowledgement is not said.
+func TestWhatWasOverwrittenUnwrittenIsNotAcknowledged(t *testing.T) {
+	h := handHost(t, Config{Loops: 1}, Deps{})
+	g := createOne(t, h, GroupConfig{New: true, Conf: confOn(1, 2, 3)})
+	h.turn(time.Hour)
+	c, in := h.loops[0].core, g.g
+	// To a replica that nobody knows, so that what is said is counted as a stray.
+	ack := func(term, index uint64) (said uint64, panicked any) {
+		defer func() { panicked = recover() }()
+		before := c.metrics.Strays.Load()
+		in.durable.index, in.durable.term = 48, 14
+		c.deliver(&part{g: in, responses: []*pb.Message{{Type: pb.MsgAppResp.Enum(), From: new(uint64(in.replica)), To: new(uint64(99)), Term: new(term), Index: new(index)}}})
+		return c.metrics.Strays.Load() - before, nil
+	}
+	if said, panicked := ack(13, 49); said != 0 || panicked != nil {
+		t.Errorf("entry 49 of a term that is over, with 48 in its place: %d messages, %v", said, panicked)
+	}
+	if said, panicked := ack(14, 48); said != 1 || panicked != nil {
+		t.Errorf("entry 48, which is durable: %d messages, %v", said, panicked)
+	}
+	if _, panicked := ack(14, 49); panicked == nil {
+		t.Error("entry 49 is acknowledged, with 48 durable, in the term that is")
+	}
+}
+
 // A voter that lost what it had acknowledged votes for nobody whose log lacks it: what
 // it and the leader of then held may be on no other living replica.
 func TestAVoterThatOwesVotesForWhoHoldsIt(t *testing.T) {
