@@ -213,20 +213,20 @@ func (g *group) recover(gc *GroupConfig) error {
 		return fmt.Errorf("the journal begins at %d, the state machine is at %d", g.st.startIndex, applied.Index)
 	}
 	ents := make([]*pb.Entry, 0, len(r.Records))
-	told := false // M11: the entry is there that the state knew to be committed
+	vouched := false // M11: the entry is there that the state knew to be committed
 	for _, rec := range r.Records {
 		e, commit, err := decodeRecord(rec.Pos, rec.Payload)
 		if err != nil {
 			return err
 		}
 		g.told = max(g.told, commit)
-		told = told || e.GetIndex() == g.st.commit && e.GetTerm() == g.st.commitTerm
+		vouched = vouched || e.GetIndex() == g.st.commit && e.GetTerm() == g.st.commitTerm
 		if n := len(ents); n > 0 && (rec.Pos != ents[n-1].GetIndex()+1 || e.GetTerm() < ents[n-1].GetTerm()) {
 			return fmt.Errorf("entry %d of term %d follows %d of term %d", rec.Pos, e.GetTerm(), ents[n-1].GetIndex(), ents[n-1].GetTerm())
 		}
 		ents = append(ents, e)
 	}
-	if told {
+	if vouched {
 		g.told = max(g.told, g.st.commit)
 	}
 	g.st.commit, g.st.commitTerm = 0, 0
