@@ -36,6 +36,8 @@
 //	R5. Send and Go never block: what a bounded queue can not take is refused.
 //	R6. A done function is called exactly once.
 //	R7. Close returns when no goroutine of the pool or server is left.
+//	R8. A message is delivered at most once: what was given to the kernel is not
+//	    sent again on another connection. Who needs it to arrive asks again.
 //
 // TLS. A Network makes listeners and connections; one that wraps another with
 // TLS is all that encryption needs, since nothing here looks below net.Conn

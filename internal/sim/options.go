@@ -35,6 +35,10 @@ type Options struct {
 	Sched    SchedOptions
 	Knobs    map[string]int64 `json:",omitempty"` // the wing's own
 	Faults   []Fault
+
+	// Messages puts what nodes say to one another into the trace, as far as the wing
+	// shows it. It changes nothing else.
+	Messages bool `json:"-"`
 }
 
 // NetOptions say how messages travel. A OneIn of 0 is never.

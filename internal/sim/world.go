@@ -127,6 +127,9 @@ func (w *World) noteString(s string) {
 // Tracing says whether lines are wanted: ask before making one is costly.
 func (w *World) Tracing() bool { return w.trace != nil }
 
+// TracingMessages says whether it shows messages too.
+func (w *World) TracingMessages() bool { return w.trace != nil && w.Opt.Messages }
+
 // Tracef writes a line of the readable trace.
 func (w *World) Tracef(format string, args ...any) {
 	if w.trace != nil {

@@ -161,6 +161,9 @@ func ask[T any, R message[T]](m *member, shard logs.ShardID, method rpc.Method, 
 	if m.fatal != nil {
 		return
 	}
+	if m.c.w.TracingMessages() {
+		done = traced(m.c.w, fmt.Sprintf("node %d", m.n.ID), shard.Node(), method, req, done)
+	}
 	if int(shard.Node()) == m.n.ID {
 		local(func(r R) {
 			if m.fatal == nil {
@@ -183,6 +186,9 @@ func (k calls) SendStores(node catalog.NodeID, b *wire.LogBatch) {
 		return
 	}
 	m.spy.sends(node, b)
+	if m.c.w.TracingMessages() {
+		m.traceBatch(node, b)
+	}
 	if int(node) == m.n.ID {
 		m.store.HandleBatch(b, m.checked(m.takeStored))
 		return
@@ -191,9 +197,13 @@ func (k calls) SendStores(node catalog.NodeID, b *wire.LogBatch) {
 }
 
 func (m *member) sendBatch(to catalog.NodeID, b *wire.LogBatch) {
-	raw := m.c.encode(b)
+	raw, arrived := m.c.encode(b), false
 	p := m.c.members[to-1]
 	m.n.Send(int(to), "batch", len(raw), func() {
+		if arrived {
+			return // a connection doubles nothing (rpc R8)
+		}
+		arrived = true
 		in := new(wire.LogBatch)
 		if p.fatal == nil && p.c.decode(raw, in) {
 			p.handleBatch(in)
@@ -323,6 +333,9 @@ func (m *member) takeStored(b *wire.LogBatch) {
 func (m *member) checked(reply func(*wire.LogBatch)) func(*wire.LogBatch) {
 	return func(b *wire.LogBatch) {
 		for _, s := range b.Stored {
+			if m.c.w.TracingMessages() {
+				m.traceStored(s)
+			}
 			if s.Status == wire.LogStatus_LOG_STATUS_OK && m.synced == 0 {
 				m.w.Fail("node %d says STORED of log %d %s before its disk does", m.n.ID, s.Log, logs.LSN(s.Lsn))
 			}

@@ -93,6 +93,11 @@ func (c *cluster) request(node catalog.NodeID, method rpc.Method, req, resp rpc.
 		w.After(w.Between(0, 5*time.Millisecond), "unreachable", func() { end(fmt.Errorf("node %d: %w", node, rpc.ErrUnreachable)) })
 		return
 	}
+	if w.TracingMessages() {
+		tell := done
+		told := traced(w, "a client", node, method, req, func(_ rpc.Message, err error) { tell(err) })
+		done = func(err error) { told(resp, err) }
+	}
 	late = w.After(limit, "late", func() { end(rpc.ErrDeadline) })
 	raw, arrived := c.encode(req), false
 	w.Net.ToNode(p.n.ID, method.String(), len(raw), func() {

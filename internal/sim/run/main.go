@@ -35,18 +35,18 @@ import (
 )
 
 type settings struct {
-	wing     string
-	duration time.Duration
-	seeds    uint64
-	from     uint64
-	parallel int
-	json     string
-	twice    int
-	shrink   int
-	stop     int
-	quiet    bool
-	beyond   bool
-	profile  string
+	wing            string
+	duration        time.Duration
+	seeds           uint64
+	from            uint64
+	parallel        int
+	json            string
+	twice           int
+	shrink          int
+	stop            int
+	quiet, messages bool
+	beyond          bool
+	profile         string
 }
 
 func main() {
@@ -64,6 +64,7 @@ func main() {
 	flag.IntVar(&s.stop, "stop", 5, "stop after so many failures (0: do not)")
 	flag.BoolVar(&s.quiet, "quiet", false, "no progress, and no trace with -seed and -options")
 	flag.BoolVar(&s.beyond, "beyond", false, "seeds whose faults exceed what is promised: refusal is right there, silence is not")
+	flag.BoolVar(&s.messages, "messages", false, "with -seed and -options: show what nodes say to one another too (wing logs)")
 	flag.Uint64Var(&seed, "seed", 0, "run this seed of -wing, with its trace")
 	flag.StringVar(&options, "options", "", "run the options in this file, with a trace")
 	flag.StringVar(&s.profile, "cpuprofile", "", "write where processor time goes to this file, for go tool pprof")
@@ -135,6 +136,7 @@ func replay(s *settings, seed uint64, file string) int {
 	if s.quiet {
 		trace = nil
 	}
+	o.Messages = s.messages
 	began := time.Now()
 	r := wingNamed(o.Wing).Run(o, trace)
 	fmt.Printf("\n%s seed %d: %d operations, %d faults, %s virtual, %d events, hash %s, %s\n",
