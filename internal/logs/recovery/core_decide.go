@@ -156,6 +156,11 @@ func (x *epochRecovery) bridgedBefore(n logs.ESN, p uint64) bool {
 // says whether it could.
 func (x *epochRecovery) decide() bool {
 	x.good = x.lng()
+	for i := range x.members {
+		if m := &x.members[i]; m.began > x.good && m.began-1 > x.good {
+			panic("BUG: C8: a digest began above what is decided")
+		}
+	}
 	x.takeTail()
 	x.slots = slices.DeleteFunc(x.slots, func(s slot) bool { return s.esn <= x.good })
 	last, lost := x.judgeSlots()

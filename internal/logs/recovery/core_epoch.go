@@ -57,7 +57,8 @@ type epochRecovery struct {
 type member struct {
 	source   int // its place in logRecovery.sources
 	asked    bool
-	from     logs.ESN // the digest goes on from there
+	began    logs.ESN // the digest's first LSN; 0: none was asked for
+	from     logs.ESN // it goes on from there
 	digested bool
 	partial  bool // it cannot read all that it has: what it did not show proves nothing
 	retryAt  time.Duration
@@ -249,7 +250,7 @@ func (x *epochRecovery) askDigests() {
 		}
 		m.asked = true
 		if m.from == 0 {
-			m.from = from
+			m.from, m.began = from, from
 		}
 		x.l.call(call{kind: callDigest, shard: x.nodeset[i].Shard, epoch: x.epoch, digest: &wire.DigestRequest{
 			Log: uint64(x.l.args.Log), Epoch: uint32(x.epoch), From: uint32(m.from), To: uint32(logs.ESNMax),

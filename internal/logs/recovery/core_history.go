@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/braiddb/braid/internal/logs"
 	"github.com/braiddb/braid/internal/placement"
 	"github.com/braiddb/braid/internal/wire"
@@ -53,7 +55,31 @@ type source struct {
 	retryAt  time.Duration
 	failures int
 	answered bool
-	seal     *wire.SealResponse
+	// seal is what it told, of all its answers: what it once knew to be good is good,
+	// also where a later one does not know it any more. Invariant: no LNG in it falls (C8).
+	seal *wire.SealResponse
+}
+
+// learn takes an answer to a seal, and keeps what an earlier one knew beyond it.
+func (s *source) learn(r *wire.SealResponse) {
+	if before := s.seal; before != nil {
+		r = proto.Clone(r).(*wire.SealResponse)
+		r.TrimPoint = max(r.TrimPoint, before.TrimPoint)
+		for _, b := range before.Epochs {
+			at := slices.IndexFunc(r.Epochs, func(t *wire.EpochTail) bool { return t.Epoch == b.Epoch })
+			if at < 0 {
+				r.Epochs = append(r.Epochs, b)
+				continue
+			}
+			t := r.Epochs[at]
+			t.LastKnownGood, t.MaxSeen = max(t.LastKnownGood, b.LastKnownGood), max(t.MaxSeen, b.MaxSeen)
+			t.MaxTimestampMs = max(t.MaxTimestampMs, b.MaxTimestampMs)
+			if t.Tail.GetLsn() < b.Tail.GetLsn() {
+				t.Tail = b.Tail
+			}
+		}
+	}
+	s.seal = r
 }
 
 // awaits says whether a shard has not answered, and still may.

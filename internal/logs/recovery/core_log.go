@@ -181,10 +181,11 @@ func (l *logRecovery) onSeal(ev *event) {
 		l.preempted(ev.seal.SealEpoch, ev.seal.SealedBy)
 		return
 	case ev.seal.Status == statusOK:
-		s.answered, s.seal = true, ev.seal
+		s.answered = true
+		s.learn(ev.seal)
 		return
 	case ev.seal.Status == statusPartial:
-		s.seal = ev.seal // it is in doubt, which ends: what it knows to be good is good, but it is asked again
+		s.learn(ev.seal) // it is in doubt, which ends: what it knows to be good is good, but it is asked again
 	}
 	s.retryAt = l.again(&s.failures)
 }

@@ -47,6 +47,9 @@
 //	    either an f-majority shows everything (C1). Where that cannot be told, without
 //	    an f-majority or behind damage, it is kept, and stored with FlagKept, so that a
 //	    later recovery, which has more to go by, keeps it too.
+//	C8. The LNG never falls while an epoch is recovered: digests are asked for above
+//	    it, and nothing that they left out is decided. A shard may forget what a
+//	    release had told it, but not what it has told the recovery (source.seal).
 //
 // A shard that may have lost the end of its journal is compared with the others
 // before it proves anything again (core_compare.go, core_survey.go, comparer.go):
