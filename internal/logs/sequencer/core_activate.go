@@ -26,8 +26,12 @@ type activation struct {
 	s     *sequencer
 	cause cause
 	above logs.Epoch // the epoch must be above this one
-	token uint64
-	phase activationPhase
+	// readAbove is what above was when the store was last read: only of that can the answer
+	// say that the store is too old. What was seen since may be younger than the answer.
+	readAbove logs.Epoch
+	founded   bool // others have the log's first metadata, that the store had not when it was read
+	token     uint64
+	phase     activationPhase
 	// verifying: nothing is to be activated; a preempted sequencer only makes
 	// sure that the store knows of whoever preempted it.
 	verifying bool
@@ -120,7 +124,7 @@ func (a *activation) enter() {
 }
 
 func (a *activation) readStore() {
-	a.phase, a.token = phaseReading, a.s.c.nextToken()
+	a.phase, a.token, a.readAbove = phaseReading, a.s.c.nextToken(), a.above
 	a.s.c.fx.reads = append(a.s.c.fx.reads, storeRead{a.s.log, a.token})
 }
 
@@ -193,13 +197,15 @@ func (a *activation) read(rec *wire.EpochRecord, err error) {
 		a.unsure, a.swappedOK, a.next, a.phase = false, true, rec, phaseSwapping
 		a.checkSeals()
 		a.proceed()
-	case rec == nil && (a.above > 0 || a.rec != nil):
-		a.regressed(0)
+	case rec == nil && (a.readAbove > 0 || a.rec != nil):
+		a.regressed(a.readAbove)
+	case rec != nil && logs.Epoch(rec.Metadata.GetEpoch()) <= a.readAbove:
+		a.rec = rec
+		a.regressed(a.readAbove)
+	case logs.Epoch(rec.GetMetadata().GetEpoch()) <= a.above && a.above > 0: // it may have moved on since
+		a.readStore()
 	case rec == nil:
 		a.prove()
-	case logs.Epoch(rec.Metadata.GetEpoch()) <= a.above:
-		a.rec = rec
-		a.regressed(a.above)
 	case a.verifying:
 		a.over()
 		if n, ok := s.c.cluster.Node(s.preempt.by); ok && n.Alive && n.ID != s.c.self {
@@ -208,7 +214,7 @@ func (a *activation) read(rec *wire.EpochRecord, err error) {
 		if len(s.buffer) > 0 {
 			s.drainBuffer()
 		}
-	case a.next != nil && rec.Metadata.Epoch >= a.next.Metadata.Epoch && a.outraced(rec):
+	case (a.founded || a.next != nil && rec.Metadata.Epoch >= a.next.Metadata.Epoch) && a.outraced(rec):
 	case rec.Metadata.Disabled:
 		s.fail(wire.LogStatus_LOG_STATUS_DISABLED, "the log is disabled in the epoch store")
 	case logs.Epoch(rec.Metadata.Epoch) > logs.EpochMax:
@@ -290,8 +296,9 @@ func (a *activation) proceed() {
 	case phaseProving:
 		all := len(a.s.c.metadataShards(false))
 		switch {
-		case a.sealed > 0:
-			a.regressed(a.sealed)
+		case a.sealed > 0: // the log was founded since the store was read, or the store is old
+			a.above, a.founded = max(a.above, a.sealed), true
+			a.readStore()
 		case a.empty < all-metadataCopies(1, all)+1 || a.empty == 0:
 			a.backOff(fmt.Sprintf("the log seems new, but only %d of %d storage nodes could be asked", a.empty, all))
 		default:

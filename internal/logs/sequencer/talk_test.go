@@ -130,7 +130,11 @@ func (x *talk) command(t *testing.T, d *datadriven.TestData) string {
 	case "seals":
 		x.answerShards(func(q shardCall) any {
 			if q.metadata != nil {
-				return &wire.ReadMetadataResponse{}
+				r := &wire.ReadMetadataResponse{}
+				if since := x.number(arg["has"]); since > 0 {
+					r.Metadata = []*wire.EpochMetadata{{EffectiveSince: uint32(since)}}
+				}
+				return r
 			}
 			return &wire.CheckSealResponse{SealEpoch: uint32(x.number(arg["epoch"])), SealedBy: uint64(x.number(arg["by"]))}
 		})
