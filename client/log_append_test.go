@@ -404,6 +404,39 @@ func TestProducersOutliveClients(t *testing.T) {
 	})
 }
 
+// A gap that was true when an append arrived says nothing for good where one before it
+// was under way when it left: the answer to that one may come first.
+func TestAGapOfThePastIsNotFinal(t *testing.T) {
+	inLogBubble(t, 1, Options{}, func(t *testing.T, f *fakeLogs, c *Client) {
+		p := c.logByID(4, "").Producer(99)
+		if _, err := p.Append(t.Context(), 1, []byte("a")); err != nil {
+			t.Fatal(err)
+		}
+		refused := false
+		f.onAppend = func(_ NodeID, req *wire.AppendRequest) *fakeVerdict {
+			if req.Sequence == 3 && !refused {
+				refused = true
+				return &fakeVerdict{resp: status(wire.LogStatus_LOG_STATUS_SEQUENCE_GAP)}
+			}
+			return nil
+		}
+		var all sync.WaitGroup
+		for s := uint64(2); s < 4; s++ {
+			all.Add(1)
+			p.AppendAsync(s, fmt.Append(nil, s), func(_ LSN, err error) {
+				if err != nil {
+					t.Errorf("sequence %d: %v", s, err)
+				}
+				all.Done()
+			})
+		}
+		all.Wait()
+		if !refused || len(f.payloads(4)) != 3 {
+			t.Errorf("refused %v, the log holds %v", refused, f.payloads(4))
+		}
+	})
+}
+
 func TestMemoryOfAppendsIsBounded(t *testing.T) {
 	inLogBubble(t, 1, Options{AppendBytes: 10_000, AppendTimeout: time.Second}, func(t *testing.T, f *fakeLogs, c *Client) {
 		f.onAppend = func(NodeID, *wire.AppendRequest) *fakeVerdict { return &fakeVerdict{silent: true} }

@@ -293,9 +293,14 @@ func (q *logQueue) routeLocked() bool {
 func (q *logQueue) firstLocked(c *logCall) uint64 {
 	first := c.sequence
 	for _, x := range q.mu.calls[q.mu.head:] {
+		if x == c {
+			break
+		}
 		if !x.over && x.sequence != 0 {
 			first = min(first, x.sequence)
-			break
+			if !q.explicit() { // who numbers them himself may begin an older one anew
+				break
+			}
 		}
 	}
 	if q.explicit() {

@@ -173,7 +173,7 @@ func (s *sequencer) crosses(ss *session, req *wire.AppendRequest) bool {
 		return false
 	}
 	end, found := ss.find(req.Sequence)
-	at, _ := ss.find(max(ss.first, req.FirstRunning))
+	at, _ := ss.find(ss.firstOpen(req))
 	return !found && at < end && slices.ContainsFunc(ss.entries[at:end], func(e entry) bool { return e.a != nil && e.a.r == s.old })
 }
 
@@ -277,12 +277,9 @@ func (s *sequencer) known(ss *session, p *pending) bool {
 		s.c.answer(p.reply, &wire.AppendResponse{Status: wire.LogStatus_LOG_STATUS_NEW_EPOCH, Epoch: uint32(s.cur.epoch), Tail: uint64(ss.born), Log: req.Log,
 			Message: fmt.Sprintf("its client has not seen epoch %d, or %s in it", s.cur.epoch, ss.born)})
 		return true
-	case req.Flags&logs.AppendProducer == 0:
+	case req.Flags&logs.AppendProducer == 0,
+		req.Sequence == ss.last+1, ss.beginsWith(req), s.isHole(ss, req.Sequence):
 		return s.outOfOrder(ss, p)
-	case req.Sequence == ss.last+1, ss.beginsWith(req):
-		return false
-	case s.isHole(ss, req.Sequence):
-		return false
 	}
 	st := wire.LogStatus_LOG_STATUS_SEQUENCE_GAP
 	if req.Sequence <= ss.last {
@@ -322,14 +319,24 @@ func (s *sequencer) outOfOrder(ss *session, p *pending) bool {
 	}
 	s.c.m.OutOfOrder.Add(1)
 	s.c.refuse(p, wire.LogStatus_LOG_STATUS_SEQUENCE_GAP,
-		fmt.Sprintf("append %d waits for one before it, from %d on, that was not taken here", p.req.Sequence, max(ss.first, p.req.FirstRunning)))
+		fmt.Sprintf("append %d waits for one before it, from %d on, that was not taken here", p.req.Sequence, ss.firstOpen(p.req)))
 	return true
+}
+
+// firstOpen is the first sequence that the producer may have no answer for. Who numbers
+// its appends itself may begin an older one anew that was refused: then what ran first
+// when later ones were sent says nothing.
+func (ss *session) firstOpen(req *wire.AppendRequest) uint64 {
+	if req.Flags&logs.AppendProducer != 0 {
+		return max(req.FirstRunning, 1)
+	}
+	return max(ss.first, req.FirstRunning, 1)
 }
 
 // follows says whether all appends before one that have no answer are known here:
 // under way, stored, or refused for good. Clients number without gaps.
 func (s *sequencer) follows(ss *session, req *wire.AppendRequest) bool {
-	first := max(ss.first, req.FirstRunning, 1)
+	first := ss.firstOpen(req)
 	if req.Sequence <= first {
 		return true
 	}

@@ -108,7 +108,9 @@ func TestExplicitProducers(t *testing.T) {
 	if r := check(m, 15, over, "SEQUENCE_GAP"); r.Sequence != 13 {
 		t.Errorf("last %d", r.Sequence)
 	}
-	g := n.append(producing(13, "p")) // and the first finds out that it is preempted
+	late := producing(13, "p")
+	late.FirstRunning = 13
+	g := n.append(late) // and the first finds out that it is preempted
 	w.run(time.Second)
 	g.want(t, "PREEMPTED")
 	w.whole(t)
