@@ -50,25 +50,27 @@ type comparison struct {
 	weak   bool       // it ended because nobody knows more: all who had something may have lost it
 	left   logs.Epoch // up to it the log stays in doubt, 0: not at all (D5)
 
-	record    *wire.EpochRecord
-	from, to  logs.LSN   // in doubt
-	clean     logs.Epoch // here
-	upTo      logs.Epoch // compared are epochs up to it
-	history   history
-	decisions []*wire.EpochRecovery // of epochs in [from, decided)
-	decided   logs.Epoch
-	peers     []comparePeer
-	round     uint32 // answers to questions of an earlier one are void
+	record   *wire.EpochRecord
+	from, to logs.LSN   // in doubt
+	clean    logs.Epoch // here
+	upTo     logs.Epoch // compared are epochs up to it
+	history  history
+	decided  map[logs.Epoch]*wire.EpochRecovery // known here, of epochs in [from, next)
+	next     logs.Epoch                         // of which it is to be asked here
+	peers    []comparePeer
+	round    uint32 // answers to questions of an earlier one are void
 }
 
 type comparePeer struct {
 	source
-	sealed   bool       // nothing is added to these epochs there any more
-	fence    logs.Epoch // asked for
-	clean    logs.Epoch // what it has of epochs up to it was decided on
-	at       logs.LSN   // compared below it
-	next     logs.LSN   // then from here, 0: that was all
-	doubtful bool       // it may have lost copies itself
+	sealed   bool                               // nothing is added to these epochs there any more
+	fence    logs.Epoch                         // asked for
+	clean    logs.Epoch                         // what it has of epochs up to it was decided on
+	took     map[logs.Epoch]*wire.EpochRecovery // what it knows to be decided of those that are compared, above that one at least
+	told     logs.Epoch                         // up to it it was asked
+	at       logs.LSN                           // compared below it
+	next     logs.LSN                           // then from here, 0: that was all
+	doubtful bool                               // it may have lost copies itself
 }
 
 func newComparison(cfg *Config, rules *rules, view View, self catalog.NodeID, own logs.ShardID, log logs.LogID, sealed logs.Epoch) *comparison {
@@ -114,9 +116,9 @@ func (c *comparison) advance() {
 			c.enter(compareDecisions)
 		}
 	case compareDecisions:
-		if last := min(c.upTo, c.clean); c.decided <= last {
-			c.once(call{kind: callDecisions, shard: c.own, epoch: c.decided, decisions: &wire.EpochRecoveryRequest{Log: uint64(c.log),
-				From: uint32(c.decided), To: uint32(min(last, c.decided+purgePage-1)), Shard: uint64(c.own)}})
+		if last := c.lastClean(); c.next <= last {
+			c.once(call{kind: callDecisions, shard: c.own, epoch: c.next, decisions: &wire.EpochRecoveryRequest{Log: uint64(c.log),
+				From: uint32(c.next), To: uint32(min(last, c.next+purgePage-1)), Shard: uint64(c.own)}})
 			return
 		}
 		c.enter(compareAsking)
@@ -142,6 +144,11 @@ func (c *comparison) answer(ev *event) {
 	case callSeal, callRecords, callRepair:
 		c.onPeer(ev)
 		return
+	case callDecisions:
+		if ev.of.shard != c.own {
+			c.onPeer(ev)
+			return
+		}
 	}
 	c.asked = false
 	if ev.err != nil && ev.of.kind == callSure {
@@ -166,8 +173,8 @@ func (c *comparison) answer(ev *event) {
 		c.asked, c.askedAt = false, c.now+c.cfg.Retry // it is looked again then
 		c.call(call{kind: callFence, epoch: c.nextEpoch()})
 	case ev.of.kind == callDecisions && c.state == compareDecisions:
-		c.decisions = append(c.decisions, ev.decisions.Epochs...)
-		c.decided = min(c.decided+purgePage, c.clean+1)
+		note(&c.decided, ev.decisions.Epochs)
+		c.next = min(c.next+purgePage, c.clean+1)
 	case ev.of.kind == callSure && c.state == compareSure:
 		c.state = compareOver
 	}
@@ -210,7 +217,7 @@ func (c *comparison) onFence(ev *event) {
 		}
 		return
 	}
-	c.upTo, c.decided = c.to.Epoch(), c.from.Epoch()
+	c.upTo, c.next = c.to.Epoch(), c.from.Epoch()
 	if c.state == compareFencing {
 		c.history.learn([]*wire.EpochMetadata{c.record.Metadata})
 		c.enter(comparePurging)
@@ -225,7 +232,8 @@ func (c *comparison) addPeers(all []source) {
 	}
 }
 
-// ask has every peer sealed and then read, a page at a time.
+// ask has every peer sealed, has it say which decisions it knows that it should have
+// heard of, and then reads what it has, a page at a time.
 func (c *comparison) ask() {
 	for i := range c.peers {
 		p := &c.peers[i]
@@ -235,6 +243,12 @@ func (c *comparison) ask() {
 			p.asked, p.fence = true, max(p.fence, c.upTo)
 			c.call(call{kind: callSeal, shard: p.id, plan: c.round, seal: &wire.SealRequest{Log: uint64(c.log), Epoch: uint32(p.fence),
 				LastCleanEpoch: uint32(p.fence), SealedBy: uint64(c.self), Shard: uint64(p.id)}})
+		case c.untold(p) != 0:
+			p.asked = true
+			from := c.untold(p)
+			c.call(call{kind: callDecisions, shard: p.id, plan: c.round, epoch: from, decisions: &wire.EpochRecoveryRequest{Log: uint64(c.log),
+				From: uint32(from), To: uint32(min(c.lastClean(), from+purgePage-1)), Shard: uint64(p.id)}})
+		case c.unjudged(p): // until somebody tells
 		default:
 			p.asked = true
 			c.call(call{kind: callRecords, shard: p.id, plan: c.round, records: &wire.RecordsRequest{Log: uint64(c.log), From: uint64(p.at), To: uint64(c.to),
@@ -265,6 +279,10 @@ func (c *comparison) onPeer(ev *event) {
 	case ev.of.kind == callSeal && ev.seal.Status == statusNotFound:
 		p.answered = true // it never had anything of the log
 		return
+	case ev.of.kind == callDecisions && told(ev.decisions):
+		note(&p.took, ev.decisions.Epochs)
+		p.told = min(c.lastClean(), ev.of.epoch+purgePage-1)
+		return
 	case ev.of.kind == callRecords && (ev.records.Status == statusOK || ev.records.Status == statusNotFound):
 		p.next = logs.LSN(ev.records.Next)
 		p.doubtful = p.doubtful || ev.records.Doubt || len(ev.records.Damaged) > 0
@@ -286,7 +304,7 @@ func (c *comparison) onPeer(ev *event) {
 // which others may have shown what was not decided.
 func (c *comparison) restart() {
 	c.round++
-	c.peers, c.decisions = nil, nil
+	c.peers, c.decided = nil, nil
 	c.enter(compareReading)
 	c.askedAt = c.now + c.cfg.Retry
 }
@@ -322,21 +340,6 @@ func (c *comparison) mine(p *comparePeer, rs []*wire.LogRecord) (out []*wire.Log
 		i = n
 	}
 	return out
-}
-
-// stands says whether a peer's copy is what its LSN holds, as far as that was
-// decided: a peer that is clean there has nothing else.
-func (c *comparison) stands(p *comparePeer, r *wire.LogRecord) bool {
-	lsn := logs.LSN(r.Lsn)
-	if c.log.IsMetadata() || lsn.Epoch() <= p.clean {
-		return true
-	}
-	for _, d := range c.decisions {
-		if logs.Epoch(d.Epoch) == lsn.Epoch() && d.SealEpoch > 0 {
-			return uint32(lsn.ESN()) <= d.LastKnownGood || r.Flags&logs.FlagWrittenByRecovery != 0 && r.Wave == d.SealEpoch
-		}
-	}
-	return true
 }
 
 // whole gives a record its payload, from any version that has it; nil: none has.

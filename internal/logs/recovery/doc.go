@@ -59,7 +59,9 @@
 //	    can still answer.
 //	D2. Who answers is sealed there first: nothing it has not shown comes after.
 //	D3. It takes only what names it, and of epochs that are clean only what was
-//	    decided. Until it is sure its seals are PARTIAL, which counts as silence.
+//	    decided: what somebody has who took part in the recovery or purged, and of others
+//	    what is good or what recovery stored; it waits for who may know what was decided.
+//	    Until it is sure its seals are PARTIAL, which counts as silence.
 //	D4. What was chosen before more epochs became clean here is neither taken nor
 //	    trusted: it begins anew. An epoch that is purged after it was compared, for its
 //	    CLEAN may be what was lost, is compared again.
