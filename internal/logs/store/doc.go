@@ -68,7 +68,9 @@
 // are not in doubt.
 //
 // The doubt ends (repair.go, recovery.Comparer). Of a suspect tail only what came
-// after the last known good ESN that is left can be lost; of a corrupt stream or
+// after the last known good ESN that is left can be lost, and, until a release shows that
+// the epoch store knows the last clean epoch to be clean, what was stored behind that of
+// the clean ones that a next recovery may make clean again; of a corrupt stream or
 // a damaged partition, or where an LSM has more than is left of the journal, all that is
 // not trimmed. The other shards of the nodesets
 // are sealed and say what they have that names this one; what is missing is taken.

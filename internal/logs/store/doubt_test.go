@@ -46,6 +46,7 @@ func inDoubt(t *testing.T, seed uint64) *lab {
 		r.LastKnownGood = min(uint32(n)-1, 2)
 		b.put(r)
 	}
+	b.release(lsn(4, 1)) // so the epoch store says that epoch 3 is clean
 	b.stop()
 	if err := b.openSuspect(); err != nil {
 		t.Fatal(err)
@@ -368,6 +369,41 @@ func TestAPurgeDeletesBelowADoubt(t *testing.T) {
 	b.open()
 	if f, want := b.fence(labLog, 6), (stretch{lsn(4, 2), lsn(6, 0) - 1}); f.err != nil || f.doubt != want {
 		t.Errorf("after a restart: %+v, in doubt is %v", f, want)
+	}
+}
+
+// TestAnEpochMayBeMadeCleanTwice: until the epoch store says that an epoch is clean the next
+// recovery decides on it once more, so that a copy of it may be among what a tail has lost:
+// of one that the last recovery, as far as is known, decided, above what was good in it.
+func TestAnEpochMayBeMadeCleanTwice(t *testing.T) {
+	for released, want := range map[logs.LSN]logs.LSN{0: lsn(2, 5), lsn(3, 2): lsn(2, 5), lsn(4, 0): lsn(4, 0)} {
+		b := newLab(t, 74).open()
+		clean := func(e, seal, good uint32) {
+			a := call(b.s.Clean, &wire.CleanRequest{Log: uint64(labLog), Epoch: e, SealEpoch: seal, LastKnownGood: good, Last: 6})
+			if a.Status != statusOK {
+				t.Fatal(a)
+			}
+		}
+		b.put(rec(lsn(1, 1), "a"))
+		clean(1, 1, 0)
+		b.put(rec(lsn(2, 1), "b"), rec(lsn(3, 1), "c"))
+		clean(2, 3, 4)
+		clean(3, 3, 3)
+		if a := call(b.s.Seal, &wire.SealRequest{Log: uint64(labLog), Epoch: 4, LastCleanEpoch: 1}); len(a.Epochs) != 2 ||
+			a.Epochs[0].LastKnownGood != 4 || a.Epochs[1].LastKnownGood != 3 {
+			t.Errorf("the recovery after it is told %v", a)
+		}
+		if released > 0 {
+			b.release(released)
+		}
+		b.stop()
+		if err := b.openSuspect(); err != nil {
+			t.Fatal(err)
+		}
+		if f := b.fence(labLog, 5); f.err != nil || f.doubt != (stretch{want, lsn(5, 0) - 1}) || f.clean != 3 {
+			t.Errorf("released up to %s: %+v, in doubt is what begins at %s", released, f, want)
+		}
+		b.stop()
 	}
 }
 

@@ -87,25 +87,53 @@ func (s *Store) Fence(id logs.LogID, next logs.Epoch, done func(from, to logs.LS
 
 // losable is the first LSN of a log of which a copy may be lost. If only the
 // journal's tail may be gone then what was known to be fully stored, by what is
-// left, was stored here before that, and so was what recovery decided of epochs
-// that are clean. Nothing changes that while the log waits for its fence.
+// left, was stored here before that. Nothing changes that while the log waits for its
+// fence.
 func (s *Store) losable(id logs.LogID) (logs.LSN, error) {
 	if err := s.loadTails(id); err != nil {
 		return 0, err
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	l := s.peek(id)
-	if s.doubt.wide > s.doubt.trusted {
-		return max(l.trim+1, logs.LSNOldest), nil
-	}
-	from := logs.MakeLSN(l.lce+1, 0)
+	lce, trim, wide, known := l.lce, l.trim, s.doubt.wide > s.doubt.trusted, l.released.Epoch() > l.lce
+	from := logs.MakeLSN(lce+1, 0)
 	for _, t := range l.tails {
-		if t.epoch == l.lce+1 {
+		if t.epoch == lce+1 {
 			from = logs.MakeLSN(t.epoch, t.good) + 1
 		}
 	}
-	return max(from, l.trim+1, logs.LSNOldest), nil
+	s.mu.Unlock()
+	if wide {
+		from = 0
+	} else if !known {
+		again, err := s.cleanAgain(id, lce)
+		if err != nil {
+			return 0, err
+		}
+		from = min(from, again)
+	}
+	return max(from, trim+1, logs.LSNOldest), nil
+}
+
+// cleanAgain is from where on copies of epochs that are clean here, all up to lce, may have
+// been stored since: above what was known to be good of the last of them and of those before
+// that the same recovery decided. Before the epoch store says that they are clean, as a
+// release of a later one shows, the next recovery makes them so once more, and may give this
+// shard what it did not have. What this one found clean is so to all that come.
+func (s *Store) cleanAgain(id logs.LogID, lce logs.Epoch) (logs.LSN, error) {
+	s.settled()
+	from, seal := logs.MakeLSN(lce+1, 0), uint32(0)
+	for e := lce; e > 0; e-- {
+		told, err := s.readRecoveries(id, uint32(e), uint32(e))
+		if err != nil {
+			return 0, err
+		}
+		if len(told) == 0 || told[0].SealEpoch == 0 || seal != 0 && told[0].SealEpoch != seal {
+			break
+		}
+		seal, from = told[0].SealEpoch, logs.MakeLSN(e, logs.ESN(told[0].LastKnownGood))+1
+	}
+	return from, nil
 }
 
 // resumeReleases does with a release what was put off until the log was fenced.

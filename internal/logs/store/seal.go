@@ -1,7 +1,9 @@
 package store
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 
 	"github.com/braiddb/braid/internal/catalog"
 	"github.com/braiddb/braid/internal/logs"
@@ -133,7 +135,7 @@ func (s *Store) tailsAbove(id logs.LogID, last logs.Epoch) ([]epochTail, error) 
 	tails := append([]epochTail(nil), l.tails...)
 	s.mu.Unlock()
 	if last < lce { // asked for some that are clean here
-		older, err := s.readTails(id, last, lce)
+		older, err := s.cleanTails(id, last, lce)
 		if err != nil {
 			return nil, err
 		}
@@ -147,6 +149,36 @@ func (s *Store) tailsAbove(id logs.LogID, last logs.Epoch) ([]epochTail, error) 
 		}
 	}
 	return tails[:n], nil
+}
+
+// cleanTails gives what is here of epochs in (above, upTo] that are clean here. What the
+// recovery that made one clean knew to be good is good to the next.
+func (s *Store) cleanTails(id logs.LogID, above, upTo logs.Epoch) ([]epochTail, error) {
+	tails, err := s.readTails(id, above, upTo)
+	if err != nil {
+		return nil, err
+	}
+	s.settled()
+	for above < upTo {
+		told, err := s.readRecoveries(id, uint32(above+1), uint32(upTo))
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range told {
+			at, found := slices.BinarySearchFunc(tails, logs.Epoch(r.Epoch), func(t epochTail, e logs.Epoch) int { return cmp.Compare(t.epoch, e) })
+			if !found && r.LastKnownGood > 0 {
+				tails = slices.Insert(tails, at, epochTail{epoch: logs.Epoch(r.Epoch)})
+			}
+			if at < len(tails) && tails[at].epoch == logs.Epoch(r.Epoch) {
+				tails[at].good = max(tails[at].good, logs.ESN(r.LastKnownGood))
+			}
+		}
+		if len(told) < epochsMax {
+			break
+		}
+		above = logs.Epoch(told[len(told)-1].Epoch)
+	}
+	return tails, nil
 }
 
 // loadTails makes sure that what is here of a log's unclean epochs is known.
