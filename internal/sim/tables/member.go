@@ -91,6 +91,7 @@ func (m *member) boot() {
 	m.acked, m.beat = make([]hlc.Timestamp, len(w.Nodes)), nil
 	m.serving, m.reading, m.leak, m.refusals = nil, false, leakNot, journal.Refusals{}
 	m.clock = hlc.New(m.n.Wall, cfg.MaxSkew)
+	life := m.n.Life()
 	cfg.Suspect = m.suspect
 	if m.robbed {
 		// S5: who knows of what was lost here is up, and other faults may cut it off for
@@ -107,9 +108,9 @@ func (m *member) boot() {
 		return
 	}
 	m.host = multiraft.New(cfg, multiraft.Deps{
-		Node: catalog.NodeID(m.n.ID), Incarnation: uint64(m.n.Life()), Clock: m.clock, Mono: m.n.Mono, Timer: timer{m},
+		Node: catalog.NodeID(m.n.ID), Incarnation: uint64(m.n.Life()), Clock: m.clock, Mono: m.n.Mono, Timer: m.timer(),
 		Journal: simJournal{m}, Transport: door{m}, Rand: m.n.Rand(), Logger: slog.New(slog.DiscardHandler),
-		Fatal: m.die, Tasks: func(f func()) { m.n.Soon("task", f) },
+		Fatal: m.die, Tasks: func(f func()) { m.task(life, f) },
 	})
 	m.host.Start()
 	for _, e := range slices.Clone(m.registry) {
@@ -183,7 +184,7 @@ func (m *member) openState(h *hosted) (multiraft.AppliedState, error) {
 		return x.state, err
 	}
 	t, err := tablet.New(tablet.Deps{
-		Engine: m.engine, Clock: m.clock, Now: m.now, AfterFunc: timer{m}.AfterFunc, DiskFull: m.n.Disk.Full,
+		Engine: m.engine, Clock: m.clock, Now: m.now, AfterFunc: m.timer().AfterFunc, DiskFull: m.n.Disk.Full,
 		Logger: slog.New(slog.DiscardHandler), Options: c.tabletOptions(),
 	}, v.tablet, v.schema())
 	if err != nil {

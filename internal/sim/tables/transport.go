@@ -67,14 +67,19 @@ func (d door) SendBeat(to catalog.NodeID, b *wire.Beat) {
 	})
 }
 
-// TailQuery asks a peer about a suspect tail. What is lost is asked again.
+// TailQuery asks a peer about a suspect tail. What is lost is asked again. What comes
+// when the life that asked is over finds nobody: it was that life's call.
 func (d door) TailQuery(to catalog.NodeID, q *wire.TailQuery, done func(*wire.TailAnswer, error)) {
-	m, p := d.m, d.m.c.members[to-1]
+	m, p, life := d.m, d.m.c.members[to-1], d.m.n.Life()
 	ask := proto.Clone(q).(*wire.TailQuery)
 	m.n.Send(int(to), "tail?", 100, func() {
 		p.host.HandleTailQuery(proto.Clone(ask).(*wire.TailQuery), func(a *wire.TailAnswer) {
 			answer := proto.Clone(a).(*wire.TailAnswer)
-			p.n.Send(m.n.ID, "tail!", 100, func() { done(proto.Clone(answer).(*wire.TailAnswer), nil) })
+			p.n.Send(m.n.ID, "tail!", 100, func() {
+				if m.n.Life() == life {
+					done(proto.Clone(answer).(*wire.TailAnswer), nil)
+				}
+			})
 		})
 	})
 }
@@ -102,12 +107,32 @@ func (d door) SendSnapshotChunk(_ context.Context, to catalog.NodeID, c *wire.Sn
 	return nil
 }
 
-// timer is multiraft.Timer on the node's clock.
-type timer struct{ m *member }
+// timer is multiraft.Timer on the node's clock, for one life.
+type timer struct {
+	m    *member
+	life int
+}
+
+func (m *member) timer() timer { return timer{m, m.n.Life()} }
 
 // AfterFunc runs f as a task of this life.
 func (t timer) AfterFunc(d time.Duration, f func()) func() bool {
+	t.m.lives(t.life)
 	return t.m.n.After(d, "timer", f).Stop
+}
+
+// task runs f as a goroutine would that a life's host woke.
+func (m *member) task(life int, f func()) {
+	m.lives(life)
+	m.n.Soon("task", f)
+}
+
+// lives is S4 of internal/sim, where work is asked for: what an ended life asks for would
+// run in the one that goes on.
+func (m *member) lives(life int) {
+	if m.n.Life() != life {
+		m.c.w.Fail("S4: node %d: life %d asks for work in life %d", m.n.ID, life, m.n.Life())
+	}
 }
 
 // speaks is T5.
