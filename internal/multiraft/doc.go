@@ -49,6 +49,8 @@
 //	M11. What a state record says is committed counts after a restart only if the
 //	     entry that it means is in the log. A state may be on disk without entries
 //	     before it: a full disk takes the one and refuses the others.
+//	M12. A replica applies what it knows to be committed before anybody speaks to it:
+//	     only then may it learn that it is a voter, and every voter may stand so.
 //
 // It does not decide who belongs to a group, know what the entries mean, or
 // retry a proposal.

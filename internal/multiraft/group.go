@@ -316,6 +316,7 @@ func (c *core) create(g *group) {
 		panic(fmt.Sprintf("multiraft: raft refuses its configuration: %v", err))
 	}
 	g.rn = rn
+	c.touch(g) // M12
 	g.durable.index, g.durable.term, g.durable.vote = g.log.last(), g.term, g.vote
 	c.bytes += g.log.bytes
 	c.retarget(g)

@@ -612,6 +612,39 @@ func TestACommitCountsOnlyWithItsEntry(t *testing.T) {
 	}
 }
 
+// A state machine may be durable up to where its replica was still a learner. What made
+// it a voter is in the log, and known to be committed: nobody else need say so first,
+// for all that are left may be in the same place (M12).
+func TestAVoterLearnsThatItIsOneByItself(t *testing.T) {
+	for _, committed := range []bool{true, false} {
+		h := handHost(t, Config{Loops: 1}, Deps{})
+		was := confOn(1, 2, 3)
+		was[0].Role = catalog.Role_ROLE_LEARNER
+		data, err := proto.Marshal(&pb.ConfChangeV2{
+			Changes: []*pb.ConfChangeSingle{{Type: pb.ConfChangeAddNode.Enum(), NodeId: new(uint64(replicaOn(1)))}},
+			Context: appendEntryWrite(appendEntryHead(nil, KindConf, 1, 1), 1, EncodeConf(confOn(1, 2, 3)))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		promotion := &pb.Entry{Type: pb.EntryConfChangeV2.Enum(), Index: new(uint64(2)), Term: new(uint64(1)), Data: data}
+		st := state{term: 1, startIndex: bootIndex, startTerm: bootTerm, conf: EncodeConf(was)}
+		if committed {
+			st.commit, st.commitTerm = 2, 1
+		}
+		g := createOne(t, h, GroupConfig{Recovered: &journal.StreamReplay{State: encodeState(nil, &st), StartPos: bootIndex,
+			Records: []journal.Record{{Stream: 7, Kind: journal.KindEntry, Pos: 2, Payload: appendRecord(nil, promotion, 1)}}}})
+		if g.damaged != nil {
+			t.Fatal(g.damaged)
+		}
+		for _, task := range slices.Clone(h.turn(time.Hour).applies) {
+			h.turn(time.Hour, event{kind: evApplied, task: task})
+		}
+		if is := g.Status().Role == RoleFollower && g.g.electAt != 0; is != committed {
+			t.Errorf("its promotion is committed: %v; a voter that will campaign: %v", committed, is)
+		}
+	}
+}
+
 // Between two looks at raft a leader's entry may come, and a later leader's that takes
 // its place: the first was never written, and its acknowledgement is not said.
 func TestWhatWasOverwrittenUnwrittenIsNotAcknowledged(t *testing.T) {
