@@ -112,6 +112,9 @@ func (h *hosted) flood() {
 	if writes > 100 {
 		return // a log that large is not filled in a moment
 	}
+	if h.view.flooded += writes; h.view.flooded > h.m.c.floodsMax() {
+		return
+	}
 	w.Sometimes("snapshot: leaves under a flood of writes")
 	for range writes {
 		op := h.view.probe.op(wire.OpSet, flooding)
@@ -121,6 +124,15 @@ func (h *hosted) flood() {
 }
 
 const floodKiB = 8
+
+// floodsMax is how many writes floods bring a group in all. A snapshot holds all versions,
+// and each of its chunks takes a task: with all that floods bring, it must arrive in a
+// part of the time that a world has to become well.
+func (c *cluster) floodsMax() int {
+	chunk := max(time.Duration(c.w.Opt.Sched.Wake)/2, time.Microsecond)
+	chunks := int64(c.w.Opt.Liveness) / 6 / int64(chunk)
+	return int(min(chunks*max(1, c.w.Opt.Knob("chunkBytes"))/(floodKiB<<10), 1<<20))
+}
 
 var flooding = bytes.Repeat([]byte("f"), floodKiB<<10)
 

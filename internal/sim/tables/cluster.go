@@ -249,7 +249,7 @@ func (c *cluster) stageOver() error {
 				return err
 			}
 			if v.move != nil {
-				return fmt.Errorf("group %d: the move %v is not over", v.id, v.move)
+				return fmt.Errorf("group %d: the move %v is not over: %s", v.id, v.move, v.describe())
 			}
 			if !v.healed {
 				return fmt.Errorf("group %d: no write was answered since the world healed: %s", v.id, v.describe())

@@ -24,6 +24,7 @@ type view struct {
 	holder   *hosted             // who passed its gate last
 	led      leaders
 	healed   bool // a write was answered since the world healed
+	flooded  int  // writes that floods brought, or were to
 	move     *move
 	ofRows   bool // its documents are rows: registers alone
 	founders []*catalog.Replica
