@@ -40,6 +40,7 @@ type member struct {
 	// Of this life.
 	clock    *hlc.Clock
 	engine   *docdb.Engine
+	filled   int // of a memtable, at most, since the engine was flushed
 	host     *multiraft.Host
 	hosted   []*hosted // by group
 	fatal    error
@@ -79,15 +80,20 @@ func newMember(c *cluster, n *sim.Node) *member {
 	return &member{c: c, n: n, dropped: make(map[catalog.GroupID]catalog.ReplicaID), platter: platter{streams: make(map[journal.StreamID]*journal.StreamReplay)}, fs: vfs.NewCrashableMem(), promised: make([]time.Duration, len(c.w.Nodes))}
 }
 
-// memTableBytes is more than a run writes between two flushes; a memtable is cleared
-// whenever one begins, and begins at half of it.
-const memTableBytes = 512 << 10
+// A memtable is cleared whenever one begins: a small one costs less. The first of an
+// engine has 256 KiB, and up to memTableFull of what is committed fits any, whatever
+// it takes there.
+const (
+	memTableBytes = 512 << 10
+	memTableFull  = 192 << 10
+)
 
 // boot begins a life as a node does: engine, host, then every replica that the
 // registry lists from what the engine and the journal hold of it.
 func (m *member) boot() {
 	w, cfg := m.c.w, m.c.hostConfig()
 	m.fatal, m.hosted, m.exports, m.managed = nil, nil, nil, managed{}
+	m.filled = 0
 	m.acked, m.beat = make([]hlc.Timestamp, len(w.Nodes)), nil
 	m.serving, m.reading, m.leak, m.refusals = nil, false, leakNot, journal.Refusals{}
 	m.clock = hlc.New(m.n.Wall, cfg.MaxSkew)
@@ -308,10 +314,19 @@ func (m *member) register(e *entry) {
 	slices.SortFunc(m.registry, func(a, b *entry) int { return int(int64(a.group) - int64(b.group)) })
 }
 
+// flushEngine makes all that was committed durable.
+func (m *member) flushEngine() error {
+	m.filled = 0
+	err := m.engine.Flush()
+	if err != nil {
+		m.unfit("flush", err)
+	}
+	return err
+}
+
 // flush makes what was applied durable in the engine and lets the journal go.
 func (m *member) flush() {
-	if err := m.engine.Flush(); err != nil {
-		m.unfit("flush", err)
+	if m.flushEngine() != nil {
 		return
 	}
 	for _, h := range m.hosted {

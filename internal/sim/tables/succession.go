@@ -151,19 +151,24 @@ func votersOf(conf []*catalog.Replica) (out []int) {
 }
 
 // committed has the engine flush right behind one of its commits, whatever else the
-// entries at hand have still to do: on a node a memtable is full when it is.
-func (m *member) committed() {
+// entries at hand have still to do: on a node a memtable is full when it is. The engine
+// flushes a full one itself, on a goroutine and so at any time: what a crash leaves
+// would not follow from the seed. Here it is flushed before it can be full, or, where
+// one commit fills it, before anything else happens (S1).
+func (m *member) committed(bytes int) {
 	w := m.c.w
-	if m.engine == nil || w.Calm() || !w.OneIn(int(w.Opt.Knob("midFlushOneIn"))) {
+	if m.engine == nil {
+		return
+	}
+	m.filled += bytes
+	if m.filled < memTableFull && (w.Calm() || !w.OneIn(int(w.Opt.Knob("midFlushOneIn")))) {
 		return
 	}
 	w.Sometimes("engine: flushed between two commits")
-	if err := m.engine.Flush(); err != nil {
-		m.unfit("flush", err)
-		return
-	}
-	for _, h := range m.hosted {
-		h.flushed = max(h.flushed, h.applied)
+	if m.flushEngine() == nil {
+		for _, h := range m.hosted {
+			h.flushed = max(h.flushed, h.applied)
+		}
 	}
 }
 

@@ -88,9 +88,13 @@ func (a *ApplyBatch) DeleteGroupStateRange(group catalog.GroupID, from, to []byt
 	return a.b.DeleteRange(lower, upper, nil)
 }
 
+// memTableNode is more than a memtable needs for a record beside its key and value.
+const memTableNode = 256
+
 // Commit applies the batch. It does not sync: the journal recovers what a crash
 // takes. The batch is closed.
 func (a *ApplyBatch) Commit() error {
+	bytes := a.b.Len() + int(a.b.Count())*memTableNode
 	a.e.applying.RLock()
 	err := a.b.Commit(pebble.NoSync)
 	a.e.applying.RUnlock()
@@ -98,7 +102,7 @@ func (a *ApplyBatch) Commit() error {
 	e := a.e
 	err = errors.Join(err, a.Close())
 	if err == nil {
-		e.o.OnCommit()
+		e.o.OnCommit(bytes)
 	}
 	return err
 }

@@ -42,8 +42,9 @@ type EngineOptions struct {
 	// under a lock of the store: it must return at once and not call the engine.
 	OnFlush func()
 	// OnCommit is called after a batch of applied entries is visible, by who committed
-	// it. It may flush: what a crash leaves then ends with that batch.
-	OnCommit func()
+	// it, with what the batch takes of a memtable at most. It may flush: what a crash
+	// leaves then ends with that batch.
+	OnCommit func(bytes int)
 
 	separateFrom int // values of this size and more leave the tree; tests lower it
 	blockBytes   int // of a data block; tests lower it
@@ -70,7 +71,7 @@ func (o EngineOptions) withDefaults() EngineOptions {
 		o.OnFlush = func() {}
 	}
 	if o.OnCommit == nil {
-		o.OnCommit = func() {}
+		o.OnCommit = func(int) {}
 	}
 	if o.separateFrom == 0 {
 		o.separateFrom = 2 << 10
