@@ -383,13 +383,15 @@ func (n *Node) recoveriesTable() *liveTable {
 func (n *Node) purgesTable() *liveTable {
 	return &liveTable{
 		name: "purges", doc: "The logs of which each node is learning what recovery decided while it was away.", ofEach: true,
-		columns: []query.Column{column("node_id", query.Integer, ""), column("log_id", query.Integer, ""), column("waiting", query.Integer, "for its turn")},
+		columns: []query.Column{column("node_id", query.Integer, ""), column("log_id", query.Integer, ""),
+			column("state", query.Text, "WAITING for its turn, HISTORY while the metadata log is read, SEALING, ASKING others what was decided, DELETING, MARKING"),
+			column("waiting", query.Integer, "shards that have not answered")},
 		local: func(_ context.Context, _ query.Filter, yield func([]any) bool) error {
 			if n.logs.purger == nil {
 				return nil
 			}
 			for _, r := range n.logs.purger.Rows() {
-				if !yield([]any{uint64(n.id.Node), uint64(r.Log), r.Waiting}) {
+				if !yield([]any{uint64(n.id.Node), uint64(r.Log), r.State, r.Waiting}) {
 					break
 				}
 			}

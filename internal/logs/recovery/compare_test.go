@@ -60,12 +60,12 @@ func (d benchDoubt) Repair(log logs.LogID, clean logs.Epoch, records []*wire.Log
 	d.change(call{kind: callRepair, epoch: clean, repair: records}, log.DataLog(), done)
 }
 
-func (d benchDoubt) Sure(log logs.LogID, clean logs.Epoch, upTo logs.LSN, weak bool, done func(error)) {
+func (d benchDoubt) Sure(log logs.LogID, clean logs.Epoch, upTo logs.LSN, weak bool, from, to logs.LSN, done func(error)) {
 	if log.IsMetadata() {
 		d.b.do(callSure, func() { done(nil) })
 		return
 	}
-	d.change(call{kind: callSure, epoch: clean, to: upTo, weak: weak}, log, done)
+	d.change(call{kind: callSure, epoch: clean, to: upTo, weak: weak, from: from, gone: to}, log, done)
 }
 
 func (d benchDoubt) Listed() error {

@@ -23,8 +23,9 @@ type Doubtful interface {
 	Fence(log logs.LogID, next logs.Epoch, done func(from, to logs.LSN, clean logs.Epoch, err error))
 	// Repair fails if more epochs than up to clean are clean by then.
 	Repair(log logs.LogID, clean logs.Epoch, records []*wire.LogRecord, done func(error))
-	// Sure fails likewise. If it is weak nobody could tell all that was there.
-	Sure(log logs.LogID, clean logs.Epoch, upTo logs.LSN, weak bool, done func(error))
+	// Sure fails likewise. If it is weak nobody could tell all that was there; from and to
+	// then span what recovery decided on and nobody showed, 0: nothing.
+	Sure(log logs.LogID, clean logs.Epoch, upTo logs.LSN, weak bool, from, to logs.LSN, done func(error))
 	Listed() error // waits for the disk
 }
 

@@ -37,7 +37,8 @@ func (s compareState) String() string {
 // What it lacks it takes from them. It is over when every copyset that this shard
 // may have been of has another member that answered and is not in doubt itself;
 // or when nobody is left who has not answered, for then nobody knows more, and
-// what may be missing was torn before it was acknowledged, or is lost.
+// what may be missing was torn before it was acknowledged, or is lost. Lost it is in
+// any case where recovery decided on it: of that there was a copy (D6).
 type comparison struct {
 	series
 	rules  *rules
@@ -57,6 +58,7 @@ type comparison struct {
 	history  history
 	decided  map[logs.Epoch]*wire.EpochRecovery // known here, of epochs in [from, next)
 	next     logs.Epoch                         // of which it is to be asked here
+	shown    spans                              // of clean epochs, by any peer
 	peers    []comparePeer
 	round    uint32 // answers to questions of an earlier one are void
 }
@@ -128,7 +130,11 @@ func (c *comparison) advance() {
 			c.enter(compareSure)
 		}
 	case compareSure:
-		c.once(call{kind: callSure, epoch: c.clean, to: c.to, weak: c.weak})
+		k := call{kind: callSure, epoch: c.clean, to: c.to, weak: c.weak}
+		if c.weak {
+			k.from, k.gone = c.unshown()
+		}
+		c.once(k)
 	}
 }
 
@@ -286,6 +292,11 @@ func (c *comparison) onPeer(ev *event) {
 	case ev.of.kind == callRecords && (ev.records.Status == statusOK || ev.records.Status == statusNotFound):
 		p.next = logs.LSN(ev.records.Next)
 		p.doubtful = p.doubtful || ev.records.Doubt || len(ev.records.Damaged) > 0
+		for _, r := range ev.records.Records {
+			if lsn := logs.LSN(r.Lsn); lsn.Epoch() <= c.clean {
+				c.shown.add(lsn)
+			}
+		}
 		if mine := c.mine(p, ev.records.Records); len(mine) > 0 {
 			p.asked = true
 			c.call(call{kind: callRepair, shard: p.id, plan: c.round, epoch: c.clean, repair: mine})
@@ -304,7 +315,7 @@ func (c *comparison) onPeer(ev *event) {
 // which others may have shown what was not decided.
 func (c *comparison) restart() {
 	c.round++
-	c.peers, c.decided = nil, nil
+	c.peers, c.decided, c.shown = nil, nil, nil
 	c.enter(compareReading)
 	c.askedAt = c.now + c.cfg.Retry
 }
@@ -377,6 +388,66 @@ func (c *comparison) enough() bool {
 		c.weak = len(unsure) >= min(len(c.view.Shards()), max(2, min(3, c.metadataCopies()+1)))
 	}
 	return true
+}
+
+// unshown are the first and the last LSN in doubt on which recovery decided, and of
+// which no peer showed a copy; 0: there is none.
+func (c *comparison) unshown() (first, last logs.LSN) {
+	for _, d := range c.decided {
+		if d.SealEpoch == 0 { // nobody knew
+			continue
+		}
+		e := logs.Epoch(d.Epoch)
+		from, to := c.shown.gaps(max(c.from, logs.MakeLSN(e, 1)), min(c.to, logs.MakeLSN(e, logs.ESN(d.Last))))
+		if from > 0 && (first == 0 || from < first) {
+			first = from
+		}
+		last = max(last, to)
+	}
+	return first, last
+}
+
+// spans are stretches of LSNs, ascending, with something between any two.
+type spans []span
+
+type span struct{ from, to logs.LSN }
+
+// find is the first span that ends at n, next to it, or behind it.
+func (s spans) find(n logs.LSN) int {
+	i, _ := slices.BinarySearchFunc(s, n, func(x span, n logs.LSN) int { return cmp.Compare(x.to, n-1) })
+	return i
+}
+
+func (s *spans) add(n logs.LSN) {
+	i := s.find(n)
+	switch all := *s; {
+	case i == len(all) || n+1 < all[i].from:
+		*s = slices.Insert(all, i, span{n, n})
+	case n < all[i].from:
+		all[i].from = n
+	case n == all[i].to+1:
+		all[i].to = n
+		if i+1 < len(all) && all[i+1].from == n+1 {
+			all[i].to = all[i+1].to
+			*s = slices.Delete(all, i+1, i+2)
+		}
+	}
+}
+
+// gaps are the first and the last LSN in [from, to] that is in no span; 0: none.
+func (s spans) gaps(from, to logs.LSN) (first, last logs.LSN) {
+	for i := s.find(from); i < len(s) && s[i].from <= from; i++ {
+		from = max(from, s[i].to+1)
+	}
+	for i := len(s) - 1; i >= 0 && s[i].to >= to && to >= from; i-- {
+		if s[i].from <= to {
+			to = s[i].from - 1
+		}
+	}
+	if from > to {
+		return 0, 0
+	}
+	return from, to
 }
 
 // copysetIn says whether some shards, of which this is one, may have been all that

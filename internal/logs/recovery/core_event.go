@@ -74,7 +74,8 @@ type call struct {
 	epoch  logs.Epoch
 	esn    logs.ESN // stores: of the slot
 	plan   uint32   // stores, cleans: number of the plan they belong to
-	weak   bool     // sure: nobody could tell all that was there
+	weak   bool     // sure: nobody could tell all that was there; from and gone are then the
+	gone   logs.LSN // first and the last LSN that recovery decided on and nobody showed, 0: none
 	expect uint64   // swaps: version
 
 	seal   *wire.SealRequest
@@ -84,7 +85,7 @@ type call struct {
 	next   *wire.EpochRecord // swaps
 
 	decisions *wire.EpochRecoveryRequest
-	from, to  logs.LSN            // deletes
+	from, to  logs.LSN            // deletes; sure up to
 	mark      *wire.EpochRecovery // marks
 	records   *wire.RecordsRequest
 	repair    []*wire.LogRecord

@@ -13,13 +13,36 @@ import (
 type purgeState uint8
 
 const (
-	purgeHistory  purgeState = iota
-	purgeSealing             // its own shard
-	purgeAsking              // others, what was decided of the next epoch
-	purgeDeleting            // what is above its LNG
-	purgeMarking             // the epoch as clean
+	purgeHistory  purgeState = iota // the metadata log is read
+	purgeSealing                    // its own shard
+	purgeAsking                     // others, what was decided of the next epoch
+	purgeDeleting                   // what is above its LNG
+	purgeMarking                    // the epoch as clean
 	purgeOver
 )
+
+func (s purgeState) String() string {
+	return [...]string{"HISTORY", "SEALING", "ASKING", "DELETING", "MARKING", "OVER"}[s]
+}
+
+// silent is how many shards have not answered what the purge asks now.
+func (p *purge) silent() (n int) {
+	switch p.state {
+	case purgeHistory:
+		for i := range p.history.readers {
+			if !p.history.readers[i].answered {
+				n++
+			}
+		}
+	case purgeAsking:
+		for i := range p.peers {
+			if !p.peers[i].answered {
+				n++
+			}
+		}
+	}
+	return n
+}
 
 // purge is what a shard does that missed the recovery of some epochs, before it
 // serves releases of later ones (C6). Even copies that look good go: recovery

@@ -69,6 +69,9 @@
 //	    after a while, the log's sequencer is asked for a later one, and asked again, later
 //	    each time, until a comparison leaves nothing in doubt. A bounded number is asked
 //	    at a time, and per second; who reigns later already reigns on.
+//	D6. Where recovery decided on an LSN there was a copy of it. If the doubt ends
+//	    because nobody knows more, and nobody showed one, it is lost, not torn: the
+//	    shard proves nothing there for good, and readers are told.
 //
 // Differences from LogDevice. A slot of which damaged copies were found counts
 // those shards as unavailable for that slot: recovery waits for silent ones that

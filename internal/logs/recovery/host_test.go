@@ -368,6 +368,18 @@ func TestPurgerPurgesSomeLogsAtATime(t *testing.T) {
 		t.Fatalf("%d started, %d running, %d waiting", m.Started.Load(), m.Running.Load(), m.Waiting.Load())
 	}
 	until(t, "decisions are asked for", func() bool { b.mu.Lock(); defer b.mu.Unlock(); return len(b.kept) >= 2*4 })
+	asking := 0
+	for _, r := range p.Rows() {
+		switch {
+		case r.State == "ASKING" && r.Waiting == 4:
+			asking++
+		case r.State != "WAITING" || r.Waiting > 0:
+			t.Errorf("row %+v", r)
+		}
+	}
+	if asking != 2 {
+		t.Errorf("%d purges are asking: %+v", asking, p.Rows())
+	}
 	p.ViewChanged()
 	b.letGo()
 	until(t, "all are purged", func() bool { return p.Metrics().Done.Load() == all })

@@ -182,7 +182,7 @@ func (m *machine) call(c call) {
 	case callRepair:
 		m.doubt.Repair(m.log, c.epoch, c.repair, func(err error) { ev.err = err; m.post(ev) })
 	case callSure:
-		m.doubt.Sure(m.log, c.epoch, c.to, c.weak, func(err error) { ev.err = err; m.post(ev) })
+		m.doubt.Sure(m.log, c.epoch, c.to, c.weak, c.from, c.gone, func(err error) { ev.err = err; m.post(ev) })
 	case callMark:
 		m.shard.SetLastClean(m.log, c.mark, func(err error) { ev.err = err; m.post(ev) })
 	}

@@ -1,6 +1,7 @@
 package recovery
 
 import (
+	"cmp"
 	"log/slog"
 	"maps"
 	"slices"
@@ -114,19 +115,24 @@ func (p *Purger) ViewChanged() {
 // PurgeRow is one purge, for people.
 type PurgeRow struct {
 	Log     logs.LogID
-	Waiting bool
+	State   string // WAITING for its turn, or what it is at
+	Waiting int    // shards that have not answered
 }
 
 // Rows lists the purges at work and those that wait.
 func (p *Purger) Rows() (rows []PurgeRow) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for log := range p.running {
-		rows = append(rows, PurgeRow{Log: log})
+	for log, m := range p.running {
+		m.mu.Lock()
+		core := m.core.(*purge)
+		rows = append(rows, PurgeRow{Log: log, State: core.state.String(), Waiting: core.silent()})
+		m.mu.Unlock()
 	}
 	for _, log := range p.order {
-		rows = append(rows, PurgeRow{Log: log, Waiting: true})
+		rows = append(rows, PurgeRow{Log: log, State: "WAITING"})
 	}
+	slices.SortFunc(rows, func(a, b PurgeRow) int { return cmp.Compare(a.Log, b.Log) })
 	return rows
 }
 

@@ -326,15 +326,19 @@ func (l *logState) admitFence(next logs.Epoch, number uint64, from logs.LSN) {
 }
 
 // admitSure is an end of doubt made durable; lost says that nobody could tell what was
-// there. mu is held.
-func (l *logState) admitSure(upTo logs.LSN, number uint64, lost bool) {
-	if from := l.inDoubt().from; lost && l.id.IsMetadata() {
+// there, or in a part of it, if that is not empty. mu is held.
+func (l *logState) admitSure(upTo logs.LSN, number uint64, part stretch, lost bool) {
+	gone := stretch{l.inDoubt().from, upTo}
+	if !part.empty() {
+		gone = part
+	}
+	if lost && l.id.IsMetadata() {
 		l.lostFrom, l.lostTo = 1, logs.LSNMax
-	} else if lost && number == l.fenced && from <= upTo {
-		if l.lostFrom == 0 || from < l.lostFrom {
-			l.lostFrom = from
+	} else if lost && number == l.fenced && !gone.empty() {
+		if l.lostFrom == 0 || gone.from < l.lostFrom {
+			l.lostFrom = gone.from
 		}
-		l.lostTo = max(l.lostTo, upTo)
+		l.lostTo = max(l.lostTo, gone.to)
 	}
 	if l.id.IsMetadata() {
 		l.fenced = max(l.fenced, number)

@@ -105,7 +105,7 @@ func TestADoubtEnds(t *testing.T) {
 	if err := <-late; !errors.Is(err, ErrCleanMeanwhile) {
 		t.Errorf("a copy of an epoch that is clean meanwhile: %v", err)
 	}
-	b.must(func(done func(error)) { b.s.Sure(labLog, 3, lsn(4, logs.ESNMax), false, done) })
+	b.must(func(done func(error)) { b.s.Sure(labLog, 3, lsn(4, logs.ESNMax), false, 0, 0, done) })
 	if a := seal(4); a.Status != statusOK || a.Epochs[0].MaxSeen != 5 {
 		t.Errorf("seal of an epoch that was compared: %v", a)
 	}
@@ -127,7 +127,7 @@ func TestADoubtEnds(t *testing.T) {
 	if a := call(b.s.CheckSeal, &wire.CheckSealRequest{Log: 99}); a.Status != statusOK {
 		t.Errorf("another log, though all were listed: %v", a)
 	}
-	b.must(func(done func(error)) { b.s.Sure(labLog, 3, lsn(5, logs.ESNMax), false, done) })
+	b.must(func(done func(error)) { b.s.Sure(labLog, 3, lsn(5, logs.ESNMax), false, 0, 0, done) })
 	if b.s.endDoubt(); !b.s.Suspect() {
 		t.Error("the doubt is over with epochs that may have been clean, and may be purged")
 	}
@@ -180,7 +180,7 @@ func TestMetadataInDoubt(t *testing.T) {
 	meta := rec(logs.MakeLSN(4, 1), "meta")
 	meta.Log = uint64(labLog.MetadataLog())
 	b.must(func(done func(error)) { b.s.Repair(labLog.MetadataLog(), 0, []*wire.LogRecord{meta}, done) })
-	b.must(func(done func(error)) { b.s.Sure(labLog.MetadataLog(), 0, logs.LSNMax, false, done) })
+	b.must(func(done func(error)) { b.s.Sure(labLog.MetadataLog(), 0, logs.LSNMax, false, 0, 0, done) })
 	b.stop()
 	b.open()
 	if v, _, _ := b.s.firstCopy(labLog.MetadataLog(), 1, logs.LSNMax); v.lsn != logs.MakeLSN(4, 1) {
@@ -308,7 +308,7 @@ func TestAPurgeBringsDoubtBack(t *testing.T) {
 	b := inDoubt(t, 67)
 	asked := make(chan logs.Epoch, 100)
 	b.fence(labLog, 6)
-	b.must(func(done func(error)) { b.s.Sure(labLog, 3, lsn(5, logs.ESNMax), false, done) })
+	b.must(func(done func(error)) { b.s.Sure(labLog, 3, lsn(5, logs.ESNMax), false, 0, 0, done) })
 	if err := b.s.Listed(); err != nil || !b.s.Suspect() {
 		t.Fatalf("listed: %v, suspect %v", err, b.s.Suspect())
 	}
@@ -326,7 +326,7 @@ func TestAPurgeBringsDoubtBack(t *testing.T) {
 		t.Errorf("asked to compare up to epoch %d", e)
 	}
 	late := make(chan error, 1)
-	b.s.Sure(labLog, 3, lsn(5, logs.ESNMax), false, func(err error) { late <- err })
+	b.s.Sure(labLog, 3, lsn(5, logs.ESNMax), false, 0, 0, func(err error) { late <- err })
 	if err := <-late; !errors.Is(err, ErrCleanMeanwhile) {
 		t.Errorf("sure of what was compared before the purge: %v", err)
 	}
@@ -338,12 +338,12 @@ func TestAPurgeBringsDoubtBack(t *testing.T) {
 	if seal() != statusPartial {
 		t.Error("an epoch that was purged proves something")
 	}
-	b.must(func(done func(error)) { b.s.Sure(labLog, 4, lsn(5, logs.ESNMax), false, done) })
+	b.must(func(done func(error)) { b.s.Sure(labLog, 4, lsn(5, logs.ESNMax), false, 0, 0, done) })
 	if seal() != statusOK {
 		t.Error("it was compared again")
 	}
 	purge(5)
-	b.must(func(done func(error)) { b.s.Sure(labLog, 5, lsn(5, logs.ESNMax), false, done) })
+	b.must(func(done func(error)) { b.s.Sure(labLog, 5, lsn(5, logs.ESNMax), false, 0, 0, done) })
 	if b.s.endDoubt(); b.s.Suspect() {
 		t.Error("all is clean, and compared, and in doubt")
 	}

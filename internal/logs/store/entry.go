@@ -121,12 +121,32 @@ const (
 	markFence   markKind = 6 // number: the epoch store's next epoch; by: the doubt; body: the first LSN that may be lost
 	markRelease markKind = 7 // number: LSN
 	markBase    markKind = 8 // number: epoch; by: payloads before it
-	markSure    markKind = 9 // number: LSN up to which a doubt is over; by: that doubt; body: empty, or lostForGood
+	markSure    markKind = 9 // number: LSN up to which a doubt is over; by: that doubt; body: empty, or encodeLost
 )
 
-// lostForGood is the body of a markSure if what was in doubt is lost, as far as it was
-// here, and nobody could tell what it was.
-var lostForGood = []byte{1}
+// encodeLost is the body of a markSure if what was in doubt is lost, as far as it was
+// here, and nobody could tell what it was: all of it, or a part.
+func encodeLost(part stretch) []byte {
+	b := []byte{1}
+	if !part.empty() {
+		b = binary.AppendUvarint(b, uint64(part.from))
+		b = binary.AppendUvarint(b, uint64(part.to))
+	}
+	return b
+}
+
+// decodeLost gives the part, and whether anything is lost; an empty part is all.
+func decodeLost(b []byte) (part stretch, lost bool) {
+	if len(b) < 2 {
+		return stretch{from: 1}, len(b) > 0
+	}
+	d := decoder{b: b[1:]}
+	part = stretch{logs.LSN(d.uvarint()), logs.LSN(d.uvarint())}
+	if d.bad { // all of it, to be safe
+		part = stretch{from: 1}
+	}
+	return part, true
+}
 
 // mark is one change of what a shard holds to be true of a log.
 type mark struct {

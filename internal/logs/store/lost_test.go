@@ -38,7 +38,7 @@ func TestWhatNobodyCanTellIsLostForGood(t *testing.T) {
 				b.s.SetLastClean(labLog, &wire.EpochRecovery{Epoch: 1, SealEpoch: 2, LastKnownGood: 6}, done)
 			})
 			b.must(func(done func(error)) { b.s.SetLastClean(labLog, &wire.EpochRecovery{Epoch: 2, SealEpoch: 2}, done) })
-			b.must(func(done func(error)) { b.s.Sure(labLog, 2, lsn(2, logs.ESNMax), weak, done) })
+			b.must(func(done func(error)) { b.s.Sure(labLog, 2, lsn(2, logs.ESNMax), weak, 0, 0, done) })
 			if err := b.s.Listed(); err != nil {
 				t.Fatal(err)
 			}
@@ -79,11 +79,41 @@ func TestAMetadataLogThatLostEntriesSaysSo(t *testing.T) {
 	}
 	b.damageJournal("<3>")
 	b.fence(labLog, 3)
-	b.must(func(done func(error)) { b.s.Sure(labLog.MetadataLog(), 0, logs.LSNMax, true, done) })
+	b.must(func(done func(error)) { b.s.Sure(labLog.MetadataLog(), 0, logs.LSNMax, true, 0, 0, done) })
 	for i := range 2 {
 		if a := call(b.s.ReadMetadata, &wire.ReadMetadataRequest{Log: uint64(labLog)}); a.Status != statusPartial {
 			t.Errorf("look %d: metadata: %v", i, a)
 		}
+		b.crash(simfs.Crash{})
+		b.open()
+	}
+}
+
+// TestOfATornTailThatWasDecidedOnAPartIsLost: what recovery had decided on had a copy.
+// Between the LSNs that are told the shard proves nothing for good, elsewhere it does.
+func TestOfATornTailThatWasDecidedOnAPartIsLost(t *testing.T) {
+	b := newLab(t, 73).open()
+	defer func() { b.stop() }()
+	for i := logs.ESN(1); i <= 3; i++ {
+		b.put(rec(lsn(1, i), fmt.Sprintf("<%d>", i)))
+	}
+	b.stop()
+	if err := b.openSuspect(); err != nil {
+		t.Fatal(err)
+	}
+	if f := b.fence(labLog, 3); f.err != nil {
+		t.Fatal(f.err)
+	}
+	b.must(func(done func(error)) {
+		b.s.SetLastClean(labLog, &wire.EpochRecovery{Epoch: 1, SealEpoch: 2, LastKnownGood: 3, Last: 6}, done)
+	})
+	b.must(func(done func(error)) { b.s.SetLastClean(labLog, &wire.EpochRecovery{Epoch: 2, SealEpoch: 2}, done) })
+	b.must(func(done func(error)) { b.s.Sure(labLog, 2, lsn(2, logs.ESNMax), true, lsn(1, 5), lsn(1, 6), done) })
+	for range 2 {
+		b.release(lsn(3, 1))
+		b.expect("before", text(b.read(&wire.ReadStartRequest{From: uint64(lsn(1, 3)), Until: uint64(lsn(1, 4))})), "e1n3=<3> none[e1n4 e1n4]")
+		b.expect("within", text(b.read(&wire.ReadStartRequest{From: uint64(lsn(1, 5)), Until: uint64(lsn(1, 6))})), "under[e1n5 e1n6]")
+		b.expect("behind", text(b.read(&wire.ReadStartRequest{From: uint64(lsn(1, 7)), Until: uint64(lsn(2, 9))})), "none[e1n7 e2n9]")
 		b.crash(simfs.Crash{})
 		b.open()
 	}

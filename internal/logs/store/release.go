@@ -189,7 +189,8 @@ func (s *Store) admitMark(m *mark) {
 		s.noteDoubt(l, before)
 	case markSure:
 		before := s.doubtOpen(l)
-		l.admitSure(logs.LSN(m.number), m.by, len(m.body) > 0)
+		part, lost := decodeLost(m.body)
+		l.admitSure(logs.LSN(m.number), m.by, part, lost)
 		s.noteDoubt(l, before)
 	case markRelease:
 		l.released = max(l.released, logs.LSN(m.number))

@@ -283,16 +283,17 @@ func (s *Store) holds(r *wire.LogRecord) (bool, error) {
 // Sure says that the other shards were asked what they have of a log up to an
 // LSN, and that it is here; of a metadata log that is all of it. Of weak doubts nobody is
 // left who could tell what was here. If it was the end of the journal that is in doubt
-// then what nobody knows of was torn before it was acknowledged; if it was more then it
+// then what nobody knows of was torn before it was acknowledged, but for what lies
+// between from and to (0: nothing), on which recovery had decided; if it was more then it
 // is lost, and what this shard says of these LSNs proves nothing for good: recovery does
 // not plug them for it, and readers are told of the loss. Like Repair it fails
 // if more is clean by now than up to clean: a purge may have deleted what was taken.
 // done hears when it is durable.
-func (s *Store) Sure(id logs.LogID, clean logs.Epoch, upTo logs.LSN, weak bool, done func(error)) {
+func (s *Store) Sure(id logs.LogID, clean logs.Epoch, upTo logs.LSN, weak bool, from, to logs.LSN, done func(error)) {
 	s.order.Lock()
 	s.mu.Lock()
 	number, late := s.doubt.number, s.decidesAbove(id, clean)
-	lost := weak && s.doubt.wide > s.doubt.trusted
+	wide, decided := s.doubt.wide > s.doubt.trusted, stretch{max(from, 1), to}
 	s.mu.Unlock()
 	if late {
 		s.order.Unlock()
@@ -300,10 +301,13 @@ func (s *Store) Sure(id logs.LogID, clean logs.Epoch, upTo logs.LSN, weak bool, 
 		return
 	}
 	m := mark{kind: markSure, log: id, number: uint64(upTo), by: number}
-	if lost {
+	if weak && (wide || !decided.empty()) {
+		if wide {
+			decided = stretch{from: 1} // all that is in doubt
+		}
 		s.o.Logger.Error("logs/store: copies of a log are lost, and nobody can tell which: readers are told where they miss records",
-			"shard", s.o.Shard, "log", id, "upTo", upTo)
-		m.body = lostForGood
+			"shard", s.o.Shard, "log", id, "upTo", upTo, "decided", decided)
+		m.body = encodeLost(decided)
 	}
 	s.writeOrdered(&batch{s: s, marks: []mark{m}, done: func(err error) {
 		if err == nil {

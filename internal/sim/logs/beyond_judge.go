@@ -9,6 +9,7 @@ import (
 	"github.com/braiddb/braid/internal/journal"
 	"github.com/braiddb/braid/internal/logs"
 	"github.com/braiddb/braid/internal/logs/reader"
+	"github.com/braiddb/braid/internal/logs/recovery"
 	"github.com/braiddb/braid/internal/logs/sequencer"
 	"github.com/braiddb/braid/internal/wire"
 )
@@ -170,6 +171,21 @@ func (c *cluster) well(t *truth) bool {
 	return !c.struck(t) && !slices.ContainsFunc(t.metadata, func(m *wire.EpochMetadata) bool { return !fits(m, c.runs) })
 }
 
+// waitsForMetadata says that a purge waits for nodes of which so many are struck that they
+// may have the only copies of an entry of the log's metadata log. That lies on other nodes
+// than the log.
+func (c *cluster) waitsForMetadata(m *member, t *truth) bool {
+	struck := 0
+	for _, n := range c.members {
+		if n.hurt.kind != "" {
+			struck++
+		}
+	}
+	return struck >= t.copies() && slices.ContainsFunc(m.purger.Rows(), func(r recovery.PurgeRow) bool {
+		return r.Log == t.id && r.State == "HISTORY" && r.Waiting > 0
+	})
+}
+
 // The time that logs have beyond what is promised, to serve or to refuse.
 const (
 	serveTime = 12 * time.Second
@@ -218,7 +234,7 @@ func (c *cluster) standsStill(t *truth) (why string) {
 		}
 		for _, r := range m.purger.Rows() {
 			if r.Log == t.id {
-				return "a purge is not over"
+				return fmt.Sprintf("a purge: %s, %d are waited for", r.State, r.Waiting)
 			}
 		}
 	}

@@ -62,7 +62,7 @@ func (c *cluster) settled() error {
 			}
 			// What was decided against is there until the purge, which begins with the
 			// release: that may be on its way.
-			if clean := m.store.LastClean(t.id); m.given[t.id] && clean < c.epochs.clean(t.id) {
+			if clean := m.store.LastClean(t.id); m.given[t.id] && clean < c.epochs.clean(t.id) && !c.waitsForMetadata(m, t) {
 				return fmt.Errorf("log %d: node %d knows it to be clean up to epoch %d only: %s", t.id, m.n.ID, clean, c.describe(t))
 			}
 		}

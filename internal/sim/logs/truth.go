@@ -216,6 +216,8 @@ func (t *truth) found(p string, lsn logs.LSN) {
 		w.Fail("log %d: %s holds %q, which nobody appended", t.id, lsn, p)
 	case t.refused[p]:
 		w.Fail("log %d: %s holds %q, of which was said that it is not in the log", t.id, lsn, p)
+	case twice && t.harmed(at): // lost, as readers of it are told, and its client had no answer
+		w.Sometimes("append: begun anew behind its loss")
 	case twice:
 		w.Fail("log %d: %q is there twice, at %s and %s", t.id, p, at, lsn)
 	case !above:

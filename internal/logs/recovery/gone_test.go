@@ -1,0 +1,89 @@
+package recovery
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"github.com/braiddb/braid/internal/catalog"
+	"github.com/braiddb/braid/internal/logs"
+	"github.com/braiddb/braid/internal/wire"
+)
+
+// TestWhatWasDecidedAndNobodyShowsIsLost: D6. Recovery ended an epoch with five LSNs. The
+// shard, alone in its copysets, lost the end of its journal, and others show the first,
+// the third and the bridge: the second and the fourth had copies, and have none.
+func TestWhatWasDecidedAndNobodyShowsIsLost(t *testing.T) {
+	view := &fakeView{}
+	m := &wire.EpochMetadata{Epoch: 4, EffectiveSince: 1, Replication: &catalog.Replication{Node: 1}}
+	for i := range 3 {
+		view.shards = append(view.shards, newFakeShard(logs.MakeShard(catalog.NodeID(i+1), 0)))
+		m.Nodeset = append(m.Nodeset, uint64(view.shards[i].id))
+	}
+	cfg := Config{}.withDefaults()
+	c := newComparison(&cfg, &honest, view, 1, view.shards[0].id, talkLog, 2)
+	at := func(e logs.Epoch, n logs.ESN) logs.LSN { return logs.MakeLSN(e, n) }
+	c.record, c.from, c.to, c.upTo, c.clean = &wire.EpochRecord{Metadata: m}, at(1, 1), at(2, logs.ESNMax), 2, 1
+	c.history.learn([]*wire.EpochMetadata{m})
+	c.addPeers(c.history.shards(1, 2))
+	c.decided = map[logs.Epoch]*wire.EpochRecovery{1: {Epoch: 1, SealEpoch: 2, LastKnownGood: 1, Last: 5}}
+	c.state, c.next = compareAsking, 2
+	shows := map[logs.ShardID][]logs.LSN{view.shards[1].id: {at(1, 1), at(1, 5)}, view.shards[2].id: {at(1, 3), at(2, 7)}}
+	fx := c.step(0, event{kind: evView, view: view})
+	for len(fx.calls) > 0 {
+		k := fx.calls[0]
+		fx.calls = fx.calls[1:]
+		ev := event{kind: evAnswer, of: bare(k)}
+		switch k.kind {
+		case callSeal:
+			ev.seal = &wire.SealResponse{LastCleanEpoch: 1}
+		case callRecords:
+			ev.records = &wire.RecordsResponse{}
+			for _, lsn := range shows[k.shard] {
+				ev.records.Records = append(ev.records.Records, &wire.LogRecord{Lsn: uint64(lsn), Copyset: []uint64{uint64(k.shard)}})
+			}
+		case callSure:
+			if !k.weak || k.from != at(1, 2) || k.gone != at(1, 4) {
+				t.Errorf("weak %v, lost from %s to %s", k.weak, k.from, k.gone)
+			}
+			return
+		}
+		more := c.step(0, ev)
+		fx.calls = append(fx.calls, more.calls...)
+	}
+	t.Errorf("it did not come to an end: %s", c.state)
+}
+
+// TestSpans holds the stretches to a set.
+func TestSpans(t *testing.T) {
+	for seed := range uint64(300) {
+		dice := rand.New(rand.NewPCG(seed, 1))
+		var s spans
+		in := map[logs.LSN]bool{}
+		for range dice.IntN(40) {
+			n := logs.LSN(1 + dice.IntN(40))
+			s.add(n)
+			in[n] = true
+		}
+		for i, x := range s {
+			if x.from > x.to || i > 0 && s[i-1].to+1 >= x.from {
+				t.Fatalf("seed %d: %v", seed, s)
+			}
+		}
+		for from := logs.LSN(1); from < 42; from++ {
+			for to := from; to < 42; to++ {
+				var first, last logs.LSN
+				for n := from; n <= to; n++ {
+					if !in[n] {
+						last = n
+						if first == 0 {
+							first = n
+						}
+					}
+				}
+				if a, b := s.gaps(from, to); a != first || b != last {
+					t.Fatalf("seed %d: gaps of %v in %d to %d are %d to %d, want %d to %d", seed, s, from, to, a, b, first, last)
+				}
+			}
+		}
+	}
+}
