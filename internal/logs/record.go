@@ -21,6 +21,19 @@ const (
 	FlagKept        // of a stream: a recovery that could not tell what is before it kept it
 )
 
+// planShift is where flags say, of a copy that recovery wrote, by which of its plans: of
+// two of one recovery that name different copysets the later one counts.
+const planShift = 24
+
+// WithPlan gives flags a plan instead of the one they have. The last that fits stands for
+// all behind it.
+func WithPlan(flags, plan uint32) uint32 {
+	return flags&(1<<planShift-1) | min(plan, 1<<(32-planShift)-1)<<planShift
+}
+
+// PlanOf is the plan in a copy's flags.
+func PlanOf(flags uint32) uint32 { return flags >> planShift }
+
 // Flags of an append.
 const (
 	AppendNoRedirect            uint32 = 1 << iota

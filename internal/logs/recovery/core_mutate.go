@@ -197,7 +197,7 @@ func (x *epochRecovery) store() bool {
 // payload, which is left to it.
 func (x *epochRecovery) message(s *slot, i int) *wire.Store {
 	r := &wire.LogRecord{Log: uint64(x.l.args.Log), Lsn: uint64(logs.MakeLSN(x.epoch, s.esn)), TimestampMs: s.timestamp,
-		LastKnownGood: uint32(x.good), Wave: uint32(x.l.args.UpTo), Flags: logs.FlagWrittenByRecovery}
+		LastKnownGood: uint32(x.good), Wave: uint32(x.l.args.UpTo), Flags: logs.WithPlan(logs.FlagWrittenByRecovery, s.plan)}
 	for j, shard := range x.nodeset {
 		if s.target.has(j) {
 			r.Copyset = append(r.Copyset, uint64(shard.Shard))
@@ -213,7 +213,7 @@ func (x *epochRecovery) message(s *slot, i int) *wire.Store {
 		return st
 	}
 	o := s.record
-	r.TimestampMs, r.Flags = o.TimestampMs, r.Flags|o.Flags&^logs.FlagSticky
+	r.TimestampMs, r.Flags = o.TimestampMs, logs.WithPlan(r.Flags|o.Flags&^logs.FlagSticky, s.plan)
 	if s.kept {
 		r.Flags |= logs.FlagKept
 	}

@@ -78,7 +78,8 @@
 // may have a good copy, and if there are none it does not plug the slot. A shard
 // that fails during mutation leaves the mutation set and the decisions are stored
 // again without it, from the same digest; the recovery does not begin anew,
-// because it would have to decide the same (C2). A log's payload count up to its
+// because it would have to decide the same (C2). A copy says by which plan it is where
+// it is (logs.PlanOf): of two of one recovery the later one counts. A log's payload count up to its
 // tail is carried along, so that offsets go on where they ended.
 //
 // It does not decide who sequences, and a metadata log needs none of it.

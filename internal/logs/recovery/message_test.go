@@ -53,16 +53,20 @@ func TestAPlanMadeAnewReplacesWholeCopies(t *testing.T) {
 	for n := 1; n <= 3; n++ {
 		x.nodeset = append(x.nodeset, placement.LogShard{Shard: logs.MakeShard(catalog.NodeID(n), 0)})
 	}
-	s := &slot{esn: 5, value: valueRecord, record: record, copies: []copyAt{{member: 0, value: valueRecord}}}
+	record.Flags = logs.WithPlan(logs.FlagStream, 9) // a former recovery's
+	s := &slot{esn: 5, value: valueRecord, record: record, copies: []copyAt{{member: 0, value: valueRecord}}, plan: 1}
 	s.target = shardBits{}.with(0).with(1)
 	first := [...]*wire.Store{x.message(s, 0), x.message(s, 1)}
-	s.wrote, s.target = s.target, s.target.with(2)
+	s.wrote, s.target, s.plan = s.target, s.target.with(2), 2
 	again := [...]*wire.Store{x.message(s, 0), x.message(s, 1)}
 	for i, whole := range [...]bool{false, true} {
 		for _, st := range [...]*wire.Store{first[i], again[i]} {
 			if st.Amend == whole || (st.Record.Payload != nil) != whole {
 				t.Errorf("member %d on %v: amendment %v, payload %q; want a whole copy: %v", i, st.Record.Copyset, st.Amend, st.Record.Payload, whole)
 			}
+		}
+		if a, b := first[i].Record.Flags, again[i].Record.Flags; logs.PlanOf(a) != 1 || logs.PlanOf(b) != 2 || logs.WithPlan(a, 0) != logs.FlagStream|logs.FlagWrittenByRecovery {
+			t.Errorf("member %d: flags %x, then %x", i, a, b)
 		}
 		if len(again[i].Record.Copyset) != 3 {
 			t.Errorf("member %d: the new plan's copyset is %v", i, again[i].Record.Copyset)

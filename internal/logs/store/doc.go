@@ -52,6 +52,8 @@
 //	    trimmed stays known, for ProducerKeep after its last record: the space of
 //	    records comes back only after it was written down, durably, and only once
 //	    it is decided that they are part of the log.
+//	P12. Of the copies of an LSN that one recovery had stored here, by the plans that it
+//	    made, the latest plan's counts: one of an earlier plan that comes later is refused.
 //
 // Doubt (P9). If the journal's tail was suspect, the stream was corrupt, or the
 // partition that was open is damaged (it begins anew if it cannot be opened at all,

@@ -24,6 +24,12 @@ func (s *seal) raise(t seal) bool {
 	return false
 }
 
+// plan is one of those by which a recovery stores what it decided, one epoch after another.
+type plan struct {
+	seal, epoch logs.Epoch
+	number      uint32
+}
+
 // epochTail is what stores have shown of an epoch that is not clean.
 type epochTail struct {
 	epoch     logs.Epoch
@@ -79,6 +85,7 @@ type logState struct {
 	coverFrom logs.LSN
 
 	fencing bool // NextEpoch is under way
+	plan    plan // the newest of which recovery stored anything in this life
 
 	// deciding is up to where marks are on their way to the journal, or there, that
 	// say what recovery decided, or delete what it did not. Invariant: it grows under

@@ -5,6 +5,7 @@ import "github.com/braiddb/braid/internal/sim/sometimes"
 // What a campaign of the simulation must reach, and says if it did not.
 var (
 	pointFencedOff      = sometimes.Point("store: a store is fenced off by a seal")
+	pointGivenUp        = sometimes.Point("store: a copy of a plan that was given up comes late")
 	pointPutOff         = sometimes.Point("store: an amendment waits for a look into the partitions")
 	pointAmendNothing   = sometimes.Point("store: an amendment of nothing is refused")
 	pointReleaseWaits   = sometimes.Point("store: a release waits for a purge")

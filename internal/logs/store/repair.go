@@ -277,7 +277,10 @@ func (s *Store) holds(r *wire.LogRecord) (bool, error) {
 		}
 		return false, err
 	}
-	return v.versions[0].precedence >= logs.Precedence(r), nil
+	if top := &v.versions[0]; top.precedence != logs.Precedence(r) {
+		return top.precedence > logs.Precedence(r), nil
+	}
+	return logs.PlanOf(v.versions[0].head.flags) >= logs.PlanOf(r.Flags), nil
 }
 
 // Sure says that the other shards were asked what they have of a log up to an

@@ -329,7 +329,7 @@ func (v *view) merged() (header, *version, error) {
 		}
 		h := b.head
 		h.wave, h.copyset = top.head.wave, top.head.copyset
-		h.flags |= top.head.flags
+		h.flags = logs.WithPlan(h.flags|top.head.flags, logs.PlanOf(top.head.flags))
 		h.good = max(h.good, top.head.good)
 		return h, b, nil
 	}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"errors"
 
 	"github.com/braiddb/braid/internal/catalog"
@@ -192,10 +193,29 @@ func (s *Store) fenceOff(in *incoming, st *wire.Store) bool {
 		a.SealEpoch, a.SealedBy, a.Soft = uint32(by.epoch), uint64(by.by), soft
 		return false
 	}
+	if l.givenUp(st, lsn.Epoch()) {
+		pointGivenUp.Reach()
+		in.refuse(st, wire.LogStatus_LOG_STATUS_DROPPED)
+		return false
+	}
 	if st.Amend && !pseudo(st.Record.Flags) {
 		return s.amendable(in, l, st, lsn)
 	}
 	return true
+}
+
+// givenUp says whether a recovery's store is of a plan that it gave up: what a connection
+// that broke still brings may come behind what the next one brought, and would replace it.
+func (l *logState) givenUp(st *wire.Store, e logs.Epoch) bool {
+	if st.SealEpoch == 0 {
+		return false
+	}
+	p := plan{logs.Epoch(st.SealEpoch), e, logs.PlanOf(st.Record.Flags)}
+	is := cmp.Or(cmp.Compare(p.seal, l.plan.seal), cmp.Compare(p.epoch, l.plan.epoch), cmp.Compare(p.number, l.plan.number))
+	if is > 0 {
+		l.plan = p
+	}
+	return is < 0
 }
 
 // preempts says which seal stands against a store.
