@@ -52,7 +52,7 @@ func (c *core) say(g *group, m *pb.Message) {
 		}
 	case pb.MsgVoteResp:
 		env := c.envelope(g, node, m)
-		env.HybridTimeLease = uint64(max(g.floor, g.h.gate.highest()))
+		env.HybridTimeLease = uint64(g.h.Carries())
 		if !m.GetReject() {
 			g.votedAt = c.now
 		}

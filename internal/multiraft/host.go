@@ -585,6 +585,11 @@ func (g *Group) Status() Status {
 	return s
 }
 
+// Carries is the bound on times that a vote of this replica would carry now, to the
+// leader that it stands by as to anybody: at least what it acknowledged to others (M7).
+// It is the loop's to know, so it is for hosts with Deps.Tasks alone.
+func (g *Group) Carries() hlc.Timestamp { return max(g.g.floor, g.gate.highest()) }
+
 // TransferLeader hands leadership to a replica; 0 lets the group choose. It
 // returns at once; Status tells when it has happened.
 func (g *Group) TransferLeader(to catalog.ReplicaID) {

@@ -30,7 +30,8 @@
 //	T7. A proposal that was refused as without effect is not in the log.
 //	T8. A lease is over, or given up, before a later term has a leader, and stays so.
 //	T9. A vote carries every bound on times that the voter acknowledged, while it stood
-//	    by them, to leaders of earlier terms which have not revoked.
+//	    by them, to leaders of earlier terms which have not revoked. So would one for
+//	    the leader that it acknowledges now.
 //	T10. A leader gives no time at or below what the votes for it carried, its own with them.
 //	T11. Replicas that applied the same entries remember the same requests.
 //	T12. All answers to one request are equal.

@@ -98,6 +98,7 @@ func (m *member) checkBatch(b *wire.RaftBatch) (out []word) {
 			m.checkAck(h, msg.GetIndex())
 			if env.Promise != 0 {
 				h.pledge(int(b.ToNode), msg.GetTerm(), env.Promise)
+				h.checkVote(int(b.ToNode), msg.GetTerm()+1, h.group.Carries())
 			}
 		}
 	}
@@ -152,6 +153,7 @@ func (m *member) beats(to int, b *wire.Beat) {
 	for _, gb := range b.Groups {
 		if h := m.find(catalog.GroupID(gb.Group)); h != nil && gb.Answer && gb.Promise != 0 && uint64(h.replica) == gb.FromReplica {
 			h.pledge(to, gb.Term, gb.Promise)
+			h.checkVote(to, gb.Term+1, h.group.Carries())
 		}
 	}
 }
@@ -209,6 +211,8 @@ func (o *oaths) floor(term uint64) (at hlc.Timestamp) {
 
 // checkVote is T9: a vote carries every bound on times that the voter acknowledged to
 // leaders of earlier terms, other than the one that it votes for, unless they revoked.
+// It is looked at whenever a leader is acknowledged, too, which might ask for the next
+// term at once: few pledges are followed by a vote before later bounds hide what is missing.
 func (h *hosted) checkVote(candidate int, term uint64, carried hlc.Timestamp) {
 	for _, p := range h.oaths.pledged {
 		if p.node != candidate && p.term < term && carried < p.acked {
