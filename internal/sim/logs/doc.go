@@ -47,6 +47,8 @@
 //	    clean epoch ends with a bridge (truth.go).
 //	L13. A refusal takes no LSN: below one that is acknowledged all of its epoch were
 //	    sent to somebody (spy.go).
+//	L14. An append of a stream is acknowledged behind nothing of its epoch that is not
+//	    stored, and may yet become a hole (spy.go).
 //
 // In the end (final.go) readers from the oldest LSN must have all that was
 // acknowledged, and the replication checker must find every copy where it belongs.

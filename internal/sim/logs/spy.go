@@ -16,6 +16,7 @@ type spy struct {
 	highest map[logs.LogID]logs.LSN // given out by this life
 	through map[reign]logs.LSN      // up to it all that an epoch gave out was sent
 	checked map[logs.LogID]logs.LSN // up to it, what was sent is stored: what is stored stays so
+	settled map[reign]logs.LSN      // up to it all that an epoch gave out is stored
 }
 
 // place is a slot of a log.
@@ -44,7 +45,7 @@ type wave struct {
 }
 
 func newSpy(m *member) *spy {
-	return &spy{m: m, copies: map[place]*sent{}, told: map[listener]logs.LSN{}, highest: map[logs.LogID]logs.LSN{}, through: map[reign]logs.LSN{}, checked: map[logs.LogID]logs.LSN{}}
+	return &spy{m: m, copies: map[place]*sent{}, told: map[listener]logs.LSN{}, highest: map[logs.LogID]logs.LSN{}, through: map[reign]logs.LSN{}, checked: map[logs.LogID]logs.LSN{}, settled: map[reign]logs.LSN{}}
 }
 
 // sends is L3, and takes copies down for L2.
@@ -161,6 +162,25 @@ func (s *spy) acknowledges(req *wire.AppendRequest, r *wire.AppendResponse) {
 	s.withoutGap(log, lsn)
 	if !x.whole() {
 		s.m.w.Fail("node %d acknowledges %s of log %d, though no wave is stored: %+v", s.m.n.ID, lsn, log, x.waves)
+	}
+	if req.Flags&(logs.AppendStream|logs.AppendProducer) != 0 && lsn.Epoch() > s.m.c.epochs.clean(log) {
+		s.behindAll(log, lsn)
+	}
+}
+
+// behindAll is L14: while no recovery has decided on its epoch, what a stream is told to
+// have in the log has nothing before it that may become a hole.
+func (s *spy) behindAll(log logs.LogID, lsn logs.LSN) {
+	e := reign{log, lsn.Epoch()}
+	at := s.settled[e]
+	if at == 0 {
+		at = logs.MakeLSN(e.epoch, 0)
+	}
+	for at < lsn && s.copies[place{log, at + 1}] != nil && s.copies[place{log, at + 1}].whole() {
+		at++
+	}
+	if s.settled[e] = at; at < lsn {
+		s.m.w.Fail("node %d acknowledges %s of log %d to a stream, and %s before it is not stored", s.m.n.ID, lsn, log, at+1)
 	}
 }
 
