@@ -86,7 +86,7 @@ func (n *Node) openLogStore(replay *journal.Replay) error {
 		Shard: n.shard(), Journal: n.journal, Stream: logStream, Recovered: replay.Streams[logStream], Suspect: replay.Suspect,
 		Incarnation: n.incarnation, Mono: n.deps.Mono, WallMs: n.wallMs, AfterFunc: n.deps.AfterFunc, Logger: n.log, Fatal: n.fatal,
 		CacheBytes: memory / logCacheShare, MemTableBytes: min(memory/logTableShare, 64<<20), RecordCacheBytes: memory / logCacheShare, QueueBytes: max(memory/requestShare, 16<<20),
-		Attributes: n.keptAttributes, Free: n.diskFree, Purge: n.purge, NextEpoch: n.nextEpoch, Compare: n.compareLog,
+		Attributes: n.keptAttributes, Free: n.diskFree, Purge: n.purge, NextEpoch: n.nextEpoch, Compare: n.compareLog, Doubted: n.doubted,
 	})
 	if err != nil {
 		return err
@@ -142,6 +142,16 @@ func (n *Node) purge(log logs.LogID, lce logs.Epoch, release logs.LSN) {
 func (n *Node) compareLog(log logs.LogID, sealed logs.Epoch) {
 	if n.opened.Load() && n.index.Load().Version() > 0 {
 		n.logs.comparer.Compare(log, sealed)
+	}
+}
+
+// doubted is told by the store that it has come to doubt what it has.
+func (n *Node) doubted() {
+	switch {
+	case n.opened.Load():
+		n.deps.AfterFunc(0, n.startComparing) // it waits for the store
+	case n.ctx.Err() == nil:
+		n.deps.AfterFunc(purgeLater, n.doubted)
 	}
 }
 

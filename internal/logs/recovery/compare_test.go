@@ -281,3 +281,35 @@ func TestSurvey(t *testing.T) {
 		t.Fatalf("waits for one that is lost: %+v", fx)
 	}
 }
+
+// TestComparerBeginsAnew: a shard that comes to doubt what it has while it runs has every
+// log compared once more, though all were compared for an earlier doubt.
+func TestComparerBeginsAnew(t *testing.T) {
+	const all = 3
+	b, own, c := inDoubtBench(t, all)
+	for round := 1; round <= 2; round++ {
+		c.Start()
+		until(t, "all logs and metadata logs are compared", func() bool {
+			b.ring(10 * time.Millisecond)
+			return c.Metrics().Done.Load() >= uint64(round*2*all)
+		})
+		until(t, "it is listed", func() bool {
+			b.ring(10 * time.Millisecond)
+			select {
+			case <-own.listed:
+				return true
+			default:
+				return false
+			}
+		})
+		b.mu.Lock()
+		own.listed = make(chan struct{})
+		c.deps.Store = own
+		for id := logs.LogID(1); id <= all; id++ {
+			f := b.shards[id][1]
+			f.unfenced, f.sure = true, 0
+			clear(f.copies)
+		}
+		b.mu.Unlock()
+	}
+}

@@ -75,18 +75,28 @@ func NewComparer(cfg Config, d ComparerDeps) *Comparer {
 	return c
 }
 
-// Start looks for what is in doubt, if the shard is.
+// Start looks for what is in doubt, if the shard is. It is called again when the shard
+// comes to another doubt while it runs: then nothing that was found before counts.
 func (c *Comparer) Start() {
 	if !c.deps.Store.Suspect() {
 		return
 	}
+	c.mu.Lock()
+	if c.survey != nil {
+		c.survey.stop()
+	}
+	c.survey, c.surveyed = nil, false
+	clear(c.open)
+	c.mu.Unlock()
 	c.found(c.deps.Store.Doubts())
 	core := newSurvey(&c.cfg, c.deps.View(), c.deps.Shard)
 	m := &machine{calls: c.deps.Calls, mono: c.deps.Mono, after: c.deps.AfterFunc, core: core}
 	m.told = func(fx effects) { c.found(fx.logs) }
 	m.ended = func(effects) {
 		c.mu.Lock()
-		c.surveyed, c.survey = true, nil
+		if c.survey == m {
+			c.surveyed, c.survey = true, nil
+		}
 		c.mu.Unlock()
 		c.list()
 	}

@@ -24,6 +24,7 @@ type batch struct {
 	recs    [2]journal.Record
 	bytes   int64
 	done    func(err error) // told first, when it is durable and readable
+	task    func()          // there is nothing else in it: done when all before it is in the LSMs
 
 	applied bool // in the LSMs; under Store.mu
 }
@@ -107,6 +108,15 @@ func (a *applier) push(b *batch) {
 	a.mu.Unlock()
 }
 
+// pushTask has something done between what is durable now and what comes later.
+func (a *applier) pushTask(b *batch) {
+	a.mu.Lock()
+	b.pos = a.pushed
+	a.queue = append(a.queue, b)
+	a.cond.Broadcast()
+	a.mu.Unlock()
+}
+
 // stop lets the applier finish what it has.
 func (a *applier) stop() {
 	a.mu.Lock()
@@ -180,7 +190,9 @@ func (s *Store) applyAll(queue []*batch) {
 	a := &s.apply
 	for rest := queue; len(rest) > 0; {
 		n := together(rest)
-		if err := s.applyBatches(rest[:n]); err != nil {
+		if rest[0].task != nil {
+			rest[0].task()
+		} else if err := s.applyBatches(rest[:n]); err != nil {
 			s.fatal(fmt.Errorf("logs/store: apply: %w", err))
 		}
 		a.mu.Lock()
@@ -220,11 +232,11 @@ func (s *Store) applyQueued() {
 }
 
 // together says how many of the batches go into one commit: those of one
-// partition, and none with another that deletes.
+// partition, and none with another that deletes or is a task.
 func together(q []*batch) int {
 	bytes := int64(0)
 	for i, b := range q {
-		if i > 0 && (b.part != q[0].part || bytes > applyBytesMax || b.deletes() || q[i-1].deletes()) {
+		if i > 0 && (b.part != q[0].part || bytes > applyBytesMax || b.alone() || q[i-1].alone()) {
 			return i
 		}
 		bytes += b.bytes
@@ -232,7 +244,11 @@ func together(q []*batch) int {
 	return len(q)
 }
 
-func (b *batch) deletes() bool {
+// alone says whether nothing else goes into the commit of a batch.
+func (b *batch) alone() bool {
+	if b.task != nil {
+		return true
+	}
 	for i := range b.marks {
 		if b.marks[i].kind == markDelete {
 			return true
@@ -381,7 +397,7 @@ func (s *Store) deleteCopies(mb *pebble.Batch, m *mark, pos uint64) error {
 	}
 	for _, p := range parts {
 		l, err := s.acquire(p.partition)
-		if errors.Is(err, errDropped) {
+		if errors.Is(err, errDropped) || errors.Is(err, errAside) {
 			continue
 		}
 		if err != nil {

@@ -248,5 +248,6 @@ func (s *Store) lastIn(p *partition, log logs.LogID, from, to logs.LSN) (logs.LS
 			return lsn, true, nil
 		}
 	}
+	s.spoils(p, it.Error())
 	return 0, false, it.Error()
 }

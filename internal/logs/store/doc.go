@@ -32,7 +32,7 @@
 //	    stores that imply it bring it back.
 //	P2. Journal positions ascend. Every batch of an LSM carries the position that
 //	    it is of, so each LSM is whole up to a position of its own, and replay
-//	    applies to it exactly what lies above.
+//	    applies to it exactly what lies above. What is salvaged (P13) comes besides.
 //	P3. The journal lets go only of what every LSM says is durable, read back
 //	    from it.
 //	P4. What is durable is in the record cache until it is in the LSMs, and a
@@ -54,10 +54,17 @@
 //	    it is decided that they are part of the log.
 //	P12. Of the copies of an LSN that one recovery had stored here, by the plans that it
 //	    made, the latest plan's counts: one of an earlier plan that comes later is refused.
+//	P13. A partition that was not closed and of which something cannot be read is set
+//	    aside (aside.go): what can be read of it, and what is in memory, is durable in
+//	    the open one first, then a doubt is durable, then that it is set aside. Whoever
+//	    looked at the doubt before that one counted finds damage there, never nothing.
+//	    It is between two batches for the applier, so deletions come before or behind, and
+//	    what a newer partition has of a copy stays (P12).
 //
 // Doubt (P9). If the journal's tail was suspect, the stream was corrupt, or the
 // partition that was open is damaged (it begins anew if it cannot be opened at all,
-// Store.beginAnew), copies and seals that were acknowledged may
+// Store.beginAnew, and else is set aside, also while the store runs, Store.setAside),
+// copies and seals that were acknowledged may
 // be gone, and neither can be told from the rest. A lost copy is harmless if
 // nobody takes its absence for a proof; so Seal, ProducerLookup and ReadMetadata
 // answer PARTIAL, Digest AGAIN, EpochRecovery calls no epoch empty, and readers get

@@ -139,6 +139,11 @@ func (s *Store) Trust() error {
 // doubt is left is that of the logs. It waits for the disk.
 func (s *Store) Listed() error {
 	return s.settleFor(func(d *doubt) {
+		for _, l := range s.logs {
+			if s.latterly > 0 && s.needsFence(l) {
+				return // who says so had looked before the doubt came
+			}
+		}
 		d.listed = d.number
 		if s.openDoubts == 0 {
 			d.trusted = d.number

@@ -58,6 +58,7 @@ func (s *Store) keepHouse() {
 	if err := s.rotate(); err != nil {
 		s.o.Logger.Error("logs/store: begin the next partition", "error", err)
 	}
+	s.giveUpSpoilt()
 	if n%polishEvery == 0 {
 		if err := s.persistReleased(); err != nil {
 			s.o.Logger.Error("logs/store: persist releases", "error", err)

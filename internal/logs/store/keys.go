@@ -19,6 +19,7 @@ const (
 	spacePart     byte = 0x50 // partition -> its summary
 	spaceExtent   byte = 0x51 // log, partition -> extent
 	spacePartLog  byte = 0x52 // partition, log -> nothing
+	spaceAside    byte = 0x53 // partition -> the doubt under which it was set aside
 )
 
 const copyKeyBytes = 26

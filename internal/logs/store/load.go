@@ -75,6 +75,10 @@ func (s *Store) loadPartitions() error {
 		return err
 	}
 	last := uint64(0)
+	asides, err := s.loadAsides()
+	if err != nil {
+		return err
+	}
 	for _, name := range names {
 		if strings.HasPrefix(name, trashPrefix) {
 			if err := s.fs.RemoveAll(s.fs.PathJoin(s.dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -84,7 +88,12 @@ func (s *Store) loadPartitions() error {
 		}
 		if id, start, ok := parsePartition(name); ok {
 			last = max(last, id)
-			s.shelf.all = append(s.shelf.all, &partition{id: id, startMs: start, dir: s.fs.PathJoin(s.dir, name)})
+			p := &partition{id: id, startMs: start, dir: s.fs.PathJoin(s.dir, name)}
+			if p.aside = asides[id]; p.aside > 0 { // and was not moved yet
+				s.moveAside(p)
+				continue
+			}
+			s.shelf.all = append(s.shelf.all, p)
 		}
 	}
 	for _, name := range names {
@@ -110,7 +119,7 @@ func (s *Store) loadPartitions() error {
 			}
 			if pebble.IsCorruptionError(err) {
 				s.o.Logger.Error("logs/store: damaged partition", "partition", p.id, "error", err)
-				p.damaged, s.damaged, err = true, true, nil
+				p.damaged, p.spoilt, s.damaged, err = true, true, true, nil
 			}
 			if err != nil {
 				return fmt.Errorf("partition %d: %w", p.id, err)
@@ -160,6 +169,9 @@ func (s *Store) survey(p *partition) error {
 	l, err := s.acquire(p) // until it is closed
 	if err != nil {
 		return err
+	}
+	if l.unsure != nil {
+		return l.unsure
 	}
 	it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: []byte{spaceIndex}, UpperBound: []byte{spaceIndex + 1}})
 	if err != nil {

@@ -20,6 +20,7 @@ import (
 type lsm struct {
 	db      *pebble.DB
 	written atomic.Uint64 // position of the newest batch
+	unsure  error         // why it could not be read when this was opened: 0 was taken, nil: it was
 }
 
 // blockBytes is the size of a block, in which reads are.
@@ -79,7 +80,7 @@ func (s *Store) openLSM(dir string, compacts bool, memTable int64) (*lsm, error)
 	at, err := l.durable()
 	if pebble.IsCorruptionError(err) { // all of the journal is applied again, then
 		s.o.Logger.Error("logs/store: position of a damaged partition", "dir", dir, "error", err)
-		at, err = 0, nil
+		at, l.unsure, err = 0, err, nil
 	}
 	if err != nil {
 		return nil, errors.Join(err, db.Close())

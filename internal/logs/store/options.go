@@ -80,6 +80,9 @@ type Options struct {
 	// to which epoch it is sealed here. It must not block and may be called again.
 	// [the doubt stays]
 	Compare func(log logs.LogID, sealed logs.Epoch)
+	// Doubted is called when the shard, while it runs, has come to doubt what it has
+	// (Suspect): other shards are to be asked, as after an Open that did. It must not block.
+	Doubted func()
 	// NextEpoch asks the epoch store which epoch of a log is the next to be given
 	// out. A shard in doubt needs it before it takes stores. It must not block.
 	// [the shard stays fenced]

@@ -63,6 +63,8 @@ type partition struct {
 	// Guarded by shelf.mu.
 	closed  bool                   // its extents are in the marks store, durably
 	damaged bool                   // nobody knows all that it has: it may have any of any log
+	spoilt  bool                   // something in it cannot be read: it is to be set aside (aside.go)
+	againMs int64                  // spoilt: not before
 	closing bool                   // somebody is about it
 	extents map[logs.LogID]*extent // until it is closed
 	bytes   int64                  // of its copies
@@ -75,9 +77,14 @@ type partition struct {
 	lsm     *lsm       // nil: not open
 	refs    int        // of readers, and one of the writer until it is closed
 	dropped bool
+	aside   uint64 // the doubt under which it was set aside, 0: it was not
 }
 
-var errDropped = errors.New("logs/store: partition is dropped")
+var (
+	errDropped = errors.New("logs/store: partition is dropped")
+	// errAside is damage to whoever still looks for something in the partition.
+	errAside = fmt.Errorf("%w: the partition is set aside", ErrCorrupt)
+)
 
 // shelf holds the partitions.
 type shelf struct {
@@ -149,6 +156,13 @@ func (h *shelf) findLocked(id uint64) *partition {
 	return h.all[at]
 }
 
+// remove takes a partition away.
+func (h *shelf) remove(p *partition) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.all = slices.DeleteFunc(h.all, func(q *partition) bool { return q == p })
+}
+
 // note takes copies that are being applied into the partition's extents.
 func (h *shelf) note(p *partition, entries []entry) {
 	h.mu.Lock()
@@ -214,6 +228,9 @@ func (s *Store) acquire(p *partition) (*lsm, error) {
 	if p.dropped {
 		return nil, errDropped
 	}
+	if p.aside > 0 {
+		return nil, errAside
+	}
 	s.shelf.mu.Lock()
 	s.shelf.clock++
 	p.used = s.shelf.clock
@@ -241,6 +258,9 @@ func (s *Store) release(p *partition) {
 	p.mu.Lock()
 	p.refs--
 	idle := p.refs == 0
+	if idle && p.aside > 0 {
+		s.moveAside(p)
+	}
 	p.mu.Unlock()
 	if idle && s.shelf.opened.Load() > int64(s.o.PartitionsOpen)+1 && s.shelf.closing.CompareAndSwap(false, true) {
 		if !s.run(s.closeUnused) {

@@ -13,5 +13,6 @@ var (
 	pointCleanEarly     = sometimes.Point("store: an epoch is clean above one that is not")
 	pointSoftSeal       = sometimes.Point("store: a soft seal stands against a seal")
 	pointDeleted        = sometimes.Point("store: copies are deleted from a partition")
+	pointSetAside       = sometimes.Point("store: a damaged partition is set aside")
 	pointReadDisk       = sometimes.Point("store: a reader leaves the record cache")
 )

@@ -90,12 +90,18 @@ func (s *Store) Fence(id logs.LogID, next logs.Epoch, done func(from, to logs.LS
 // left, was stored here before that. Nothing changes that while the log waits for its
 // fence.
 func (s *Store) losable(id logs.LogID) (logs.LSN, error) {
+	s.mu.Lock()
+	wide, trim := s.doubt.wide > s.doubt.trusted, s.peek(id).trim
+	s.mu.Unlock()
+	if wide {
+		return max(trim+1, logs.LSNOldest), nil
+	}
 	if err := s.loadTails(id); err != nil {
 		return 0, err
 	}
 	s.mu.Lock()
 	l := s.peek(id)
-	lce, trim, wide, known := l.lce, l.trim, s.doubt.wide > s.doubt.trusted, l.released.Epoch() > l.lce
+	lce, trim, known := l.lce, l.trim, l.released.Epoch() > l.lce
 	from := logs.MakeLSN(lce+1, 0)
 	for _, t := range l.tails {
 		if t.epoch == lce+1 {
@@ -103,9 +109,7 @@ func (s *Store) losable(id logs.LogID) (logs.LSN, error) {
 		}
 	}
 	s.mu.Unlock()
-	if wide {
-		from = 0
-	} else if !known {
+	if !known {
 		again, err := s.cleanAgain(id, lce)
 		if err != nil {
 			return 0, err

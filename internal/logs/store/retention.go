@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -51,10 +50,14 @@ func (s *Store) nextPartition() error {
 // then on it need not be opened to know what to read in it.
 func (s *Store) closePartition(p *partition) {
 	s.shelf.mu.Lock()
-	done := p.closed || p.closing
+	done, spoilt := p.closed || p.closing, p.spoilt
 	p.closing = true
 	s.shelf.mu.Unlock()
 	if done {
+		return
+	}
+	if spoilt {
+		s.giveUp(p)
 		return
 	}
 	if err := s.summarize(p); err != nil {
@@ -310,9 +313,7 @@ func (s *Store) drop(p *partition, held []holding) error {
 	if err != nil {
 		return err
 	}
-	s.shelf.mu.Lock()
-	s.shelf.all = slices.DeleteFunc(s.shelf.all, func(q *partition) bool { return q == p })
-	s.shelf.mu.Unlock()
+	s.shelf.remove(p)
 	mb := s.marks.db.NewBatch()
 	defer mb.Close()
 	err = mb.Delete(numberKey(nil, spacePart, p.id), nil)

@@ -50,7 +50,8 @@ type Store struct {
 	streamID   uint64
 	wheel      wheel
 	doubt      doubt
-	openDoubts int // logs of which something is in doubt
+	openDoubts int    // logs of which something is in doubt
+	latterly   uint64 // the newest doubt that came while the store was open, 0: none did
 	closed     bool
 	torn       map[logs.LogID][]stretch // found unreadable in this life
 	released   map[logs.LogID]*logState // whose release moved and is not in the journal
@@ -118,6 +119,7 @@ func Open(fs vfs.FS, dir string, o Options) (*Store, error) {
 	if err := s.settleDoubt(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
+	s.setAsideAtOpen()
 	s.house.begin(s)
 	return s, nil
 }
@@ -143,7 +145,7 @@ func (s *Store) load() error {
 	if err := s.replay(); err != nil {
 		return err
 	}
-	if n := len(s.shelf.all); n == 0 || s.shelf.all[n-1].closed {
+	if n := len(s.shelf.all); n == 0 || s.shelf.all[n-1].closed || s.shelf.all[n-1].spoilt {
 		s.open, err = s.begin()
 		return err
 	}

@@ -251,6 +251,7 @@ func (v *view) least() (lsn logs.LSN, found bool) {
 		switch {
 		case pebble.IsCorruptionError(c.err):
 			v.torn = &tear{err: c.err, last: c.last, block: true}
+			v.s.spoils(c.part, c.err)
 		case c.err != nil:
 			v.err = c.err
 		}
@@ -290,6 +291,9 @@ func (v *view) take(c *cursor) {
 		n.damage = err
 	} else {
 		n.head, n.damage = decodeHeader(v.own(value), v.log, c.lsn, c.precedence)
+	}
+	if n.damage != nil {
+		v.s.spoils(c.part, n.damage)
 	}
 	n.ahead = c.walked
 	c.walked += int64(n.head.payloadBytes)
@@ -370,15 +374,16 @@ func (v *view) withPayload(h *header, body *version) (*wire.LogRecord, error) {
 }
 
 func (v *view) payload(b *version) ([]byte, error) {
-	var p []byte
 	if b.cached != nil {
-		p = b.cached.payload
-	} else {
-		found, err := b.from.payload(b)
-		if err != nil {
-			return nil, err
-		}
-		p = v.own(found)
+		return b.cached.payload, verifyPayload(&b.head, b.cached.payload)
 	}
-	return p, verifyPayload(&b.head, p)
+	p, err := b.from.payload(b)
+	if err == nil {
+		p = v.own(p)
+		err = verifyPayload(&b.head, p)
+	}
+	if err != nil {
+		v.s.spoils(b.from.part, err)
+	}
+	return p, err
 }

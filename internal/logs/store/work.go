@@ -7,12 +7,25 @@ import "sync"
 type workers struct {
 	mu      sync.Mutex
 	cond    sync.Cond
-	queue   []func()
+	queue   []task
+	newest  *crowd // what is handed over belongs to it
 	stopped bool
 	ended   sync.WaitGroup
 }
 
-func (w *workers) init() { w.cond.L = &w.mu }
+type task struct {
+	f  func()
+	of *crowd
+}
+
+// crowd counts tasks that were handed over between two calls of afterAll.
+type crowd struct {
+	left  int    // tasks, and one for the crowd before it
+	after func() // nil: it is the newest
+	next  *crowd
+}
+
+func (w *workers) init() { w.cond.L, w.newest = &w.mu, &crowd{} }
 
 func (w *workers) start(n int) {
 	w.ended.Add(n)
@@ -32,12 +45,45 @@ func (w *workers) loop() {
 			w.mu.Unlock()
 			return
 		}
-		f := w.queue[0]
-		w.queue[0] = nil
+		t := w.queue[0]
+		w.queue[0] = task{}
 		w.queue = w.queue[1:]
 		w.mu.Unlock()
-		f()
+		t.f()
+		w.leave(t.of)
 	}
+}
+
+// leave takes one of a crowd away. What waits for its last one is done then.
+func (w *workers) leave(c *crowd) {
+	for c != nil {
+		w.mu.Lock()
+		c.left--
+		over := c.left == 0 && c.after != nil
+		w.mu.Unlock()
+		if !over {
+			return
+		}
+		c.after()
+		c = c.next
+	}
+}
+
+// afterAll has f called when all that was handed over before is done, on whatever
+// goroutine does the last of it.
+func (s *Store) afterAll(f func()) {
+	if s.o.Tasks != nil {
+		s.o.Tasks(f)
+		return
+	}
+	w := &s.work
+	w.mu.Lock()
+	was := w.newest
+	w.newest = &crowd{left: 1}
+	was.after, was.next = f, w.newest
+	was.left++ // until it is looked whether there are any
+	w.mu.Unlock()
+	w.leave(was)
 }
 
 // run has a worker call f; false says that there are none any more.
@@ -52,7 +98,8 @@ func (s *Store) run(f func()) bool {
 		s.o.Tasks(f)
 		return true
 	}
-	w.queue = append(w.queue, f)
+	w.newest.left++
+	w.queue = append(w.queue, task{f, w.newest})
 	w.cond.Signal()
 	return true
 }

@@ -131,6 +131,11 @@ func (m *member) openStore() (err error) {
 			if m.comparer != nil {
 				m.comparer.Compare(log, sealed)
 			}
+		},
+		Doubted: func() {
+			if m.comparer != nil {
+				m.comparer.Start()
+			}
 		}})
 	if err == nil && m.store.Suspect() {
 		m.w.Sometimes("shard: in doubt")

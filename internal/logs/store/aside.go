@@ -1,0 +1,444 @@
+package store
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/braiddb/braid/internal/journal"
+	"github.com/braiddb/braid/internal/logs"
+)
+
+// A partition that was not closed, and of which something cannot be read, is spoilt. It
+// is set aside: what can be read of it goes to the open one, the rest is lost here, and
+// a doubt is for what others have of it.
+//
+//	spoils ──▶ the next partition begins ──▶ its last batch is applied ──▶ giveUp ──▶
+//	setAside, on the applier: salvage, flush ─▶ doubt durable ─▶ key in the marks durable
+//	──▶ unreadable, the doubt counts ──▶ whoever began to read before is done ──▶ forgotten
+//
+// A crash before the key leaves the partition, with a doubt for nothing: its damage is
+// found again. Whoever looked at the doubt before it counted still finds the partition,
+// as damage (errAside), so that nobody takes for absent what was set aside.
+
+// asideAgainMs is how long nobody tries to set a partition aside again that could not be.
+const asideAgainMs = 10_000
+
+// spoils notes damage that was found in a partition. One that is closed stays as it is.
+func (s *Store) spoils(p *partition, err error) {
+	if p == nil || !isDamage(err) {
+		return
+	}
+	s.shelf.mu.Lock()
+	news := !p.closed && !p.spoilt
+	p.spoilt = p.spoilt || news
+	s.shelf.mu.Unlock()
+	if news {
+		s.o.Logger.Error("logs/store: the partition that takes copies is damaged: it is set aside", "partition", p.id, "error", err)
+	}
+}
+
+// giveUpSpoilt has the next partition begin where the open one is spoilt, and sets those
+// aside that nothing is on its way to any more.
+func (s *Store) giveUpSpoilt() {
+	now := s.o.WallMs()
+	for _, p := range s.shelf.list() {
+		s.shelf.mu.Lock()
+		due := p.spoilt && !p.closed && !p.closing && now >= p.againMs
+		s.shelf.mu.Unlock()
+		if !due {
+			continue
+		}
+		s.mu.Lock()
+		open, idle := p == s.open, p.pending == 0
+		s.mu.Unlock()
+		if !open && idle {
+			s.closePartition(p)
+		} else if open {
+			if err := s.nextPartition(); err != nil {
+				s.asideLater(p, err)
+			}
+		}
+	}
+}
+
+// asideLater has it tried again: there was no room, as a rule.
+func (s *Store) asideLater(p *partition, err error) {
+	s.o.Logger.Error("logs/store: set a damaged partition aside", "partition", p.id, "error", err)
+	s.shelf.mu.Lock()
+	p.closing, p.againMs = false, s.o.WallMs()+asideAgainMs
+	s.shelf.mu.Unlock()
+}
+
+// giveUp sets a partition aside that takes no copies any more, between what is durable
+// now and what comes later.
+func (s *Store) giveUp(p *partition) {
+	s.mu.Lock()
+	to := s.open
+	to.pending++ // it is not closed before
+	s.mu.Unlock()
+	s.apply.pushTask(&batch{s: s, part: to, task: func() {
+		if err := s.setAside(p, to, false); err != nil {
+			s.asideLater(p, err)
+		}
+	}})
+	s.applySoon()
+}
+
+// setAsideAtOpen sets aside what was found damaged when it was opened: settleDoubt has
+// made the doubt durable that is for it.
+func (s *Store) setAsideAtOpen() {
+	for _, p := range s.shelf.list() {
+		if !p.spoilt {
+			continue
+		}
+		if err := s.setAside(p, s.open, true); err != nil {
+			s.asideLater(p, err)
+		}
+	}
+}
+
+// setAside does it; doubted says that there is a doubt for it. It runs where nothing is
+// applied meanwhile.
+func (s *Store) setAside(p, to *partition, doubted bool) error {
+	copies, err := s.salvage(p, to)
+	if err != nil {
+		return fmt.Errorf("salvage copies of partition %d: %w", p.id, err)
+	}
+	s.settling.Lock()
+	defer s.settling.Unlock()
+	s.mu.Lock()
+	d := s.doubt
+	s.mu.Unlock()
+	if !doubted {
+		d.number++
+		d.wide = d.number
+		if err := s.appendAndWait([]journal.Record{{Stream: s.o.Stream, Kind: journal.KindState, Payload: d.encode()}}); err != nil {
+			return err
+		}
+	}
+	if err := s.marks.db.Set(numberKey(nil, spaceAside, p.id), binary.AppendUvarint(nil, d.number), pebble.NoSync); err != nil {
+		return err
+	}
+	if err := s.marks.db.Flush(); err != nil {
+		return err
+	}
+	pointSetAside.Reach()
+	s.o.Logger.Warn("logs/store: a damaged partition is set aside: other shards are asked for what cannot be read of it",
+		"shard", s.o.Shard, "partition", p.id, "salvaged", copies, "doubt", d.number)
+	p.mu.Lock()
+	p.aside = d.number
+	p.mu.Unlock()
+	s.doubtFrom(d)
+	s.release(p) // as its writer
+	s.afterAll(func() { s.forgetAside(p, doubted) })
+	return nil
+}
+
+// doubtFrom has a doubt count from here on.
+func (s *Store) doubtFrom(d doubt) {
+	s.mu.Lock()
+	if d != s.doubt {
+		s.latterly = d.number
+	}
+	s.doubt = d
+	s.mu.Unlock()
+	s.countDoubts()
+}
+
+// forgetAside takes a partition off the shelf, when nobody who reads can have looked at
+// the doubt before it counted.
+func (s *Store) forgetAside(p *partition, doubted bool) {
+	s.shelf.remove(p)
+	s.mu.Lock()
+	clear(s.torn) // what is torn elsewhere is found again
+	s.mu.Unlock()
+	if s.o.Doubted != nil && !doubted {
+		s.o.Doubted()
+	}
+}
+
+// moveAside closes a partition that is set aside, and renames its directory: that is the
+// operator's. p.mu is held, and nobody uses it.
+func (s *Store) moveAside(p *partition) {
+	err := s.shut(p)
+	if err == nil {
+		err = s.fs.Rename(p.dir, s.fs.PathJoin(s.dir, asideName(p.aside, p.id, p.startMs)))
+	}
+	if err == nil {
+		err = s.syncDir(s.dir)
+	}
+	if err != nil { // it is tried again when the store opens
+		s.o.Logger.Error("logs/store: move a damaged partition aside", "partition", p.id, "error", err)
+	}
+}
+
+// loadAsides lists the partitions that were set aside, and under which doubt.
+func (s *Store) loadAsides() (map[uint64]uint64, error) {
+	it, err := s.marks.db.NewIter(&pebble.IterOptions{LowerBound: []byte{spaceAside}, UpperBound: []byte{spaceAside + 1}})
+	if err != nil {
+		return nil, err
+	}
+	defer it.Close()
+	out := map[uint64]uint64{}
+	for ok := it.First(); ok; ok = it.Next() {
+		v, err := it.ValueAndErr()
+		if err != nil {
+			return nil, err
+		}
+		d := decoder{b: v}
+		doubt := d.uvarint()
+		if key := it.Key(); d.bad || doubt == 0 || len(key) != 9 {
+			return nil, fmt.Errorf("%w: what was set aside", ErrCorrupt)
+		}
+		out[binary.BigEndian.Uint64(it.Key()[1:])] = doubt
+	}
+	return out, it.Error()
+}
+
+// salvager copies what can be read of one partition into another.
+type salvager struct {
+	s            *Store
+	to           *partition
+	in           *lsm   // of to
+	newer        []*lsm // of partitions that are newer than the one that is copied, to among them
+	batch        *pebble.Batch
+	entries      []entry // of the batch
+	size, copies int
+}
+
+// salvage stores in a partition what can be read of another, durably. Its batches have no
+// position: what they bring was of some long before.
+func (s *Store) salvage(p, to *partition) (copies int, err error) {
+	from, err := s.acquire(p)
+	if err != nil {
+		return 0, err
+	}
+	defer s.release(p)
+	in, err := s.acquire(to)
+	if err != nil {
+		return 0, err
+	}
+	defer s.release(to)
+	w := &salvager{s: s, to: to, in: in, newer: []*lsm{in}, batch: in.db.NewBatch()}
+	for _, q := range s.shelf.list() {
+		if q.id <= p.id || q == to {
+			continue
+		}
+		l, err := s.acquire(q)
+		if err != nil {
+			continue // it has nothing that can be read
+		}
+		defer s.release(q)
+		w.newer = append(w.newer, l)
+	}
+	defer func() { w.batch.Close() }()
+	if err := w.walk(from.db); err != nil {
+		return 0, err
+	}
+	if err := w.memory(); err != nil {
+		return 0, err
+	}
+	if err := w.commit(); err != nil {
+		return 0, err
+	}
+	return w.copies, in.db.Flush()
+}
+
+// walk goes through all logs, and around what is damaged.
+func (w *salvager) walk(db *pebble.DB) error {
+	log, at := logs.LogID(0), logs.LSN(0)
+	for {
+		var err error
+		if log, at, err = w.run(db, log, at); err == nil {
+			return nil
+		}
+		if !isDamage(err) {
+			return err
+		}
+		found := false
+		if log, at, found = w.beyond(db, log, at); !found {
+			return nil
+		}
+	}
+}
+
+// iterators gives both spaces of a partition.
+func iterators(db *pebble.DB) (index, data *pebble.Iterator, err error) {
+	index, err = db.NewIter(&pebble.IterOptions{LowerBound: []byte{spaceIndex}, UpperBound: []byte{spaceIndex + 1}})
+	if err != nil {
+		return nil, nil, err
+	}
+	data, err = db.NewIter(&pebble.IterOptions{LowerBound: []byte{spacePayload}, UpperBound: []byte{spacePayload + 1}})
+	if err != nil {
+		index.Close()
+		return nil, nil, err
+	}
+	return index, data, nil
+}
+
+// run copies from an LSN of a log on, until something cannot be read: behind where it
+// stood then.
+func (w *salvager) run(db *pebble.DB, log logs.LogID, at logs.LSN) (logs.LogID, logs.LSN, error) {
+	index, data, err := iterators(db)
+	if err != nil {
+		return log, at, err
+	}
+	defer index.Close()
+	defer data.Close()
+	for ok := index.SeekGE(lsnKey(nil, spaceIndex, log, at)); ok; ok = index.Next() {
+		id, lsn, precedence, kind, ours := splitCopyKey(index.Key())
+		if !ours {
+			continue
+		}
+		log, at = id, lsn
+		if err := w.one(index, data, entry{log: id, lsn: lsn, precedence: precedence, amend: kind == kindAmend}); err != nil {
+			return log, at, err
+		}
+	}
+	return log, at, index.Error()
+}
+
+// one copies what the index stands on, unless it does not verify.
+func (w *salvager) one(index, data *pebble.Iterator, e entry) error {
+	v, err := index.ValueAndErr()
+	if err != nil {
+		return err
+	}
+	h, err := decodeHeader(bytes.Clone(v), e.log, e.lsn, e.precedence)
+	if err != nil {
+		return nil
+	}
+	if w.superseded(index.Key()) {
+		return nil
+	}
+	e.header, e.timestamp, e.flags = bytes.Clone(v), h.timestamp, h.flags
+	if h.hasPayload() {
+		key := copyKey(nil, spacePayload, e.log, e.lsn, e.precedence, e.kind())
+		if !data.SeekGE(key) || !bytes.Equal(data.Key(), key) {
+			return data.Error()
+		}
+		p, err := data.ValueAndErr()
+		if err != nil {
+			return err
+		}
+		if verifyPayload(&h, p) != nil {
+			return nil
+		}
+		e.payload = bytes.Clone(p)
+	}
+	return w.add(e)
+}
+
+// superseded says whether a newer partition has the copy: that one is of a later plan, or
+// it is the same.
+func (w *salvager) superseded(key []byte) bool {
+	for _, l := range w.newer {
+		_, done, err := l.db.Get(key)
+		if err == nil {
+			done.Close()
+			return true
+		}
+		if isDamage(err) {
+			return true // others are asked
+		}
+	}
+	return false
+}
+
+// memory copies what is in the record cache, which is not in the partition only: it is
+// read there, and held to be here, until it has to leave.
+func (w *salvager) memory() error {
+	var all []*entry
+	w.s.mu.Lock()
+	for _, id := range slices.Sorted(maps.Keys(w.s.logs)) {
+		all = append(all, w.s.logs[id].cached...)
+	}
+	w.s.mu.Unlock()
+	for _, e := range all {
+		if err := w.add(*e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *salvager) add(e entry) error {
+	if err := setCopy(w.batch, &e); err != nil {
+		return err
+	}
+	w.copies++
+	w.size += len(e.header) + len(e.payload)
+	w.entries = append(w.entries, e)
+	if w.size > int(min(applyBytesMax, w.s.o.MemTableBytes/4)) {
+		return w.commit()
+	}
+	return nil
+}
+
+func (w *salvager) commit() error {
+	if err := w.batch.Commit(pebble.NoSync); err != nil {
+		return err
+	}
+	err := w.batch.Close()
+	w.s.shelf.note(w.to, w.entries)
+	w.batch, w.entries, w.size = w.in.db.NewBatch(), nil, 0
+	if err == nil && w.s.o.Tasks != nil { // what Pebble flushes by itself it flushes at any moment
+		err = w.in.db.Flush()
+	}
+	return err
+}
+
+// salvageProbes bounds the search for the end of what is damaged, as probesMax does.
+const salvageProbes = 8
+
+// beyond looks behind an LSN at which something cannot be read for where it can, as
+// view.skip does; where that is not found the next log is as good.
+func (w *salvager) beyond(db *pebble.DB, log logs.LogID, at logs.LSN) (logs.LogID, logs.LSN, bool) {
+	w.s.mu.Lock()
+	end, next, found := at, logs.LogID(0), false
+	for id, l := range w.s.logs {
+		if id == log {
+			end = max(end, l.last)
+		} else if id > log && !id.IsMetadata() && (!found || id < next) {
+			next, found = id, true
+		}
+	}
+	w.s.mu.Unlock()
+	bad, good := at, end+1
+	for range salvageProbes {
+		if good-bad <= 1 {
+			break
+		}
+		mid := logs.MakeLSN((bad.Epoch()+good.Epoch()+1)/2, 0)
+		if mid <= bad || mid >= good {
+			mid = bad + (good-bad)/2
+		}
+		if readableAt(db, log, mid) {
+			good = mid
+		} else {
+			bad = mid
+		}
+	}
+	if good <= end {
+		return log, good, true
+	}
+	return next, 0, found
+}
+
+// readableAt says whether the first copy from an LSN on can be found.
+func readableAt(db *pebble.DB, log logs.LogID, at logs.LSN) bool {
+	index, data, err := iterators(db)
+	if err != nil {
+		return false
+	}
+	defer index.Close()
+	defer data.Close()
+	index.SeekGE(lsnKey(nil, spaceIndex, log, at))
+	data.SeekGE(lsnKey(nil, spacePayload, log, at))
+	return index.Error() == nil && data.Error() == nil
+}

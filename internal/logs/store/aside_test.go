@@ -1,0 +1,252 @@
+package store
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/braiddb/braid/internal/logs"
+	"github.com/braiddb/braid/internal/sim/simfs"
+	"github.com/braiddb/braid/internal/wire"
+)
+
+// asideBy is how many records the files of these tests have: a little more than a block.
+const asideBy = 36
+
+// has is what another shard has of everything.
+func (b *lab) has(n logs.ESN) (out []*wire.LogRecord) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	noise := make([]byte, 1000) // else it shrinks
+	for i := logs.ESN(1); i <= n; i++ {
+		for j := range noise {
+			noise[j] = byte(rng.Uint32())
+		}
+		out = append(out, rec(lsn(1, i), fmt.Sprintf("<%d>%s", i, noise)))
+	}
+	return out
+}
+
+// filled is a shard whose open partition has n records in several files; the journal has
+// let go of them, and in memory is as much as cache holds.
+func filled(t *testing.T, seed uint64, n logs.ESN, cache int64) *lab {
+	b := newLab(t, seed)
+	b.opts.RecordCacheBytes, b.opts.CacheBytes = cache, 1
+	b.jopts.SegmentBytes = 32 << 10
+	b.open()
+	all := b.has(n)
+	for i := 0; i < len(all); i += asideBy {
+		b.put(all[i:min(i+asideBy, len(all))]...)
+		b.s.settled()
+		for _, l := range b.s.writable() {
+			if err := l.lsm.db.Flush(); err != nil {
+				t.Fatal(err)
+			}
+			l.done()
+		}
+		b.s.advance()
+	}
+	b.release(lsn(1, n))
+	b.must(func(done func(error)) { b.s.SetLastClean(labLog, &wire.EpochRecovery{Epoch: 1, SealEpoch: 1}, done) })
+	b.s.settled()
+	return b
+}
+
+// spoil flips a bit in one of the files of the partition, in the middle one in time: of
+// its first block, in which the index is, or of its second, in which there are payloads.
+func (b *lab) spoil(payload bool) {
+	b.t.Helper()
+	dir := "logs/" + partitionName(1, 1_700_000_000_000)
+	names, err := b.fs.List(dir)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	var tables []string
+	for _, name := range names {
+		if strings.HasSuffix(name, ".sst") {
+			tables = append(tables, b.fs.PathJoin(dir, name))
+		}
+	}
+	if len(tables) < 3 {
+		b.t.Fatalf("only %d files", len(tables))
+	}
+	at := int64(40)
+	if payload {
+		at = 35_500
+	}
+	if err := b.fs.Flip(tables[len(tables)/2], at*8); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// whole reads all, and gives how many records came; nothing that came may say that a
+// record is not there.
+func (b *lab) whole(n logs.ESN) (records int) {
+	b.t.Helper()
+	for _, d := range b.read(span(n)) {
+		switch {
+		case d.Record != nil:
+			records++
+			if at := logs.LSN(d.Record.Lsn).ESN(); !strings.HasPrefix(string(d.Record.Payload), fmt.Sprintf("<%d>", at)) {
+				b.t.Fatalf("%d is %.20q", at, d.Record.Payload)
+			}
+		case d.Gap != logs.ServerGapChecksum && d.Gap != logs.ServerGapUnderReplicated:
+			b.t.Fatalf("%s..%s: gap %d of what was stored", logs.LSN(d.GapFrom), logs.LSN(d.GapTo), d.Gap)
+		}
+	}
+	return records
+}
+
+// compared does what the comparer does: it fences the log and brings what another has.
+func (b *lab) compared(n logs.ESN) {
+	b.t.Helper()
+	f := b.fence(labLog, 2)
+	if f.err != nil {
+		b.t.Fatal(f.err)
+	}
+	b.must(func(done func(error)) { b.s.Repair(labLog, f.clean, b.has(n), done) })
+	b.must(func(done func(error)) { b.s.Sure(labLog, f.clean, lsn(2, 0)-1, false, 0, 0, done) })
+	if err := b.s.Listed(); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// TestADamagedOpenPartitionIsMadeGood: damage in the partition that takes copies, found
+// when the store opens or when something is read, costs what cannot be read. That is in
+// doubt until others were asked, and then it is back; meanwhile nobody is told that
+// it was never here.
+func TestADamagedOpenPartitionIsMadeGood(t *testing.T) {
+	const n = 5 * asideBy
+	for _, c := range []struct {
+		name             string
+		payload, running bool
+		cache            int64
+	}{
+		{"index, at open", false, false, 1},
+		{"payload, at open", true, false, 1},
+		{"index, running", false, true, 1},
+		{"payload, running", true, true, 1},
+		{"some of it in memory", false, true, n / 2 * 1300},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := filled(t, 70, n, c.cache)
+			defer func() { b.stop() }()
+			if c.running {
+				b.spoil(c.payload)
+			} else {
+				b.stop()
+				b.spoil(c.payload)
+				b.open()
+			}
+			first := b.whole(n)
+			if first == n {
+				t.Fatal("nothing was damaged")
+			}
+			b.setAside(n)
+			if left := b.whole(n); left < first || c.payload && left < n/2 {
+				t.Errorf("of %d records %d were salvaged; before it was set aside %d could be read", n, left, first)
+			}
+			b.compared(n)
+			if got := b.whole(n); got != n || b.s.Suspect() {
+				t.Errorf("%d of %d records are back, in doubt: %v", got, n, b.s.Suspect())
+			}
+			for range 2 {
+				b.stop()
+				b.open()
+				if got := b.whole(n); got != n || b.s.Suspect() {
+					t.Errorf("%d of %d records after a restart", got, n)
+				}
+			}
+		})
+	}
+}
+
+// setAside waits until the first partition is, while somebody reads.
+func (b *lab) setAside(n logs.ESN) {
+	b.t.Helper()
+	until(b.t, func() bool {
+		b.clock.advance(houseEvery)
+		b.whole(n)
+		return b.s.Suspect() && b.s.shelf.find(1) == nil
+	})
+}
+
+// TestASpoiltPartitionInAnyPiece cuts the power while a store sets a partition aside:
+// in the life after that nothing is said not to be there, and what is in doubt comes back.
+func TestASpoiltPartitionInAnyPiece(t *testing.T) {
+	const n = 4 * asideBy
+	b := filled(t, 71, n, 1)
+	b.stop()
+	whole := b.fs
+	for _, cut := range []struct {
+		name string
+		at   func(op simfs.Op) bool
+	}{
+		{"salvaged", func(op simfs.Op) bool {
+			return op.Kind == simfs.OpSync && strings.Contains(op.Path, "/p-0000000000000002-")
+		}},
+		{"doubt", func(op simfs.Op) bool { return op.Kind == simfs.OpSync && strings.HasPrefix(op.Path, "journal/") }},
+		{"noted", func(op simfs.Op) bool { return op.Kind == simfs.OpSync && strings.HasPrefix(op.Path, "logs/marks/") }},
+		{"renamed", func(op simfs.Op) bool { return op.Kind == simfs.OpRename && strings.Contains(op.Path, asidePrefix) }},
+	} {
+		for _, after := range []bool{false, true} {
+			b.fs = whole.Copy()
+			b.open()
+			b.spoil(false)
+			b.whole(n)
+			fs := b.fs
+			if err := b.s.nextPartition(); err != nil { // as the house would, but Pebble does not bear a crash there
+				t.Fatal(err)
+			}
+			b.s.shelf.mu.Lock()
+			fs.SetFault(func(op simfs.Op) simfs.Fault { return simfs.Fault{Crash: cut.at(op), After: after} })
+			b.s.shelf.mu.Unlock()
+			until(t, func() bool { return fs.Down() })
+			for dice := range uint64(4) {
+				b.fs = fs.Copy().Crash(simfs.Crash{Names: 50, Sectors: 50, Tear: 50, Dice: dice})
+				b.fs.SetFault(nil)
+				old := b.s
+				b.open()
+				old.abandon()
+				b.whole(n)
+				b.setAside(n)
+				b.compared(n)
+				if got := b.whole(n); got != n || b.s.Suspect() {
+					t.Errorf("%s, after: %v: %d of %d records are back, in doubt: %v", cut.name, after, got, n, b.s.Suspect())
+				}
+				b.stop()
+			}
+		}
+	}
+}
+
+// TestWhatIsSalvagedReplacesNothing: of a copy that was stored once more, in a newer
+// partition, that one counts.
+func TestWhatIsSalvagedReplacesNothing(t *testing.T) {
+	const n = 3 * asideBy
+	b := filled(t, 72, n, 1)
+	defer func() { b.stop() }()
+	b.spoil(true)
+	b.whole(n)
+	b.s.mu.Lock()
+	p := b.s.open
+	p.pending++ // or it is set aside at once
+	b.s.mu.Unlock()
+	if err := b.s.nextPartition(); err != nil {
+		t.Fatal(err)
+	}
+	again := b.has(1)[0]
+	again.Copyset = []uint64{uint64(labShard), uint64(others[1])}
+	b.must(func(done func(error)) {
+		b.s.HandleBatch(&wire.LogBatch{FromNode: 2, ToNode: 1, Stores: []*wire.Store{{Record: again, SealEpoch: 1}}}, func(a *wire.LogBatch) { done(nil) })
+	})
+	b.s.settled()
+	b.s.mu.Lock()
+	p.pending--
+	b.s.mu.Unlock()
+	b.setAside(n)
+	a := call(b.s.Records, &wire.RecordsRequest{Log: uint64(labLog), From: uint64(lsn(1, 1)), To: uint64(lsn(1, 1))})
+	if len(a.Records) != 1 || a.Records[0].Copyset[1] != uint64(others[1]) {
+		t.Errorf("%v", a.Records)
+	}
+}
