@@ -1,6 +1,7 @@
 package checker
 
 import (
+	"cmp"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -304,6 +305,46 @@ func TestALaterRecoveryThatEndedHalfWay(t *testing.T) {
 		}
 		if got != c.want {
 			t.Errorf("%s: %v, want %v: %v", c.name, got, c.want, r.Problems)
+		}
+	}
+}
+
+// A recovery that did not hear that a record is fully stored stores it anew, makes its plan
+// anew, and gives way to one that heard it. What it leaves names several copysets. That is
+// no harm either, unless the record is not where its sequencer stored it.
+func TestARecoveryThatKnewOfNoLNGGivesWay(t *testing.T) {
+	at := logs.MakeLSN(2, 3) // on 2 and 4
+	for _, c := range []struct {
+		name   string
+		change func(r *wire.LogRecord) *wire.LogRecord
+		want   Finding
+	}{
+		{"whole below", func(r *wire.LogRecord) *wire.LogRecord { return r }, 0},
+		{"not whole below", func(*wire.LogRecord) *wire.LogRecord { return nil }, DifferentCopysetInLatestWave},
+		{"another payload below", func(r *wire.LogRecord) *wire.LogRecord { r.Checksum++; return r }, DifferentCopysetInLatestWave},
+		{"elsewhere below", func(r *wire.LogRecord) *wire.LogRecord { r.Copyset[1] = shardOf(3); return r }, DifferentCopysetInLatestWave},
+	} {
+		w := newWorld(2)
+		var sum uint32
+		w.each(at, func(s uint64, r *wire.LogRecord) *wire.LogRecord {
+			r = &wire.LogRecord{Log: 7, Lsn: r.Lsn, Wave: 1, Copyset: slices.Clone(r.Copyset), Checksum: r.Checksum}
+			if sum = r.Checksum; s == shardOf(4) {
+				r.Wave, r.Flags, r.Copyset = 3, logs.FlagWrittenByRecovery, []uint64{shardOf(1), shardOf(4)}
+				return r
+			}
+			return c.change(r)
+		})
+		w.put(at, logs.FlagWrittenByRecovery, 1)
+		r := w.copies[shardOf(1)][len(w.copies[shardOf(1)])-1]
+		r.Wave, r.Checksum, r.Copyset = 3, sum, []uint64{shardOf(1), shardOf(2)}
+		slices.SortFunc(w.copies[shardOf(1)], func(a, b *wire.LogRecord) int { return cmp.Compare(a.Lsn, b.Lsn) })
+		var got Finding
+		report := w.check(t, 3)
+		for _, p := range report.Problems {
+			got |= p.Findings
+		}
+		if got != c.want {
+			t.Errorf("%s: %v, want %v: %v", c.name, got, c.want, report.Problems)
 		}
 	}
 }

@@ -19,7 +19,9 @@
 //	    same, and an earlier wave is on its whole copyset, where the later may have
 //	    taken its place: a recovery that began before it could know that an earlier
 //	    one had made the epoch clean stores that one's decisions anew, copy by copy,
-//	    and when its node dies nobody goes on: the epoch is clean.
+//	    and when its node dies nobody goes on: the epoch is clean. Or it did not hear
+//	    from who knew that the record is fully stored: the next recovery, which does,
+//	    leaves that alone, and what was left of one plan or of several stays (C4).
 //
 // An epoch below the newest without a bridge ends with its last copy: nothing says that
 // there was more.

@@ -88,7 +88,7 @@ func (c *Checker) judgeCopies(lsn logs.LSN, copies []held) {
 	if holes && records {
 		f |= HoleRecordConflict
 	}
-	if !c.agree(copies, top) {
+	if !c.agree(copies, top) && !c.settled(e, copies, winner) {
 		f |= DifferentCopysetInLatestWave
 	}
 	c.ended = winner.Flags&logs.FlagBridge != 0
@@ -131,9 +131,9 @@ func (c *Checker) agree(copies []held, top uint64) bool {
 	return false
 }
 
-// settled says whether an LSN of which a recovery's latest wave is not whole is stored as
-// an earlier wave wants it (C5): all that are on its copyset have a copy, of that wave or a
-// later one, and every copy says what the latest says.
+// settled says whether an LSN of which a recovery's latest wave is not whole, or not all by
+// one plan, is stored as an earlier wave wants it (C5): all that are on its copyset have a
+// copy, of that wave or a later one, and every copy says what the latest says.
 func (c *Checker) settled(e *epoch, copies []held, latest *wire.LogRecord) bool {
 	other := func(h held) bool {
 		return h.damaged || h.record.Checksum != latest.Checksum || (h.record.Flags^latest.Flags)&(logs.FlagHole|logs.FlagBridge) != 0
@@ -142,6 +142,9 @@ func (c *Checker) settled(e *epoch, copies []held, latest *wire.LogRecord) bool 
 		return false
 	}
 	for _, h := range copies {
+		if logs.Precedence(h.record) == logs.Precedence(latest) {
+			continue
+		}
 		var have []logs.ShardID
 		for _, o := range copies {
 			if logs.Precedence(o.record) >= logs.Precedence(h.record) && slices.Contains(h.record.Copyset, uint64(o.shard.id)) {

@@ -136,6 +136,29 @@ func TestWhatNobodyDecidedIsNotTakenBack(t *testing.T) {
 	}
 }
 
+// TestWhatWasMovedHalfWayIsTakenBack: a recovery that gave way to another stored a record
+// anew, elsewhere, as far as one of those who had it. It is not where that one wanted it,
+// so the other, which lost it, gets it back.
+func TestWhatWasMovedHalfWayIsTakenBack(t *testing.T) {
+	d := newDuel()
+	at, other := logs.MakeLSN(2, 1), logs.MakeLSN(2, 2)
+	d.put(at, 2, 3)
+	d.put(other, 2, 3)
+	d.own.copies = map[logs.LSN][]*wire.LogRecord{}
+	last := d.view.shards[2]
+	for lsn, flags := range map[logs.LSN]uint32{at: 0, other: logs.FlagHole} { // that is decided against
+		moved := *with(last.copies[lsn][0], nil)
+		moved.Wave, moved.Flags, moved.Copyset = 2, logs.FlagWrittenByRecovery|flags, []uint64{uint64(d.view.shards[0].id), uint64(last.id)}
+		last.copies[lsn] = append(last.copies[lsn], &moved)
+	}
+	d.view.shards[0].clean, last.clean = 2, 2
+	d.heard(1, 2, 3)
+	d.compare()
+	if !d.over || d.own.winner(at) == nil || d.own.winner(other) != nil {
+		t.Errorf("over %v, %s", d.over, d.own.dump())
+	}
+}
+
 // TestWhatNobodyKnowsIsTakenBack: where nobody knows of a decision all that there is stays.
 func TestWhatNobodyKnowsIsTakenBack(t *testing.T) {
 	d := newDuel()

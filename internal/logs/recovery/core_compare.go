@@ -327,9 +327,10 @@ func (c *comparison) turn(p *comparePeer) {
 }
 
 // mine picks the copies that name this shard, and that are still what they were.
-// Where recovery has decided, of each LSN only the winner counts. Where it has not,
-// one that somebody began may have moved a record to others, and never brought it
-// there: any version that names this shard says what was acknowledged here.
+// Where recovery has decided, of each LSN only what the winner says counts. Where it has
+// not, any version that names this shard says what was acknowledged here. Whether it is the
+// winner that names it is the same: a recovery that somebody began may have moved a record
+// to others, and never brought it there.
 func (c *comparison) mine(p *comparePeer, rs []*wire.LogRecord) (out []*wire.LogRecord) {
 	for i := 0; i < len(rs); {
 		n := i + 1
@@ -338,7 +339,10 @@ func (c *comparison) mine(p *comparePeer, rs []*wire.LogRecord) (out []*wire.Log
 		}
 		versions := slices.SortedFunc(slices.Values(rs[i:n]), func(a, b *wire.LogRecord) int { return cmp.Compare(logs.Precedence(b), logs.Precedence(a)) })
 		if !c.log.IsMetadata() && logs.LSN(rs[i].Lsn).Epoch() <= c.clean {
-			versions = versions[:1]
+			first := versions[0]
+			versions = slices.DeleteFunc(versions, func(r *wire.LogRecord) bool {
+				return r.Checksum != first.Checksum || valueOf(r.Flags) != valueOf(first.Flags)
+			})
 		}
 		for _, r := range versions {
 			if slices.Contains(r.Copyset, uint64(c.own)) && c.stands(p, r) {
