@@ -137,8 +137,10 @@ type producer struct {
 	sent   []sending
 	begun  int // how often one began
 	flying int
-	tail   logs.LSN // conditional: what is expected
-	known  logs.LSN // the highest that it was told of
+	tail   logs.LSN       // conditional: what is expected
+	known  logs.LSN       // the highest that it was told of
+	home   catalog.NodeID // conditional: who took the last, 0: to be found
+	made   uint32         // AppendNoRedirect if it had to be made to
 }
 
 func newProducer(c *cluster, t *truth, id int) *producer {
@@ -285,10 +287,12 @@ func (p *producer) conditional(sequence uint64, payload string) {
 	body := p.pad(payload)
 	req := &wire.AppendRequest{Log: uint64(p.t.id), Payload: body, Checksum: logs.Checksum(body), Count: 1, Flags: logs.AppendConditional,
 		SeenEpoch: uint32(p.tail.Epoch()), Producer: uint64(1<<32 + p.id), Sequence: sequence, FirstRunning: sequence, ExpectTail: uint64(p.tail), After: uint64(p.tail)}
-	node := catalog.NodeID(0)
-	if m := c.someone(); m != nil {
+	node := p.home // as a client's router does
+	req.Flags |= p.made
+	if m := c.someone(); m != nil && node == 0 {
 		node, _ = placement.SequencerNode(m.gossip.View(), p.t.id, "")
 	}
+	p.home, p.made = 0, 0
 	p.offer(node, req, payload, 0)
 }
 
@@ -304,11 +308,13 @@ func (p *producer) offer(node catalog.NodeID, req *wire.AppendRequest, payload s
 			c.w.Sometimes("append: unknown outcome")
 		case resp.Status == wire.LogStatus_LOG_STATUS_OK:
 			c.w.Sometimes("append: conditional done")
+			p.home, p.made = node, req.Flags&logs.AppendNoRedirect
 			p.acknowledged(payload, logs.LSN(resp.Lsn))
 			p.t.conditions = append(p.t.conditions, span{from: logs.LSN(req.ExpectTail), to: logs.LSN(resp.Lsn)})
 			p.tail = logs.LSN(resp.Lsn)
 		case resp.Status == wire.LogStatus_LOG_STATUS_CONDITION_FAILED:
 			c.w.Sometimes("append: conditional lost")
+			p.home, p.made = node, req.Flags&logs.AppendNoRedirect
 			p.t.refused[payload] = true
 			p.tail = logs.LSN(resp.Tail)
 			p.known = max(p.known, p.tail)
