@@ -168,6 +168,9 @@ func (b *bench) ReadMetadata(s logs.ShardID, r *wire.ReadMetadataRequest, done f
 type benchStore struct{ b *bench }
 
 func (s benchStore) Read(log logs.LogID, done func(*wire.EpochRecord, error)) {
+	if log.IsMetadata() { // how many copies its entries have would be guessed
+		s.b.t.Errorf("the epoch store is asked for the metadata log %d: it knows the log's", log)
+	}
 	s.b.do(callRead, func() {
 		s.b.mu.Lock()
 		r := s.b.records[log]

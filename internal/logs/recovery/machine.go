@@ -157,7 +157,7 @@ func (m *machine) call(c call) {
 	case callClean:
 		m.calls.Clean(c.shard, c.clean, func(r *wire.CleanResponse, err error) { ev.clean, ev.err = r, err; m.post(ev) })
 	case callRead:
-		m.store.Read(m.log, func(r *wire.EpochRecord, err error) { ev.record, ev.err = r, err; m.post(ev) })
+		m.store.Read(m.log.DataLog(), func(r *wire.EpochRecord, err error) { ev.record, ev.err = r, err; m.post(ev) })
 	case callSwap:
 		m.store.CompareAndSet(m.log, c.expect, c.next, func(err error) { ev.record, ev.err = c.next, err; m.post(ev) })
 	case callDecisions:

@@ -364,7 +364,7 @@ func (a *appender) answerIfOverdue() {
 		what = "waits for what is before it"
 	}
 	a.tell(&wire.AppendResponse{Status: wire.LogStatus_LOG_STATUS_UNDER_REPLICATED, StoredAs: rec.Lsn, Log: rec.Log, Epoch: uint32(a.r.epoch),
-		Message: fmt.Sprintf("%s %s: %s", logs.LSN(rec.Lsn), what, a.r.missing())})
+		Message: fmt.Sprintf("%s %s: %s", logs.LSN(rec.Lsn), what, a.r.missing(a.set))})
 }
 
 // preempted: a newer epoch's seal stands against the record. A soft seal is no

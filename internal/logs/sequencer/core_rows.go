@@ -1,6 +1,7 @@
 package sequencer
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/braiddb/braid/internal/logs"
@@ -36,8 +37,14 @@ func (s *sequencer) row() Row {
 		row.Recovering, row.MetadataRead = !r.recovered, r.readable
 		row.Nodeset, row.Replication, row.EffectiveFrom = r.set.ids(), r.set.replication, r.since
 		row.Records, row.Payloads, row.Bytes, row.Age = tail-1, r.payloads, r.bytes, s.c.now-r.began
-		if row.Trouble == "" && s.starved() {
-			row.Trouble = r.missing()
+		switch {
+		case row.Trouble != "":
+		case r.meta != nil && r.meta.began <= s.c.now-s.c.cfg.MissingWait:
+			row.Trouble = "where the epoch is stored cannot be written to the metadata log, and nothing of it is released before: " + r.missing(r.meta.set)
+		case s.starved():
+			row.Trouble = r.missing(r.set)
+		default:
+			row.Trouble = s.heldUp()
 		}
 		for e := r.win.front; e != r.win.next; e++ {
 			row.BytesInFlight += r.win.at(e).size
@@ -51,6 +58,29 @@ func (s *sequencer) row() Row {
 func (s *sequencer) starved() bool {
 	r, before := s.cur, s.c.now-s.c.cfg.MissingWait
 	return r.win.len() > 0 && r.win.at(r.win.front).began <= before || len(s.buffer) > 0 && s.buffer[0].arrived <= before
+}
+
+// heldUp says what appends that are held wait for, once they have for a third of the
+// time after which they are refused.
+func (s *sequencer) heldUp() string {
+	producers, shards := 0, 0
+	for _, ss := range s.sessions {
+		if len(ss.held) > 0 && ss.held[0].arrived <= s.c.now-s.c.cfg.MissingWait/3 {
+			producers++
+			if ss.lookup != nil {
+				shards = max(shards, len(ss.lookup.waiting))
+			}
+		}
+	}
+	switch {
+	case producers == 0:
+		return ""
+	case s.history != nil && !s.history.loaded:
+		return fmt.Sprintf("appends of %d producers wait for the metadata log, which says where earlier epochs are stored: %d shards have told of it, which are too few", producers, s.history.heard)
+	case shards > 0:
+		return fmt.Sprintf("appends of %d producers wait for %d shards to tell what they have of them", producers, shards)
+	}
+	return fmt.Sprintf("appends of %d producers wait for the recovery of earlier epochs", producers)
 }
 
 // shardRows describes what is held against shards.

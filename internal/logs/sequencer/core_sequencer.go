@@ -250,7 +250,7 @@ func (s *sequencer) causeOfWaiting() (wire.LogStatus, string) {
 		}
 		return wire.LogStatus_LOG_STATUS_NOT_READY, text
 	}
-	return wire.LogStatus_LOG_STATUS_UNDER_REPLICATED, s.cur.missing()
+	return wire.LogStatus_LOG_STATUS_UNDER_REPLICATED, s.cur.missing(s.cur.set)
 }
 
 func (s *sequencer) waitsFor() string {
@@ -259,10 +259,10 @@ func (s *sequencer) waitsFor() string {
 }
 
 // missing names the shards that keep a copyset from being found.
-func (r *reign) missing() string {
-	text := fmt.Sprintf("%d copies are asked for, and of the nodeset", r.set.copies)
+func (r *reign) missing(of *replicaSet) string {
+	text := fmt.Sprintf("%d copies are asked for, and of the nodeset", of.copies)
 	n := 0
-	for _, sh := range r.set.shards {
+	for _, sh := range of.shards {
 		if why := r.s.c.why(sh.Shard); why != "" {
 			if n > 0 {
 				text += ","
@@ -272,7 +272,7 @@ func (r *reign) missing() string {
 		}
 	}
 	if n == 0 {
-		return fmt.Sprintf("%d copies are asked for, which the storage nodes have not made in time", r.set.copies)
+		return fmt.Sprintf("%d copies are asked for, which the storage nodes have not made in time", of.copies)
 	}
 	return text
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/braiddb/braid/internal/journal"
@@ -36,8 +37,13 @@ func placesIn(records []journal.Record) map[place]bool {
 	return out
 }
 
-// gets notes that a node was sent a copy of a record.
-func (t *truth) gets(lsn logs.LSN, on *member) {
+// gets notes that a node was sent a copy of a record, or of a hole or a bridge: what it
+// says STORED of then is not the record.
+func (t *truth) gets(lsn logs.LSN, on *member, record bool) {
+	if !record {
+		t.sent[lsn] = slices.DeleteFunc(t.sent[lsn], func(m *member) bool { return m == on })
+		return
+	}
 	if !slices.Contains(t.sent[lsn], on) {
 		t.sent[lsn] = append(t.sent[lsn], on)
 	}
@@ -171,19 +177,29 @@ func (c *cluster) well(t *truth) bool {
 	return !c.struck(t) && !slices.ContainsFunc(t.metadata, func(m *wire.EpochMetadata) bool { return !fits(m, c.runs) })
 }
 
-// waitsForMetadata says that a purge waits for nodes of which so many are struck that they
-// may have the only copies of an entry of the log's metadata log. That lies on other nodes
-// than the log.
-func (c *cluster) waitsForMetadata(m *member, t *truth) bool {
+// metadataStruck says that so many nodes are struck that they may have the only copies of
+// an entry of the log's metadata log. That lies on other nodes than the log.
+func (c *cluster) metadataStruck(t *truth) bool {
 	struck := 0
 	for _, n := range c.members {
 		if n.hurt.kind != "" {
 			struck++
 		}
 	}
-	return struck >= t.copies() && slices.ContainsFunc(m.purger.Rows(), func(r recovery.PurgeRow) bool {
+	return struck >= t.copies()
+}
+
+// waitsForMetadata says that a purge waits for such an entry.
+func (c *cluster) waitsForMetadata(m *member, t *truth) bool {
+	return c.metadataStruck(t) && slices.ContainsFunc(m.purger.Rows(), func(r recovery.PurgeRow) bool {
 		return r.Log == t.id && r.State == "HISTORY" && r.Waiting > 0
 	})
+}
+
+// holdsForMetadata says that a log's sequencer holds appends for such an entry, and says so.
+func (c *cluster) holdsForMetadata(t *truth) bool {
+	r := c.reign(t)
+	return c.beyond() && c.metadataStruck(t) && r != nil && r.Held > 0 && strings.Contains(r.Trouble, "metadata log")
 }
 
 // The time that logs have beyond what is promised, to serve or to refuse.

@@ -115,13 +115,15 @@ func TestSilenceIsJudged(t *testing.T) {
 		w, c, tr := beyondWorld()
 		for i, kind := range x.kinds {
 			c.members[i].hurt.kind = kind
-			tr.gets(lsn, c.members[i])
+			tr.gets(lsn, c.members[i], true)
 			tr.keeps(lsn, c.members[i])
 			if kind == faultTails && x.tail {
 				c.members[i].hurt.tail = map[place]bool{{tr.id, lsn}: true}
 			}
 		}
-		tr.keeps(lsn, c.members[2]) // it was sent a hole
+		tr.gets(lsn, c.members[2], true) // it never came, and a bridge did
+		tr.gets(lsn, c.members[2], false)
+		tr.keeps(lsn, c.members[2])
 		tr.acked[lsn] = []string{"p"}
 		tr.gap(tr.newReading("r", logs.LSNOldest, logs.LSNMax, false), &reader.Item{LSN: lsn - 1, To: logs.MakeLSN(2, 0), Gap: logs.GapBridge})
 		if !w.Failed() || w.Exposed() != x.exposed {

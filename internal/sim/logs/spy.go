@@ -52,8 +52,8 @@ func newSpy(m *member) *spy {
 func (s *spy) sends(to catalog.NodeID, b *wire.LogBatch) {
 	for _, st := range b.Stores {
 		s.m.c.members[to-1].given[logs.LogID(st.Record.Log)] = true
-		if id := logs.LogID(st.Record.Log); s.m.c.beyond() && !id.IsMetadata() && st.Record.Flags&(logs.FlagHole|logs.FlagBridge) == 0 {
-			s.m.c.truths[id-1].gets(logs.LSN(st.Record.Lsn), s.m.c.members[to-1])
+		if id := logs.LogID(st.Record.Log); s.m.c.beyond() && !id.IsMetadata() {
+			s.m.c.truths[id-1].gets(logs.LSN(st.Record.Lsn), s.m.c.members[to-1], st.Record.Flags&logs.FlagHole == 0)
 		}
 		if st.SealEpoch > 0 {
 			continue // recovery's
