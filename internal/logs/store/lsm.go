@@ -21,7 +21,15 @@ type lsm struct {
 	db      *pebble.DB
 	written atomic.Uint64 // position of the newest batch
 	unsure  error         // why it could not be read when this was opened: 0 was taken, nil: it was
+
+	// Of a store without goroutines (Options.Tasks): Pebble flushes a memtable that is
+	// full on one of its own, so none may fill.
+	flushAt int // at so much it is flushed; 0: by Pebble, when it is full
+	filled  int // of it, at most
 }
+
+// memTableNode is more than a memtable needs for a key beside it and its value.
+const memTableNode = 256
 
 // blockBytes is the size of a block, in which reads are.
 const blockBytes = 32 << 10
@@ -77,6 +85,9 @@ func (s *Store) openLSM(dir string, compacts bool, memTable int64) (*lsm, error)
 		return nil, fmt.Errorf("logs/store: open %s: %w", dir, err)
 	}
 	l := &lsm{db: db}
+	if s.o.Tasks != nil {
+		l.flushAt = int(memTable * 7 / 16) // a batch of half of one has Pebble begin another
+	}
 	at, err := l.durable()
 	if pebble.IsCorruptionError(err) { // all of the journal is applied again, then
 		s.o.Logger.Error("logs/store: position of a damaged partition", "dir", dir, "error", err)
@@ -120,11 +131,24 @@ func (l *lsm) commit(b *pebble.Batch, pos uint64) error {
 	if err := b.Set(appliedKey, v[:], nil); err != nil {
 		return err
 	}
-	if err := b.Commit(pebble.NoSync); err != nil {
+	if err := l.take(b); err != nil {
 		return err
 	}
 	l.written.Store(pos)
 	return nil
+}
+
+// take makes a batch readable. It is durable with the next flush.
+func (l *lsm) take(b *pebble.Batch) error {
+	n := b.Len() + int(b.Count())*memTableNode
+	if err := b.Commit(pebble.NoSync); err != nil || l.flushAt == 0 {
+		return err
+	}
+	if l.filled += n; l.filled < l.flushAt {
+		return nil
+	}
+	l.filled = 0
+	return l.db.Flush()
 }
 
 // writtenBytes is what the store has written to disk for its content.

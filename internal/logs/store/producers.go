@@ -100,7 +100,7 @@ func (s *Store) keepProducers(p *partition, dead []logs.LogID) (bool, error) {
 		return true, nil
 	}
 	s.left.count += int(mb.Count())
-	if err := mb.Commit(pebble.NoSync); err != nil {
+	if err := s.marks.take(mb); err != nil {
 		return false, err
 	}
 	return true, s.marks.db.Flush()
@@ -269,5 +269,5 @@ func (s *Store) deleteLeft(before int64) (times []int64, err error) {
 	if err := it.Error(); err != nil || mb.Empty() {
 		return times, err
 	}
-	return times, mb.Commit(pebble.NoSync)
+	return times, s.marks.take(mb)
 }

@@ -99,7 +99,7 @@ func (s *Store) summarize(p *partition) error {
 			return err
 		}
 	}
-	if err := mb.Commit(pebble.NoSync); err != nil {
+	if err := s.marks.take(mb); err != nil {
 		return err
 	}
 	if err := s.marks.db.Flush(); err != nil {
@@ -322,7 +322,7 @@ func (s *Store) drop(p *partition, held []holding) error {
 			mb.Delete(pairKey(nil, spacePartLog, p.id, uint64(h.log)), nil))
 	}
 	if err == nil {
-		err = mb.Commit(pebble.NoSync)
+		err = s.marks.take(mb)
 	}
 	s.count.drops.Add(1)
 	return errors.Join(err, s.fs.RemoveAll(trash))
@@ -344,7 +344,7 @@ func (s *Store) thin(p *partition, dead []logs.LogID, bytes int64) error {
 		}
 	}
 	if err == nil {
-		err = b.Commit(pebble.NoSync)
+		err = l.take(b)
 	}
 	if err == nil {
 		err = l.db.Flush()
@@ -364,5 +364,5 @@ func (s *Store) thin(p *partition, dead []logs.LogID, bytes int64) error {
 	s.shelf.mu.Lock()
 	p.bytes -= bytes
 	s.shelf.mu.Unlock()
-	return errors.Join(err, mb.Commit(pebble.NoSync))
+	return errors.Join(err, s.marks.take(mb))
 }

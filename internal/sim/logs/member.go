@@ -110,8 +110,8 @@ func (m *member) boot() {
 	m.gossip.SetStarting(false)
 }
 
-// memTableBytes is more than a run gives an LSM before it is told to flush: nothing is
-// flushed by itself, at a moment that no seed decides. Every LSM has as much cleared.
+// memTableBytes is what every LSM has cleared, and hardly less than a run gives one before
+// it is told to flush: what fills one is flushed behind the write that does.
 const memTableBytes = 128 << 10
 
 func (m *member) openStore() (err error) {
