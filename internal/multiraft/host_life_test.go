@@ -527,3 +527,29 @@ func BenchmarkReadTime(b *testing.B) {
 		}
 	}
 }
+
+// TestAFirstReplicaThatComesLateBegins: of a group's first three replicas one comes when
+// there is a leader already, and so begins blank, and another takes no entries any more.
+// Nothing can be committed without the one that is late: it is sent the group's
+// beginning, of which no state machine has anything. It keeps that over a restart.
+func TestAFirstReplicaThatComesLateBegins(t *testing.T) {
+	net := newTestNet()
+	var nodes []*testNode
+	for id := catalog.NodeID(1); id <= 3; id++ {
+		n := newTestNode(t, net, id, testConfig, 0)
+		nodes = append(nodes, n)
+		t.Cleanup(func() { n.host.Close(); n.stop() })
+	}
+	nodes[1].journal.refuse.Store(true)
+	for _, n := range nodes[:2] {
+		n.create(GroupConfig{ID: 7, Replica: replicaOn(n.id), New: true, Conf: confOn(1, 2, 3)})
+	}
+	late := nodes[2]
+	late.create(GroupConfig{ID: 7, Replica: replicaOn(3)})
+	put(t, nodes, 7, "a")
+	eventually(t, "it is there", func() bool { return len(late.machines[7].list()) == 1 })
+	late.kill()
+	late.restart()
+	put(t, nodes, 7, "b")
+	eventually(t, "it is there again", func() bool { return len(late.machines[7].list()) == 2 })
+}

@@ -104,6 +104,11 @@ type snapshotSender struct {
 
 func (h *Host) newSender(t *snapshotTask, r SnapshotReader) (*snapshotSender, error) {
 	meta := r.State()
+	if meta.Index == 0 {
+		// Nothing is applied yet, and maybe nothing will be before the receiver, one of the
+		// first replicas that came late, is a part of the majority: it gets the beginning.
+		meta.Index, meta.Term = bootIndex, bootTerm
+	}
 	if len(meta.Conf) == 0 {
 		meta.Conf = t.conf
 	}
@@ -380,6 +385,19 @@ func (l *loop) tryRestore(t *restoreTask) {
 	}
 }
 
+// fill brings the state machine to where the snapshot is. At the group's beginning it
+// has nothing, and there it is: the replica is blank.
+func (t *restoreTask) fill() error {
+	if t.meta.Index == bootIndex {
+		return nil
+	}
+	r, err := t.spool.Reader()
+	if err != nil {
+		return err
+	}
+	return t.g.h.sm.Restore(t.meta, r)
+}
+
 // restoreAgain is how long a restore that failed waits.
 const restoreAgain = time.Second
 
@@ -393,11 +411,7 @@ func (l *loop) restoreOnce(t *restoreTask) bool {
 		return true
 	default:
 	}
-	r, err := t.spool.Reader()
-	if err == nil {
-		err = t.g.h.sm.Restore(t.meta, r)
-	}
-	if err != nil {
+	if err := t.fill(); err != nil {
 		l.h.d.Logger.Error("a snapshot cannot be restored", "group", uint64(t.g.id), "error", err)
 		return false
 	}

@@ -166,7 +166,7 @@ func (c *core) restored(t *restoreTask) {
 	g.maxTime = max(g.maxTime, t.meta.HybridTime)
 	g.commit = max(g.commit, g.applied)
 	g.conf, g.pendConf = t.conf, nil
-	g.st.startIndex, g.st.startTerm, g.st.conf, g.st.snapshotRestored = t.meta.Index, t.meta.Term, t.meta.Conf, true
+	g.st.startIndex, g.st.startTerm, g.st.conf, g.st.snapshotRestored = t.meta.Index, t.meta.Term, t.meta.Conf, t.meta.Index > bootIndex
 	c.failPending(g, ErrUnknownOutcome)
 	g.h.gate.applied(g.applied, 0, 0)
 	turn := c.write(journal.Record{Stream: journal.StreamID(g.id), Kind: journal.KindStart, Pos: t.meta.Index})
