@@ -412,7 +412,7 @@ func (s *Store) deleteCopies(mb *pebble.Batch, m *mark, pos uint64) error {
 			}
 			err = errors.Join(err, pb.Close())
 			if err == nil {
-				err = l.db.Flush()
+				err = l.flush()
 			}
 		}
 		s.release(p.partition)

@@ -124,7 +124,7 @@ func (s *Store) setAside(p, to *partition, doubted bool) error {
 	if err := s.marks.db.Set(numberKey(nil, spaceAside, p.id), binary.AppendUvarint(nil, d.number), pebble.NoSync); err != nil {
 		return err
 	}
-	if err := s.marks.db.Flush(); err != nil {
+	if err := s.marks.flush(); err != nil {
 		return err
 	}
 	pointSetAside.Reach()
@@ -246,7 +246,7 @@ func (s *Store) salvage(p, to *partition) (copies int, err error) {
 	if err := w.commit(); err != nil {
 		return 0, err
 	}
-	return w.copies, in.db.Flush()
+	return w.copies, in.flush()
 }
 
 // walk goes through all logs, and around what is damaged.
@@ -388,7 +388,7 @@ func (w *salvager) commit() error {
 	w.s.shelf.note(w.to, w.entries)
 	w.batch, w.entries, w.size = w.in.db.NewBatch(), nil, 0
 	if err == nil && w.s.o.Tasks != nil { // what Pebble flushes by itself it flushes at any moment
-		err = w.in.db.Flush()
+		err = w.in.flush()
 	}
 	return err
 }

@@ -85,7 +85,7 @@ func (s *Store) settleDoubt() error {
 	if corrupt {
 		// What was read is made durable, then the stream begins anew behind it.
 		for _, l := range s.writable() {
-			err := l.lsm.db.Flush()
+			err := l.lsm.flush()
 			l.done()
 			if err != nil {
 				return fmt.Errorf("logs/store: flush what a corrupt stream had: %w", err)

@@ -20,6 +20,7 @@ import (
 type lsm struct {
 	db      *pebble.DB
 	written atomic.Uint64 // position of the newest batch
+	ended   chan struct{} // closed when a fault has ended one of its goroutines, or of others
 	unsure  error         // why it could not be read when this was opened: 0 was taken, nil: it was
 
 	// Of a store without goroutines (Options.Tasks): Pebble flushes a memtable that is
@@ -84,7 +85,7 @@ func (s *Store) openLSM(dir string, compacts bool, memTable int64) (*lsm, error)
 	if err != nil {
 		return nil, fmt.Errorf("logs/store: open %s: %w", dir, err)
 	}
-	l := &lsm{db: db}
+	l := &lsm{db: db, ended: s.ended}
 	if s.o.Tasks != nil {
 		l.flushAt = int(memTable * 7 / 16) // a batch of half of one has Pebble begin another
 	}
@@ -121,6 +122,42 @@ func (l *lsm) durable() (uint64, error) {
 	return binary.BigEndian.Uint64(v), nil
 }
 
+// flush makes everything that was written durable. Where the goroutine of a flush has ended
+// for a fault nobody tells of its end.
+func (l *lsm) flush() error {
+	if l.dead() {
+		return errEnded
+	}
+	done, err := l.db.AsyncFlush()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-done:
+		return nil
+	case <-l.ended:
+		return errEnded
+	}
+}
+
+// close closes the files, unless that would wait for work that a fault has ended.
+func (l *lsm) close() error {
+	if l.dead() {
+		return errEnded
+	}
+	return l.db.Close()
+}
+
+// dead says whether a fault has ended a goroutine in the middle of what it did.
+func (l *lsm) dead() bool {
+	select {
+	case <-l.ended:
+		return true
+	default:
+		return false
+	}
+}
+
 // commit writes a batch that is of position pos.
 func (l *lsm) commit(b *pebble.Batch, pos uint64) error {
 	if was := l.written.Load(); pos <= was {
@@ -148,7 +185,7 @@ func (l *lsm) take(b *pebble.Batch) error {
 		return nil
 	}
 	l.filled = 0
-	return l.db.Flush()
+	return l.flush()
 }
 
 // writtenBytes is what the store has written to disk for its content.
@@ -173,9 +210,15 @@ func (s *Store) backgroundError(err error) {
 	s.fatal(fmt.Errorf("logs/store: background work failed: %w", err))
 }
 
+// errEnded is what is told after that.
+var errEnded = errors.New("logs/store: the node ends: a file could not be written")
+
 // fail tells of an error after which nothing may be answered any more.
 func (s *Store) fail(err error) {
-	s.failed.Do(func() { s.o.Fatal(err) })
+	s.failed.Do(func() {
+		close(s.ended)
+		s.o.Fatal(err)
+	})
 }
 
 // fatal ends the goroutine after it has told of the error.

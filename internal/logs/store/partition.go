@@ -245,7 +245,7 @@ func (s *Store) acquire(p *partition) (*lsm, error) {
 			return nil, err
 		}
 		if at := l.written.Load(); at < whole { // Pebble takes a damaged manifest for a short one
-			return nil, errors.Join(fmt.Errorf("%w: partition %d has all up to %d, and had up to %d", ErrCorrupt, p.id, at, whole), l.db.Close())
+			return nil, errors.Join(fmt.Errorf("%w: partition %d has all up to %d, and had up to %d", ErrCorrupt, p.id, at, whole), l.close())
 		}
 		p.lsm = l
 		s.shelf.opened.Add(1)
@@ -277,7 +277,7 @@ func (s *Store) shut(p *partition) error {
 	flushed, compacted := p.lsm.writtenBytes()
 	s.count.flushed.Add(flushed)
 	s.count.compacted.Add(compacted)
-	err := p.lsm.db.Close()
+	err := p.lsm.close()
 	p.lsm = nil
 	s.shelf.opened.Add(-1)
 	return err

@@ -103,7 +103,7 @@ func (s *Store) keepProducers(p *partition, dead []logs.LogID) (bool, error) {
 	if err := s.marks.take(mb); err != nil {
 		return false, err
 	}
-	return true, s.marks.db.Flush()
+	return true, s.marks.flush()
 }
 
 func (s *Store) keepProducersOf(mb *pebble.Batch, p *partition, id logs.LogID) (bool, error) {

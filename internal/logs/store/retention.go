@@ -73,7 +73,7 @@ func (s *Store) summarize(p *partition) error {
 	p.mu.Lock()
 	l := p.lsm
 	p.mu.Unlock()
-	if err := l.db.Flush(); err != nil {
+	if err := l.flush(); err != nil {
 		return err
 	}
 	mb := s.marks.db.NewBatch()
@@ -102,7 +102,7 @@ func (s *Store) summarize(p *partition) error {
 	if err := s.marks.take(mb); err != nil {
 		return err
 	}
-	if err := s.marks.db.Flush(); err != nil {
+	if err := s.marks.flush(); err != nil {
 		return err
 	}
 	s.shelf.mu.Lock()
@@ -347,7 +347,7 @@ func (s *Store) thin(p *partition, dead []logs.LogID, bytes int64) error {
 		err = l.take(b)
 	}
 	if err == nil {
-		err = l.db.Flush()
+		err = l.flush()
 	}
 	if err == nil {
 		err = l.db.Compact(context.Background(), []byte{spaceIndex}, []byte{spaceProducer + 1}, false)

@@ -30,8 +30,9 @@ type Store struct {
 	shelf  shelf
 	count  counters
 	failed sync.Once
-	full   atomic.Bool // no more stores: the disk is nearly full
-	low    atomic.Bool // stores are taken, but space is getting low
+	ended  chan struct{} // closed when that has happened
+	full   atomic.Bool   // no more stores: the disk is nearly full
+	low    atomic.Bool   // stores are taken, but space is getting low
 
 	// settling is held to change what is left of doubt. It is taken before order.
 	settling sync.Mutex
@@ -101,7 +102,7 @@ func Open(fs vfs.FS, dir string, o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{o: o, fs: fs, dir: dir, logs: map[logs.LogID]*logState{}, streams: map[uint64]*readStream{},
-		released: map[logs.LogID]*logState{}, torn: map[logs.LogID][]stretch{}, streamID: o.Incarnation << 24}
+		released: map[logs.LogID]*logState{}, torn: map[logs.LogID][]stretch{}, streamID: o.Incarnation << 24, ended: make(chan struct{})}
 	s.work.init()
 	s.apply.init()
 	if err := s.checkFormat(); err != nil {
@@ -302,7 +303,7 @@ func (s *Store) Pressure() {
 // flush begins to make an LSM durable; without goroutines it waits for that.
 func (s *Store) flush(l *lsm) error {
 	if s.o.Tasks != nil {
-		return l.db.Flush()
+		return l.flush()
 	}
 	_, err := l.db.AsyncFlush()
 	return err
@@ -380,7 +381,7 @@ func (s *Store) Close() error {
 	s.apply.stop()
 	err := s.persistReleased()
 	for _, l := range s.writable() {
-		err = errors.Join(err, l.lsm.db.Flush())
+		err = errors.Join(err, l.lsm.flush())
 		l.done()
 	}
 	s.advance()
@@ -414,7 +415,7 @@ func (s *Store) closeFiles() error {
 		p.mu.Unlock()
 	}
 	if s.marks != nil {
-		err = errors.Join(err, s.marks.db.Close())
+		err = errors.Join(err, s.marks.close())
 	}
 	s.files.Unref()
 	s.blocks.Unref()

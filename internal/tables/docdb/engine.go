@@ -103,6 +103,7 @@ type Engine struct {
 	ingests  atomic.Uint64 // names the files of ingests
 	failed   sync.Once     // Fatal
 	dead     atomic.Bool   // it was called: goroutines have ended in the middle of what they did
+	ended    chan struct{} // closed then
 	// installing is held by the one ingest that hands its files over.
 	installing chan struct{}
 
@@ -119,7 +120,7 @@ const (
 // OpenEngine opens the engine in dir, or makes one there. A directory of another
 // format version is refused with a *FormatError.
 func OpenEngine(fs vfs.FS, dir string, o EngineOptions) (*Engine, error) {
-	e := &Engine{o: o.withDefaults(), fs: fs, dir: dir, installing: make(chan struct{}, 1)}
+	e := &Engine{o: o.withDefaults(), fs: fs, dir: dir, ended: make(chan struct{}), installing: make(chan struct{}, 1)}
 	if err := e.checkFormat(); err != nil {
 		return nil, err
 	}
@@ -295,7 +296,10 @@ func (e *Engine) backgroundError(err error) {
 // fatal ends the goroutine after it has told of the error.
 func (e *Engine) fatal(err error) {
 	e.dead.Store(true)
-	e.failed.Do(func() { e.o.Fatal(err) })
+	e.failed.Do(func() {
+		close(e.ended)
+		e.o.Fatal(err)
+	})
 	runtime.Goexit()
 }
 
@@ -316,8 +320,23 @@ func (e *Engine) readFailed(err error) {
 	e.o.Logger.Error("docdb: read failed", "error", err)
 }
 
-// Flush makes everything applied so far durable.
-func (e *Engine) Flush() error { return e.db.Flush() }
+// Flush makes everything applied so far durable. Where the goroutine of a flush has ended
+// for a fault nobody tells of its end.
+func (e *Engine) Flush() error {
+	if e.dead.Load() {
+		return errFailed
+	}
+	done, err := e.db.AsyncFlush()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-done:
+		return nil
+	case <-e.ended:
+		return errFailed
+	}
+}
 
 // AsyncFlush starts a flush; OnFlush tells of its end.
 func (e *Engine) AsyncFlush() error {
@@ -328,7 +347,7 @@ func (e *Engine) AsyncFlush() error {
 // Close flushes and closes the engine. Views and snapshots must be closed before.
 func (e *Engine) Close() error {
 	e.iters.changed(e)
-	err := e.db.Flush()
+	err := e.Flush()
 	return errors.Join(err, e.Abandon())
 }
 

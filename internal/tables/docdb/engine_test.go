@@ -153,6 +153,39 @@ func TestAnIngestAfterAFatalErrorEnds(t *testing.T) {
 	}
 }
 
+// TestAFlushAfterAFatalErrorEnds: nobody tells whoever waits for a flush of which the
+// goroutine has ended, and whoever closes the node waits for that one.
+func TestAFlushAfterAFatalErrorEnds(t *testing.T) {
+	var broken atomic.Bool
+	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if broken.Load() && strings.Contains(op.Path, "MANIFEST") {
+			return errors.New("the disk is broken")
+		}
+		return nil
+	}))
+	told := make(chan error, 1)
+	e := mustOpen(t, fs, EngineOptions{Fatal: func(err error) { told <- err }})
+	put(t, e, 5, func(x *Exec) { x.Doc(1, []byte("k")).PutRoot(Root{Kind: RootString}) })
+	broken.Store(true)
+	over := make(chan error, 2)
+	for range 2 {
+		go func() { over <- e.Flush() }()
+	}
+	for range 2 {
+		select {
+		case err := <-over:
+			if !errors.Is(err, errFailed) {
+				t.Error(err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("a flush does not end")
+		}
+	}
+	if err := <-told; err == nil {
+		t.Error("Fatal was told nothing")
+	}
+}
+
 // TestADamagedFileRefusesWhoReadsIt flips a byte of a flushed file: the documents
 // in that block are refused by name, and the node lives.
 func TestADamagedFileRefusesWhoReadsIt(t *testing.T) {
