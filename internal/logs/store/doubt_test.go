@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/braiddb/braid/internal/catalog"
 	"github.com/braiddb/braid/internal/logs"
@@ -424,5 +425,27 @@ func TestWhatOutlivesTheJournalProvesNothing(t *testing.T) {
 	if f, want := b.fence(labLog, 3), (stretch{logs.LSNOldest, lsn(3, 0) - 1}); f.err != nil || f.doubt != want {
 		t.Errorf("fenced: %+v, in doubt is %v", f, want)
 	}
+	b.stop()
+}
+
+// TestADeletionThatOutlivesTheJournal: a purge deletes copies in a partition that is closed,
+// durably; the journal loses its end, and with it the purge, the marks had it in memory.
+// The next batch has no position that the partition has already (P2).
+func TestADeletionThatOutlivesTheJournal(t *testing.T) {
+	b := newLab(t, 76)
+	b.opts.PartitionTime = 24 * 365 * time.Hour
+	b.open()
+	b.fillPartitions(2)
+	purge := func() {
+		b.must(func(done func(error)) { b.s.DeleteCopies(labLog, lsn(1, 3), lsn(1, 20), done) })
+		b.s.settled()
+	}
+	purge()
+	b.crash(simfs.Crash{})
+	b.lost = 1
+	if err := b.openSuspect(); err != nil {
+		t.Fatal(err)
+	}
+	purge()
 	b.stop()
 }

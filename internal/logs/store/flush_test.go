@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -46,4 +47,43 @@ func TestAFlushAfterAFatalErrorEnds(t *testing.T) {
 	if err := <-told; err == nil {
 		t.Error("Fatal was told nothing")
 	}
+}
+
+// TestACloseEndsWithAFatalError: whoever closes an LSM waits for a flush, and the goroutine
+// of that comes upon the fault only then.
+func TestACloseEndsWithAFatalError(t *testing.T) {
+	b := newLab(t, 77)
+	told := make(chan error, 1)
+	b.opts.Fatal = func(err error) { told <- err }
+	b.open()
+	b.put(rec(lsn(1, 1), "a"))
+	b.s.settled()
+	syncs, fault := make(chan struct{}, 64), make(chan struct{})
+	b.fs.SetFault(func(op simfs.Op) (f simfs.Fault) {
+		if op.Kind == simfs.OpSync && strings.Contains(op.Path, "MANIFEST") {
+			syncs <- struct{}{}
+			<-fault
+			f.Err = simfs.ErrIO
+		}
+		return f
+	})
+	if _, err := b.s.marks.db.AsyncFlush(); err != nil {
+		t.Fatal(err)
+	}
+	<-syncs
+	over := make(chan error, 1)
+	go func() { over <- b.s.marks.close() }()
+	close(fault)
+	select {
+	case err := <-over:
+		if !errors.Is(err, errEnded) {
+			t.Errorf("closed: %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("a close does not end")
+	}
+	if err := <-told; err == nil {
+		t.Error("Fatal was told nothing")
+	}
+	b.s.abandon()
 }

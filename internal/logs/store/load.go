@@ -259,9 +259,17 @@ func (s *Store) replay() error {
 		}
 		records = records[n:]
 	}
+	if s.o.Suspect || r.Corrupt || s.outrun {
+		// A partition that was closed, and had copies deleted since, may have positions that
+		// the journal lost, and nobody knows of (P2).
+		s.pos += positionsLost
+	}
 	s.apply.pushed, s.apply.applied = s.pos, s.pos
 	return nil
 }
+
+// positionsLost is more than the journal had in what it may have lost.
+const positionsLost = 1 << 32
 
 // redo does with a batch of the journal what was done with it once.
 func (s *Store) redo(b *batch) error {

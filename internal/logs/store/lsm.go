@@ -95,7 +95,7 @@ func (s *Store) openLSM(dir string, compacts bool, memTable int64) (*lsm, error)
 		at, l.unsure, err = 0, err, nil
 	}
 	if err != nil {
-		return nil, errors.Join(err, db.Close())
+		return nil, errors.Join(err, l.close())
 	}
 	l.written.Store(at)
 	return l, nil
@@ -140,12 +140,19 @@ func (l *lsm) flush() error {
 	}
 }
 
-// close closes the files, unless that would wait for work that a fault has ended.
+// close closes the files, but does not wait for work that a fault has ended, or ends now.
 func (l *lsm) close() error {
 	if l.dead() {
 		return errEnded
 	}
-	return l.db.Close()
+	over := make(chan error, 1)
+	go func() { over <- l.db.Close() }()
+	select {
+	case err := <-over:
+		return err
+	case <-l.ended:
+		return errEnded
+	}
 }
 
 // dead says whether a fault has ended a goroutine in the middle of what it did.
