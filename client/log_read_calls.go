@@ -92,8 +92,9 @@ func (l *Log) metadata(ctx context.Context, e logs.Epoch, released bool) ([]*wir
 	return entries, through, nil
 }
 
-// readMetadata reads the metadata log: each entry lies on metadataCopies storage
-// nodes at least, so if fewer are silent all entries were found.
+// readMetadata reads the metadata log: each entry lies on as many storage nodes at least as
+// a record of the log had copies, so if fewer are silent all entries were found. It mostly
+// has one more, but not where there were no nodes for that when it was written.
 func (l *Log) readMetadata(ctx context.Context) ([]*wire.EpochMetadata, error) {
 	view, err := l.client.awaitView(ctx, false)
 	if err != nil {
@@ -123,16 +124,28 @@ func (l *Log) readMetadata(ctx context.Context) ([]*wire.EpochMetadata, error) {
 			}
 		}
 	}
-	if silent := len(shards) - heard; silent >= l.metadataCopies(len(shards)) {
+	if silent := len(shards) - heard; silent >= metadataCopies(l.attributes(), entries, len(shards)) {
 		return nil, l.questionError("metadata", wire.LogStatus_LOG_STATUS_FAILED, nil, "%d of %d storage nodes are silent", silent, len(shards))
 	}
 	slices.SortFunc(entries, func(a, b *wire.EpochMetadata) int { return int(int64(a.EffectiveSince) - int64(b.EffectiveSince)) })
 	return entries, nil
 }
 
-// metadataCopies is how many copies an entry of the metadata log has at the least:
-// one more than the log's records while that is below three.
-func (l *Log) metadataCopies(nodes int) int { return min(nodes, max(2, min(3, l.copies()+1))) }
+// metadataCopies is how many copies an entry of a metadata log has at the least, that may
+// be missing among those that were found.
+func metadataCopies(a *catalog.LogAttributes, found []*wire.EpochMetadata, nodes int) int {
+	copies := nodes
+	if a != nil {
+		copies = min(copies, placement.Copies(a.Replication))
+	}
+	for _, m := range found {
+		copies = min(copies, placement.Copies(m.Replication))
+	}
+	if a == nil && len(found) == 0 {
+		return 1
+	}
+	return max(copies, 1)
+}
 
 // shardAnswer is what one shard answered.
 type shardAnswer[R any] struct {

@@ -265,6 +265,35 @@ func TestReaderWithoutSequencer(t *testing.T) {
 	})
 }
 
+// TestAnEntryMayHaveNoCopyMore: where a node was down an entry of the metadata log has as
+// many copies as a record, not one more. As many silent nodes may have it.
+func TestAnEntryMayHaveNoCopyMore(t *testing.T) {
+	log := func(copies uint32) *catalog.LogAttributes {
+		return &catalog.LogAttributes{Replication: &catalog.Replication{Node: copies}}
+	}
+	entry := func(copies uint32) []*wire.EpochMetadata {
+		return []*wire.EpochMetadata{{EffectiveSince: 1, Replication: &catalog.Replication{Node: copies}}}
+	}
+	for _, x := range []struct {
+		what   string
+		log    *catalog.LogAttributes
+		found  []*wire.EpochMetadata
+		copies int
+	}{
+		{"two copies", log(2), entry(2), 2},
+		{"two copies, nothing found", log(2), nil, 2},
+		{"three now, two once", log(3), entry(2), 2},
+		{"two now, three once", log(2), entry(3), 2},
+		{"more copies than nodes", log(5), nil, 3},
+		{"not known, two by an entry", nil, entry(2), 2},
+		{"nothing is known", nil, nil, 1},
+	} {
+		if n := metadataCopies(x.log, x.found, 3); n != x.copies {
+			t.Errorf("%s: %d", x.what, n)
+		}
+	}
+}
+
 func TestReaderOfNoLog(t *testing.T) {
 	withShards(t, 3, func(t *testing.T, f *fakeShards, c *Client) {
 		r := c.logByID(404, "").NewReader(ReaderOptions{From: 5, Until: 9})

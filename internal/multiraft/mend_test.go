@@ -724,3 +724,25 @@ func TestRemovedMeansForgottenByTheJournal(t *testing.T) {
 	n.host.Close()
 	n.stop()
 }
+
+// TestARefusalNamesWhoLedThen: who is refused twice under one leader is told the same, and
+// what he was told stays as it is when there is another.
+func TestARefusalNamesWhoLedThen(t *testing.T) {
+	cfg := Config{}.withDefaults()
+	d := &Deps{Node: 1, Incarnation: 1, Clock: hlc.New(func() int64 { return int64(simEpoch) }, cfg.MaxSkew)}
+	g := gate{self: 1, clock: d.Clock, pairs: newPairs(d, &cfg, &Metrics{})}
+	refused := func() *NotLeaderError {
+		var e *NotLeaderError
+		if err := g.leadingNow(time.Hour); !errors.As(err, &e) {
+			t.Fatalf("a follower leads: %v", err)
+		}
+		return e
+	}
+	g.follow(2)
+	first, again := refused(), refused()
+	g.follow(3)
+	second := refused()
+	if first != again || first.Node != 2 || second.Node != 3 {
+		t.Fatalf("told %v, %v, and of another leader %v", first, again, second)
+	}
+}

@@ -225,7 +225,7 @@ func (r *reading) metadataLog(seen logs.Epoch) {
 				return
 			}
 			nodes := len(asked)
-			if nodes-heard >= min(nodes, max(2, min(3, r.t.copies()+1))) {
+			if nodes-heard >= min(nodes, r.t.copies()) {
 				r.post(reader.Metadata{Err: errMetadata})
 				return
 			}
