@@ -144,7 +144,7 @@ func (x *epochRecovery) advance() {
 		x.makePlan()
 		x.phase = phaseMutating
 	}
-	if x.short { // the mutation set has become too small: newcomers are welcome
+	for x.short { // the mutation set has become too small: newcomers are welcome, and nobody is told anything (C4)
 		x.askDigests()
 		if !x.l.due(x.shortAt) {
 			return

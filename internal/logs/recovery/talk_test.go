@@ -27,7 +27,7 @@ import (
 //	put at=e1n2 on=(1,2) [wave=1] [seal=2] [hole] [bridge] [stream] [good=1] [count=1] [before=0] [text=x] [set=(1,2)]
 //	                                   copies; of recovery where seal is given
 //	good epoch=1 n=3 on=(1,2)          they know that e1n3 is fully stored, with all before
-//	damage at=e1n2 on=1    trim at=e1n2 on=1   doubt on=1   sure on=1   torn epoch=1 on=1   readonly on=1   empty on=1
+//	damage at=e1n2 on=1    trim at=e1n2 on=1   doubt on=1   sure on=1   torn epoch=1 on=1   readonly on=1   writable on=1   empty on=1
 //	down on=1   up on=1   lose on=1    answers fail; come again; what it had is gone for good
 //	seal on=1 epoch=5                  by somebody newer
 //	recover own=3                      begins, and is answered until nothing is left
@@ -254,6 +254,8 @@ func (x *talk) change(d *datadriven.TestData) {
 			f.up, f.gone = false, true
 		case "readonly":
 			x.view.readOnly[f.id] = true
+		case "writable":
+			delete(x.view.readOnly, f.id)
 		case "empty":
 			x.view.empty[f.id] = true
 		case "doubt":
