@@ -349,6 +349,50 @@ func TestARecoveryThatKnewOfNoLNGGivesWay(t *testing.T) {
 	}
 }
 
+// Two plans of a recovery that ended half-way may have taken the place of the earlier wave
+// on its whole copyset. It is stored as that one wanted it, and what lies below tells so:
+// if it says the same, and none of its copyset has lost its copy.
+func TestALaterRecoveryTookThePlaceOfAnEarlierOneEverywhere(t *testing.T) {
+	at := logs.MakeLSN(2, 3) // on 2 and 4
+	for _, c := range []struct {
+		name   string
+		change func(below *wire.LogRecord) *wire.LogRecord
+		lose   int
+		want   Finding
+	}{
+		{"whole below", func(r *wire.LogRecord) *wire.LogRecord { return r }, 0, 0},
+		{"nothing below", func(*wire.LogRecord) *wire.LogRecord { return nil }, 0, DifferentCopysetInLatestWave},
+		{"another payload below", func(r *wire.LogRecord) *wire.LogRecord { r.Checksum++; return r }, 0, DifferentCopysetInLatestWave},
+		{"elsewhere below", func(r *wire.LogRecord) *wire.LogRecord { r.Copyset[0] = shardOf(3); return r }, 0, DifferentCopysetInLatestWave},
+		{"one has lost it", func(r *wire.LogRecord) *wire.LogRecord { return r }, 2, BadReplication | BadReplicationLastWave},
+	} {
+		w := newWorld(2)
+		var below []*wire.LogRecord
+		w.each(at, func(s uint64, r *wire.LogRecord) *wire.LogRecord {
+			below = append(below, &wire.LogRecord{Log: 7, Lsn: r.Lsn, Wave: 1, Copyset: slices.Clone(r.Copyset), Checksum: r.Checksum})
+			if s == shardOf(c.lose) {
+				return nil
+			}
+			other := shardOf(1)
+			if s == shardOf(2) {
+				other = shardOf(3)
+			}
+			return &wire.LogRecord{Log: 7, Lsn: r.Lsn, Wave: 3, Flags: logs.FlagWrittenByRecovery, Copyset: []uint64{other, s}, Checksum: r.Checksum}
+		})
+		if r := c.change(below[1]); r != nil { // on 4
+			w.copies[shardOf(4)] = append(w.copies[shardOf(4)], r)
+		}
+		var got Finding
+		report := w.check(t, 3)
+		for _, p := range report.Problems {
+			got |= p.Findings
+		}
+		if got != c.want {
+			t.Errorf("%s: %v, want %v: %v", c.name, got, c.want, report.Problems)
+		}
+	}
+}
+
 // What a shard has not released may be purged before it is shown to anybody.
 func TestUnreleasedCopiesDoNotConflict(t *testing.T) {
 	w := newWorld(2)

@@ -21,7 +21,8 @@
 //	    one had made the epoch clean stores that one's decisions anew, copy by copy,
 //	    and when its node dies nobody goes on: the epoch is clean. Or it did not hear
 //	    from who knew that the record is fully stored: the next recovery, which does,
-//	    leaves that alone, and what was left of one plan or of several stays (C4).
+//	    leaves that alone, and what was left of one plan or of several stays (C4). Where
+//	    it took the place of the earlier one everywhere, the versions below tell of that.
 //
 // An epoch below the newest without a bridge ends with its last copy: nothing says that
 // there was more.

@@ -14,6 +14,7 @@ import (
 type held struct {
 	shard   *shard
 	record  *wire.LogRecord
+	below   []*wire.LogRecord // earlier versions, in whose place it came
 	damaged bool
 }
 
@@ -24,7 +25,11 @@ func (c *Checker) one(lsn logs.LSN) {
 		damaged := len(s.damaged) > 0 && s.damaged[0] == lsn
 		h := held{shard: s, damaged: damaged}
 		if len(s.copies) > 0 && logs.LSN(s.copies[0].Lsn) == lsn {
-			h.record = s.copies[0]
+			n := 1
+			for n < len(s.copies) && logs.LSN(s.copies[n].Lsn) == lsn {
+				n++
+			}
+			h.record, h.below = s.copies[0], s.copies[1:n]
 		}
 		if h.record != nil || damaged {
 			copies = append(copies, h)
@@ -133,29 +138,36 @@ func (c *Checker) agree(copies []held, top uint64) bool {
 
 // settled says whether an LSN of which a recovery's latest wave is not whole, or not all by
 // one plan, is stored as an earlier wave wants it (C5): all that are on its copyset have a
-// copy, of that wave or a later one, and every copy says what the latest says.
+// copy, of that wave or a later one, and every copy says what the latest says. The later
+// may have taken the place of the earlier one everywhere: then what lies below tells of it.
 func (c *Checker) settled(e *epoch, copies []held, latest *wire.LogRecord) bool {
-	other := func(h held) bool {
-		return h.damaged || h.record.Checksum != latest.Checksum || (h.record.Flags^latest.Flags)&(logs.FlagHole|logs.FlagBridge) != 0
+	differs := func(r *wire.LogRecord) bool {
+		return r.Checksum != latest.Checksum || (r.Flags^latest.Flags)&(logs.FlagHole|logs.FlagBridge) != 0
 	}
+	other := func(h held) bool { return h.damaged || differs(h.record) }
 	if latest.Flags&logs.FlagWrittenByRecovery == 0 || slices.ContainsFunc(copies, other) {
 		return false
 	}
 	for _, h := range copies {
-		if logs.Precedence(h.record) == logs.Precedence(latest) {
-			continue
-		}
-		var have []logs.ShardID
-		for _, o := range copies {
-			if logs.Precedence(o.record) >= logs.Precedence(h.record) && slices.Contains(h.record.Copyset, uint64(o.shard.id)) {
-				have = append(have, o.shard.id)
+		for _, r := range append([]*wire.LogRecord{h.record}, h.below...) {
+			if logs.Precedence(r) < logs.Precedence(latest) && !differs(r) && c.wholeSince(e, copies, r) {
+				return true
 			}
-		}
-		if len(have) == len(h.record.Copyset) && e.replicated(have) {
-			return true
 		}
 	}
 	return false
+}
+
+// wholeSince says whether all that are on a version's copyset have a copy of its wave or
+// of a later one.
+func (c *Checker) wholeSince(e *epoch, copies []held, r *wire.LogRecord) bool {
+	var have []logs.ShardID
+	for _, o := range copies {
+		if logs.Precedence(o.record) >= logs.Precedence(r) && slices.Contains(r.Copyset, uint64(o.shard.id)) {
+			have = append(have, o.shard.id)
+		}
+	}
+	return len(have) == len(r.Copyset) && e.replicated(have)
 }
 
 // lostCopies judges an LSN of which there are only damaged copies.
