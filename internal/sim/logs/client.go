@@ -276,7 +276,11 @@ func (p *producer) explicit(sequence uint64, payload string) {
 			p.c.w.Sometimes("append: given up in the end")
 			p.rest(payload)
 		default:
-			p.c.w.After(p.c.w.Between(0, time.Second), "again", func() { p.explicit(sequence, payload) })
+			wait := p.c.w.Between(0, time.Second)
+			if p.behind() {
+				wait /= 10
+			}
+			p.c.w.After(wait, "again", func() { p.explicit(sequence, payload) })
 		}
 	})
 }

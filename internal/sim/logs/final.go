@@ -116,14 +116,21 @@ func (c *cluster) readAll() {
 			x.over = true
 		}
 		t.last = t.newReading("last", logs.LSNOldest, r.LastReleased, false)
-		on.sequencer.State(&wire.SequencerStateRequest{Log: uint64(t.id), Flags: logs.StateMetadata | logs.StateNoRedirect}, func(s *wire.SequencerStateResponse) {
-			if len(s.Metadata) == 0 {
-				c.w.Fail("log %d: its metadata cannot be learned in the end: %v", t.id, s)
+		look := func(s *wire.SequencerStateResponse, err error) {
+			if err != nil || len(s.Metadata) == 0 {
+				c.w.Fail("log %d: its metadata cannot be learned in the end: %v %w", t.id, s, err)
 				return
 			}
 			t.report = checker.New(checker.Config{Log: t.id, Epochs: s.Metadata, From: logs.LSNOldest, To: r.LastReleased, Page: 200})
 			t.looked = r.LastReleased
 			c.check(t)
+		}
+		on.sequencer.State(&wire.SequencerStateRequest{Log: uint64(t.id), Flags: logs.StateMetadata | logs.StateNoRedirect}, func(s *wire.SequencerStateResponse) {
+			if s.Status == wire.LogStatus_LOG_STATUS_NOT_READY { // drained: a log that nobody appends to has not moved yet
+				c.sequencerState(t.id, &wire.SequencerStateRequest{Log: uint64(t.id), Flags: logs.StateMetadata}, look)
+				return
+			}
+			look(s, nil)
 		})
 	}
 }
