@@ -28,13 +28,11 @@ type logCall struct {
 	// counted: its memory is bounded by who began it.
 	counted bool
 
-	sequence uint64 // 0 until it is first sent, unless the caller gave it
-	// firstRunning is the first sequence without an answer when its latest attempt left.
-	firstRunning uint64
-	after        LSN        // below the first attempt that may have stored it
-	seen         logs.Epoch // as its latest attempt says
-	started      time.Time
-	deadline     time.Time
+	sequence uint64     // 0 until it is first sent, unless the caller gave it
+	after    LSN        // below the first attempt that may have stored it
+	seen     logs.Epoch // as its latest attempt says
+	started  time.Time
+	deadline time.Time
 
 	over    bool // answered, or given up
 	sent    bool // at least once
@@ -86,7 +84,7 @@ type outcome struct {
 const notFoundFor = 2 * time.Second
 
 // judgeLocked says what an attempt came to.
-func (q *logQueue) judgeLocked(c *logCall, node NodeID, resp *wire.AppendResponse, err error, now time.Time) outcome {
+func (q *logQueue) judgeLocked(c *logCall, req *wire.AppendRequest, node NodeID, resp *wire.AppendResponse, err error, now time.Time) outcome {
 	if err != nil {
 		return q.judgeTransport(node, err)
 	}
@@ -128,9 +126,9 @@ func (q *logQueue) judgeLocked(c *logCall, node NodeID, resp *wire.AppendRespons
 			o.trouble = troubleNotReady // it was said; whoever answers so knows no better
 		}
 	case wire.LogStatus_LOG_STATUS_SEQUENCE_GAP:
-		// Where one before it was not answered when it was sent, or is not yet, that one
-		// has yet to arrive; of our own numbers none is ever left out.
-		o.final = q.explicit() && c.firstRunning == c.sequence && !q.behindLocked(c)
+		// Where one before it was not answered when this attempt was sent, or is not yet,
+		// that one has yet to arrive; of our own numbers none is ever left out.
+		o.final = q.explicit() && req.FirstRunning == req.Sequence && !q.behindLocked(c)
 		o.trouble = troubleOrder
 	default:
 		o.final = !logs.Retriable(s)
@@ -185,14 +183,13 @@ func (q *logQueue) requestLocked(c *logCall) *wire.AppendRequest {
 		}
 	}
 	c.seen = q.mu.seen
-	c.firstRunning = q.firstLocked(c)
 	flags := c.flags | q.mu.router.flags
 	if c.maybe {
 		flags |= logs.AppendRetry
 	}
 	return &wire.AppendRequest{
 		Log: uint64(q.log), Payload: c.payload, Checksum: c.checksum, Count: c.count, Flags: flags,
-		SeenEpoch: uint32(c.seen), Producer: q.id, Sequence: c.sequence, FirstRunning: c.firstRunning,
+		SeenEpoch: uint32(c.seen), Producer: q.id, Sequence: c.sequence, FirstRunning: q.firstLocked(c),
 		After: uint64(c.after), ExpectTail: uint64(c.expectTail), FindKey: c.findKey, FilterKey: c.filterKey,
 		StoredAs: uint64(c.stored),
 	}

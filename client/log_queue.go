@@ -237,7 +237,7 @@ func (q *logQueue) pump() {
 		q.mu.Unlock()
 		resp := new(wire.AppendResponse)
 		q.client.logTransport.StartLog(node, rpc.MethodAppend, req, resp, deadline, func(err error) {
-			q.answered(c, gen, node, resp, err)
+			q.answered(c, req, gen, node, resp, err)
 		})
 		q.mu.Lock()
 	}
@@ -314,10 +314,10 @@ func (q *logQueue) firstLocked(c *logCall) uint64 {
 }
 
 // answered takes what became of an attempt.
-func (q *logQueue) answered(c *logCall, gen uint64, node NodeID, resp *wire.AppendResponse, err error) {
+func (q *logQueue) answered(c *logCall, req *wire.AppendRequest, gen uint64, node NodeID, resp *wire.AppendResponse, err error) {
 	q.mu.Lock()
 	now := q.client.opts.Clock.Now()
-	o := q.judgeLocked(c, node, resp, err, now)
+	o := q.judgeLocked(c, req, node, resp, err, now)
 	current := gen == q.mu.gen
 	if current {
 		q.mu.flying--

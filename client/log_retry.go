@@ -172,17 +172,17 @@ func (q *logQueue) probeLocked(c *logCall) {
 	// Not from here: the lock is held, and the answer may come at once.
 	q.mu.stop = q.client.opts.Clock.AfterFunc(0, func() {
 		q.client.logTransport.StartLog(node, rpc.MethodAppend, req, resp, deadline, func(err error) {
-			q.probed(c, gen, node, resp, err)
+			q.probed(c, req, gen, node, resp, err)
 		})
 	})
 }
 
-func (q *logQueue) probed(c *logCall, gen uint64, node NodeID, resp *wire.AppendResponse, err error) {
+func (q *logQueue) probed(c *logCall, req *wire.AppendRequest, gen uint64, node NodeID, resp *wire.AppendResponse, err error) {
 	q.mu.Lock()
 	var list []ended
 	if gen == q.mu.gen {
 		q.mu.flying--
-		o := q.judgeLocked(c, node, resp, err, q.client.opts.Clock.Now())
+		o := q.judgeLocked(c, req, node, resp, err, q.client.opts.Clock.Now())
 		if q.mu.state = flowing; !o.final {
 			q.mu.trouble = o
 			if o.trouble == troubleLost {

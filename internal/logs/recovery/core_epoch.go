@@ -40,6 +40,7 @@ type epochRecovery struct {
 	slots     []slot
 	damaged   []damage
 	decided   bool
+	known     logs.ESN // the highest LNG that was told; see lng
 	good      logs.ESN // LNG: nothing up to it is touched
 	last      logs.ESN // the highest that is decided
 	authority placement.FMajority
@@ -178,8 +179,14 @@ func (x *epochRecovery) answer(ev *event) {
 // ---- digest
 
 // lng is the highest last known good ESN that sealed shards told, or what was
-// trimmed: below it nothing can be changed.
+// trimmed: below it nothing can be changed. It never falls (C8), though a trim that goes on
+// into a later epoch no longer says how far it went in this one.
 func (x *epochRecovery) lng() logs.ESN {
+	x.known = max(x.known, x.lngNow())
+	return x.known
+}
+
+func (x *epochRecovery) lngNow() logs.ESN {
 	var lng logs.ESN
 	for i := range x.members {
 		s := x.source(i).seal
