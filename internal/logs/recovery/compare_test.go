@@ -52,20 +52,24 @@ func (d benchDoubt) Unfenced() (out []logs.LogID) {
 	return out
 }
 
-func (d benchDoubt) Fence(log logs.LogID, next logs.Epoch, done func(from, to logs.LSN, clean logs.Epoch, err error)) {
-	d.b.ask(call{kind: callFence, shard: d.id, epoch: next}, uint64(log), func(ev event) { done(ev.from, ev.to, ev.cleanTo, ev.err) })
+func (d benchDoubt) Fence(log logs.LogID, next logs.Epoch, done func(logs.Doubt, error)) {
+	if log.IsMetadata() {
+		d.b.do(callFence, func() { done(logs.Doubt{To: logs.LSNMax}, nil) })
+		return
+	}
+	d.b.ask(call{kind: callFence, shard: d.id, epoch: next}, uint64(log), func(ev event) { done(ev.doubt, ev.err) })
 }
 
 func (d benchDoubt) Repair(log logs.LogID, clean logs.Epoch, records []*wire.LogRecord, done func(error)) {
 	d.change(call{kind: callRepair, epoch: clean, repair: records}, log.DataLog(), done)
 }
 
-func (d benchDoubt) Sure(log logs.LogID, clean logs.Epoch, upTo logs.LSN, weak bool, from, to logs.LSN, done func(error)) {
+func (d benchDoubt) Sure(log logs.LogID, found logs.Compared, done func(error)) {
 	if log.IsMetadata() {
 		d.b.do(callSure, func() { done(nil) })
 		return
 	}
-	d.change(call{kind: callSure, epoch: clean, to: upTo, weak: weak, from: from, gone: to}, log, done)
+	d.change(call{kind: callSure, found: found}, log, done)
 }
 
 func (d benchDoubt) Listed() error {
@@ -147,6 +151,33 @@ func TestComparerFindsLogsByOthers(t *testing.T) {
 		if f := b.shards[id][1]; f.winner(logs.MakeLSN(1, 1)) == nil || f.sure < logs.MakeLSN(2, 0) {
 			t.Errorf("log %d: sure up to %s, %s", id, f.sure, f.dump())
 		}
+	}
+}
+
+// TestComparerBeginsAnewForAnotherDoubt: what is at work when the shard comes to another
+// doubt is done once more, also of a metadata log, which nobody fences.
+func TestComparerBeginsAnewForAnotherDoubt(t *testing.T) {
+	b, own, c := inDoubtBench(t, 1)
+	b.keep(callRecords)
+	c.Start()
+	until(t, "both are compared", func() bool {
+		b.ring(10 * time.Millisecond)
+		rows := c.Rows()
+		return len(rows) == 2 && !slices.ContainsFunc(rows, func(r CompareRow) bool { return r.State != "ASKING" })
+	})
+	c.Start()
+	b.letGo()
+	until(t, "both are compared twice, and listed", func() bool {
+		b.ring(10 * time.Millisecond)
+		select {
+		case <-own.listed:
+			return true
+		default:
+			return false
+		}
+	})
+	if n := c.Metrics().Done.Load(); n != 4 {
+		t.Errorf("listed after %d comparisons", n)
 	}
 }
 

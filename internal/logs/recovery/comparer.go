@@ -20,12 +20,11 @@ type Doubtful interface {
 	Suspect() bool
 	Doubts() []logs.LogID   // known logs of which something may be lost
 	Unfenced() []logs.LogID // those of them that take no stores for it
-	Fence(log logs.LogID, next logs.Epoch, done func(from, to logs.LSN, clean logs.Epoch, err error))
+	Fence(log logs.LogID, next logs.Epoch, done func(logs.Doubt, error))
 	// Repair fails if more epochs than up to clean are clean by then.
 	Repair(log logs.LogID, clean logs.Epoch, records []*wire.LogRecord, done func(error))
-	// Sure fails likewise. If it is weak nobody could tell all that was there; from and to
-	// then span what recovery decided on and nobody showed, 0: nothing.
-	Sure(log logs.LogID, clean logs.Epoch, upTo logs.LSN, weak bool, from, to logs.LSN, done func(error))
+	// Sure fails likewise, and if there is another doubt by then.
+	Sure(log logs.LogID, found logs.Compared, done func(error))
 	Listed() error // waits for the disk
 }
 
@@ -59,7 +58,7 @@ type Comparer struct {
 	running  map[logs.LogID]*machine
 	sealed   map[logs.LogID]logs.Epoch // of those that run or wait: up to where, at least
 	order    []logs.LogID              // of those that wait
-	again    map[logs.LogID]logs.Epoch // asked for while they ran, for later epochs
+	again    map[logs.LogID]logs.Epoch // asked for while they ran, for later epochs or another doubt
 	open     map[logs.LogID]bool       // to be looked at before all are
 	reigns   *reigns
 }
@@ -87,6 +86,9 @@ func (c *Comparer) Start() {
 	}
 	c.survey, c.surveyed = nil, false
 	clear(c.open)
+	for id := range c.running { // it may be over, for what was in doubt before (D7)
+		c.again[id] = max(c.again[id], c.sealed[id])
+	}
 	c.mu.Unlock()
 	c.found(c.deps.Store.Doubts())
 	core := newSurvey(&c.cfg, c.deps.View(), c.deps.Shard)
@@ -213,7 +215,8 @@ func (c *Comparer) end(id logs.LogID, core *comparison) {
 		c.metrics.Waiting.Add(-1)
 		next = append(next, c.run(w))
 	}
-	if later, ok := c.again[id]; ok {
+	later, again := c.again[id]
+	if again {
 		delete(c.again, id)
 		if m := c.begin(id, later); m != nil {
 			next = append(next, m)
@@ -226,7 +229,9 @@ func (c *Comparer) end(id logs.LogID, core *comparison) {
 	if !id.IsMetadata() {
 		c.reigns.left(id, core.left)
 	}
-	c.settled(id)
+	if !again {
+		c.settled(id)
+	}
 }
 
 // settled notes that a log's own state says what is in doubt of it.

@@ -52,6 +52,7 @@ type comparison struct {
 	left   logs.Epoch // up to it the log stays in doubt, 0: not at all (D5)
 
 	record   *wire.EpochRecord
+	doubt    uint64     // that it is for, and no later one (D7)
 	from, to logs.LSN   // in doubt
 	clean    logs.Epoch // here
 	upTo     logs.Epoch // compared are epochs up to it
@@ -130,11 +131,11 @@ func (c *comparison) advance() {
 			c.enter(compareSure)
 		}
 	case compareSure:
-		k := call{kind: callSure, epoch: c.clean, to: c.to, weak: c.weak}
+		found := logs.Compared{Doubt: c.doubt, Clean: c.clean, UpTo: c.to, Weak: c.weak}
 		if c.weak {
-			k.from, k.gone = c.unshown()
+			found.From, found.To = c.unshown()
 		}
-		c.once(k)
+		c.once(call{kind: callSure, found: found})
 	}
 }
 
@@ -168,13 +169,11 @@ func (c *comparison) answer(ev *event) {
 	switch {
 	case ev.of.kind == callRead && c.state == compareReading:
 		c.record = ev.record
-		if c.log.IsMetadata() {
-			c.beginMetadata()
-			return
-		}
 		c.enter(compareFencing)
-	case ev.of.kind == callFence:
-		c.onFence(ev)
+	case ev.of.kind == callFence && c.state == compareFencing && c.log.IsMetadata():
+		c.beginMetadata(ev.doubt)
+	case ev.of.kind == callFence && (c.state == compareFencing || c.state == comparePurging): // a purge puts more in doubt
+		c.onFence(ev.doubt)
 	case ev.of.kind == callPurge && c.state == comparePurging:
 		c.asked, c.askedAt = false, c.now+c.cfg.Retry // it is looked again then
 		c.call(call{kind: callFence, epoch: c.nextEpoch()})
@@ -188,13 +187,13 @@ func (c *comparison) answer(ev *event) {
 
 // beginMetadata goes on with a metadata log: all of it is in doubt, all shards that
 // store any may have it, and whatever is found was decided in the epoch store.
-func (c *comparison) beginMetadata() {
+func (c *comparison) beginMetadata(d logs.Doubt) {
 	all := c.view.Shards()
 	if !slices.Contains(all, c.own) { // it is not known yet who there is
 		c.askedAt = c.now + c.cfg.Retry
 		return
 	}
-	c.to = logs.LSNMax
+	c.doubt, c.to = d.Number, logs.LSNMax
 	for _, s := range all {
 		c.addPeers([]source{{id: s}})
 	}
@@ -203,21 +202,18 @@ func (c *comparison) beginMetadata() {
 
 // onFence learns what is in doubt, and what of it can be compared: epochs of
 // which nobody takes copies any more. The one that reigns is not of them (D2).
-func (c *comparison) onFence(ev *event) {
-	c.fenced, c.clean = true, ev.cleanTo
-	if c.state != compareFencing && c.state != comparePurging { // a purge puts more in doubt
-		return
+func (c *comparison) onFence(d logs.Doubt) {
+	c.fenced, c.doubt, c.clean = true, d.Number, d.Clean
+	if c.left = 0; d.To > 0 && c.clean < d.To.Epoch() {
+		c.left = d.To.Epoch()
 	}
-	if c.left = 0; ev.to > 0 && c.clean < ev.to.Epoch() {
-		c.left = ev.to.Epoch()
-	}
-	c.from, c.upTo = max(ev.from, logs.MakeLSN(logs.EpochMin, 0)), c.sealed
+	c.from, c.upTo = max(d.From, logs.MakeLSN(logs.EpochMin, 0)), c.sealed
 	if next := c.nextEpoch(); next >= 2 {
 		c.upTo = max(c.upTo, next-2)
 	}
-	c.to = min(ev.to, logs.MakeLSN(c.upTo, logs.ESNMax))
+	c.to = min(d.To, logs.MakeLSN(c.upTo, logs.ESNMax))
 	if c.from > c.to {
-		if c.state = compareOver; ev.to > 0 && c.clean < min(logs.Epoch(c.record.GetLastCleanEpoch()), ev.to.Epoch()) {
+		if c.state = compareOver; d.To > 0 && c.clean < min(logs.Epoch(c.record.GetLastCleanEpoch()), d.To.Epoch()) {
 			// All of it was compared, but its CLEAN may have been lost: then it is once more.
 			c.call(call{kind: callPurge, epoch: c.clean, to: logs.MakeLSN(logs.Epoch(c.record.GetLastCleanEpoch())+1, 0)})
 		}
@@ -312,7 +308,7 @@ func (c *comparison) onPeer(ev *event) {
 }
 
 // restart begins anew, after a while: recovery made epochs clean here meanwhile, of
-// which others may have shown what was not decided.
+// which others may have shown what was not decided, or the shard has come to another doubt.
 func (c *comparison) restart() {
 	c.round++
 	c.peers, c.decided, c.shown = nil, nil, nil

@@ -74,8 +74,6 @@ type call struct {
 	epoch  logs.Epoch
 	esn    logs.ESN // stores: of the slot
 	plan   uint32   // stores, cleans: number of the plan they belong to
-	weak   bool     // sure: nobody could tell all that was there; from and gone are then the
-	gone   logs.LSN // first and the last LSN that recovery decided on and nobody showed, 0: none
 	expect uint64   // swaps: version
 
 	seal   *wire.SealRequest
@@ -85,7 +83,8 @@ type call struct {
 	next   *wire.EpochRecord // swaps
 
 	decisions *wire.EpochRecoveryRequest
-	from, to  logs.LSN            // deletes; sure up to
+	from, to  logs.LSN            // deletes
+	found     logs.Compared       // sure
 	mark      *wire.EpochRecovery // marks
 	records   *wire.RecordsRequest
 	repair    []*wire.LogRecord
@@ -118,8 +117,7 @@ type event struct {
 	decisions *wire.EpochRecoveryResponse
 	records   *wire.RecordsResponse
 	states    *wire.LogStateResponse
-	from, to  logs.LSN   // fences: what is in doubt
-	cleanTo   logs.Epoch // fences: up to where the own shard is clean
+	doubt     logs.Doubt // fences: what the own shard may have lost
 }
 
 // effects are what is to be done after a step.

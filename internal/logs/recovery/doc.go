@@ -72,6 +72,8 @@
 //	D6. Where recovery decided on an LSN there was a copy of it. If the doubt ends
 //	    because nobody knows more, and nobody showed one, it is lost, not torn: the
 //	    shard proves nothing there for good, and readers are told.
+//	D7. What others were asked for one doubt ends no later one: it begins anew, and what
+//	    was at work when a doubt came is done once more.
 //
 // Differences from LogDevice. A slot of which damaged copies were found counts
 // those shards as unavailable for that slot: recovery waits for silent ones that

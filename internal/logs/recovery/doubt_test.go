@@ -45,18 +45,21 @@ func (f *fakeShard) inDoubt(from, to logs.LSN) bool {
 	return f.unfenced || f.doubtFrom > 0 && max(from, f.doubtFrom, f.sure+1) <= min(to, f.doubtTo)
 }
 
-func (f *fakeShard) fence(next logs.Epoch) (from, to logs.LSN, clean logs.Epoch) {
+func (f *fakeShard) fence(next logs.Epoch) logs.Doubt {
 	if f.unfenced {
 		f.unfenced, f.sure = false, 0
 		f.doubtFrom, f.doubtTo = logs.MakeLSN(f.clean+1, f.good[f.clean+1])+1, logs.MakeLSN(next, 0)-1
+		if f.wide {
+			f.doubtFrom = f.trim + 1
+		}
 		if !f.faults.noFence {
 			f.hard = max(f.hard, next-min(next, 2))
 		}
 	}
 	if f.doubtFrom == 0 {
-		return 1, 0, f.clean
+		return logs.Doubt{Number: f.number, From: 1, Clean: f.clean}
 	}
-	return max(f.doubtFrom, f.sure+1), f.doubtTo, f.clean
+	return logs.Doubt{Number: f.number, From: max(f.doubtFrom, f.sure+1), To: f.doubtTo, Clean: f.clean}
 }
 
 func (f *fakeShard) records(r *wire.RecordsRequest) *wire.RecordsResponse {
@@ -94,6 +97,9 @@ func (f *fakeShard) repair(rs []*wire.LogRecord) {
 // nothing that it has acknowledged.
 func (w *walk) spoil() {
 	f := w.view.shards[w.rng.IntN(len(w.view.shards))]
+	if w.setAside(f) {
+		return
+	}
 	if !w.spoils || w.lost || f.unfenced || f.doubtFrom > 0 {
 		return
 	}
@@ -119,12 +125,38 @@ func (w *walk) spoil() {
 	f.lose(n)
 }
 
+// setAside has a shard that is compared, and the only one in doubt, lose more copies
+// while it runs: a partition that was damaged. Its comparison goes on.
+func (w *walk) setAside(f *fakeShard) bool {
+	others := slices.ContainsFunc(w.view.shards, func(o *fakeShard) bool { return o != f && o.doubting() })
+	if w.lost || others || !f.up || w.compares[f.id] == nil || f.unfenced || f.number > 0 || !f.doubting() {
+		return false
+	}
+	w.n.aside++
+	f.number, f.unfenced, f.wide, f.before = f.number+1, !f.faults.noDoubt, true, nil
+	for _, lsn := range slices.Sorted(maps.Keys(f.copies)) {
+		if w.rng.IntN(2) == 0 {
+			delete(f.copies, lsn)
+			w.trace("%s loses %s with a partition", f.id, lsn)
+		}
+	}
+	if f.unfenced && w.rng.IntN(2) == 0 { // a store came first
+		f.fence(logs.Epoch(w.record.Metadata.Epoch))
+		if !f.faults.anyDoubt {
+			f.want = f.hard
+		}
+	}
+	return true
+}
+
 // doubts says whether some shard is in doubt. As long as it is, another that is
 // lost would be one more than R = 2 survives.
 func (w *walk) doubts() bool {
-	return slices.ContainsFunc(w.view.shards, func(f *fakeShard) bool {
-		return f.unfenced || f.doubtFrom > 0 && (f.sure < f.doubtTo || f.clean < f.doubtTo.Epoch())
-	})
+	return slices.ContainsFunc(w.view.shards, (*fakeShard).doubting)
+}
+
+func (f *fakeShard) doubting() bool {
+	return f.unfenced || f.doubtFrom > 0 && (f.sure < f.doubtTo || f.clean < f.doubtTo.Epoch())
 }
 
 // compareSome begins comparisons that are asked for.

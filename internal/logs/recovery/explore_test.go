@@ -100,6 +100,7 @@ var plantedBugs = []struct {
 		r.compared = func(int, bool) bool { return true }
 	}},
 	{name: "stores before the fence", deep: true, faults: faults{noFence: true}, plant: func(*rules) {}},
+	{name: "a doubt ends by what was asked for an earlier one", deep: true, faults: faults{anyDoubt: true}, plant: func(*rules) {}},
 	{name: "a lost tail passes for whole", deep: true, faults: faults{noDoubt: true}, plant: func(*rules) {}},
 }
 
@@ -109,6 +110,7 @@ type faults struct {
 	anyOrder  bool // sequencers acknowledge records of streams as they acknowledge others
 	noPurge   bool
 	noFence   bool // a shard that may have lost seals takes stores
+	anyDoubt  bool // a comparison ends doubts that came after it began
 	noDoubt   bool // a shard that lost the end of its journal does not know
 }
 

@@ -29,6 +29,7 @@ func TestWhatWasDecidedAndNobodyShowsIsLost(t *testing.T) {
 	c.state, c.next = compareAsking, 2
 	shows := map[logs.ShardID][]logs.LSN{view.shards[1].id: {at(1, 1), at(1, 5)}, view.shards[2].id: {at(1, 3), at(2, 7)}}
 	fx := c.step(0, event{kind: evView, view: view})
+	c.step(0, event{kind: evAnswer, of: call{kind: callFence}, doubt: logs.Doubt{Number: 1, From: 1, Clean: 2}}) // late
 	for len(fx.calls) > 0 {
 		k := fx.calls[0]
 		fx.calls = fx.calls[1:]
@@ -42,8 +43,8 @@ func TestWhatWasDecidedAndNobodyShowsIsLost(t *testing.T) {
 				ev.records.Records = append(ev.records.Records, &wire.LogRecord{Lsn: uint64(lsn), Copyset: []uint64{uint64(k.shard)}})
 			}
 		case callSure:
-			if !k.weak || k.from != at(1, 2) || k.gone != at(1, 4) {
-				t.Errorf("weak %v, lost from %s to %s", k.weak, k.from, k.gone)
+			if f := k.found; !f.Weak || f.Clean != 1 || f.Doubt != 0 || f.From != at(1, 2) || f.To != at(1, 4) {
+				t.Errorf("%+v", f)
 			}
 			return
 		}

@@ -172,17 +172,14 @@ func (m *machine) call(c call) {
 	case callStates:
 		m.calls.LogState(c.shard, c.states, func(r *wire.LogStateResponse, err error) { ev.states, ev.err = r, err; m.post(ev) })
 	case callFence:
-		m.doubt.Fence(m.log, c.epoch, func(from, to logs.LSN, clean logs.Epoch, err error) {
-			ev.from, ev.to, ev.cleanTo, ev.err = from, to, clean, err
-			m.post(ev)
-		})
+		m.doubt.Fence(m.log, c.epoch, func(d logs.Doubt, err error) { ev.doubt, ev.err = d, err; m.post(ev) })
 	case callPurge:
 		m.purge(m.log, c.epoch, c.to)
 		m.post(ev)
 	case callRepair:
 		m.doubt.Repair(m.log, c.epoch, c.repair, func(err error) { ev.err = err; m.post(ev) })
 	case callSure:
-		m.doubt.Sure(m.log, c.epoch, c.to, c.weak, c.from, c.gone, func(err error) { ev.err = err; m.post(ev) })
+		m.doubt.Sure(m.log, c.found, func(err error) { ev.err = err; m.post(ev) })
 	case callMark:
 		m.shard.SetLastClean(m.log, c.mark, func(err error) { ev.err = err; m.post(ev) })
 	}

@@ -35,6 +35,8 @@ type fakeShard struct {
 	// A tail that was lost; see lose.
 	before                   []*fakeShard // as it was before each of its last changes
 	unfenced                 bool
+	number                   uint64 // of its newest doubt
+	wide                     bool   // more than the end of its journal may be lost
 	doubtFrom, doubtTo, sure logs.LSN
 	want                     logs.Epoch // a comparison up to it was asked for; 0: none
 
@@ -65,7 +67,7 @@ func (f *fakeShard) answer(c call) event {
 	case callRecords:
 		ev.records = f.records(c.records)
 	case callFence:
-		ev.from, ev.to, ev.cleanTo = f.fence(c.epoch)
+		ev.doubt = f.fence(c.epoch)
 	case callRepair:
 		if max(f.clean, f.deciding) > c.epoch {
 			ev.err = errDown
@@ -73,10 +75,10 @@ func (f *fakeShard) answer(c call) event {
 			f.repair(c.repair)
 		}
 	case callSure:
-		if max(f.clean, f.deciding) > c.epoch {
+		if max(f.clean, f.deciding) > c.found.Clean || f.number != c.found.Doubt && !f.faults.anyDoubt {
 			ev.err = errDown
 		} else {
-			f.sure = max(f.sure, c.to)
+			f.sure = max(f.sure, c.found.UpTo)
 		}
 	case callDelete:
 		f.deciding = max(f.deciding, c.to.Epoch())

@@ -45,7 +45,7 @@ func TestWalks(t *testing.T) {
 	t.Logf("%+v", sum)
 	for name, n := range map[string]int{"acknowledged": sum.acked, "holes": sum.holes, "records": sum.records, "decided again": sum.again,
 		"purges": sum.purges, "preempted": sum.preempted, "plans made again": sum.restarts, "crashes": sum.crashes, "released": sum.released, "torn": sum.torn, "spoilt": sum.spoilt,
-		"two in doubt": sum.twice, "sure": sum.sure, "given up": sum.weak, "repaired": sum.repaired,
+		"two in doubt": sum.twice, "set aside": sum.aside, "sure": sum.sure, "given up": sum.weak, "repaired": sum.repaired,
 		"acknowledged in order": sum.inOrder, "streams that end at a hole": sum.orphans} {
 		if n < *walkSeeds/50 {
 			t.Errorf("%s came up only %d times", name, n)
@@ -73,7 +73,7 @@ func TestWalksFindBugs(t *testing.T) {
 	}
 }
 
-type walkCounts struct{ acked, holes, records, again, purges, preempted, restarts, crashes, released, steps, torn, spoilt, sure, twice, weak, repaired, inOrder, orphans int }
+type walkCounts struct{ acked, holes, records, again, purges, preempted, restarts, crashes, released, steps, torn, spoilt, sure, twice, weak, repaired, inOrder, orphans, aside int }
 
 func (c *walkCounts) add(o walkCounts) {
 	c.acked, c.holes, c.records, c.again = c.acked+o.acked, c.holes+o.holes, c.records+o.records, c.again+o.again
@@ -81,7 +81,7 @@ func (c *walkCounts) add(o walkCounts) {
 	c.crashes, c.released, c.steps, c.torn = c.crashes+o.crashes, c.released+o.released, c.steps+o.steps, c.torn+o.torn
 	c.spoilt, c.sure = c.spoilt+o.spoilt, c.sure+o.sure
 	c.twice, c.weak, c.repaired = c.twice+o.twice, c.weak+o.weak, c.repaired+o.repaired
-	c.inOrder, c.orphans = c.inOrder+o.inOrder, c.orphans+o.orphans
+	c.inOrder, c.orphans, c.aside = c.inOrder+o.inOrder, c.orphans+o.orphans, c.aside+o.aside
 }
 
 // walk is one random world.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -105,7 +106,7 @@ func (b *lab) compared(n logs.ESN) {
 		b.t.Fatal(f.err)
 	}
 	b.must(func(done func(error)) { b.s.Repair(labLog, f.clean, b.has(n), done) })
-	b.must(func(done func(error)) { b.s.Sure(labLog, f.clean, lsn(2, 0)-1, false, 0, 0, done) })
+	b.must(func(done func(error)) { b.sure(labLog, logs.Compared{Clean: f.clean, UpTo: lsn(2, 0) - 1}, done) })
 	if err := b.s.Listed(); err != nil {
 		b.t.Fatal(err)
 	}
@@ -248,5 +249,36 @@ func TestWhatIsSalvagedReplacesNothing(t *testing.T) {
 	a := call(b.s.Records, &wire.RecordsRequest{Log: uint64(labLog), From: uint64(lsn(1, 1)), To: uint64(lsn(1, 1))})
 	if len(a.Records) != 1 || a.Records[0].Copyset[1] != uint64(others[1]) {
 		t.Errorf("%v", a.Records)
+	}
+}
+
+// TestAnEarlierComparisonEndsNoLaterDoubt: a partition is set aside while others are
+// asked about a torn journal. What they say then does not end the doubt of the partition, though
+// the log was fenced for it meanwhile.
+func TestAnEarlierComparisonEndsNoLaterDoubt(t *testing.T) {
+	const n = 5 * asideBy
+	b := filled(t, 74, n, 1)
+	defer func() { b.stop() }()
+	b.stop()
+	if err := b.openSuspect(); err != nil {
+		t.Fatal(err)
+	}
+	f := b.fence(labLog, 2)
+	b.spoil(true)
+	b.setAside(n)
+	for _, fenced := range []bool{false, true} {
+		late := make(chan error, 1)
+		b.s.Sure(labLog, logs.Compared{Doubt: f.number, Clean: f.clean, UpTo: lsn(2, 0) - 1}, func(err error) { late <- err })
+		if err := <-late; !errors.Is(err, ErrDoubtMeanwhile) {
+			t.Fatalf("fenced again %v: sure of what was asked before the partition was set aside: %v", fenced, err)
+		}
+		if !fenced {
+			b.fence(labLog, 2)
+		}
+		b.whole(n)
+	}
+	b.compared(n)
+	if got := b.whole(n); got != n || b.s.Suspect() {
+		t.Errorf("%d of %d records are back, in doubt: %v", got, n, b.s.Suspect())
 	}
 }

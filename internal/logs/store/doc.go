@@ -60,6 +60,8 @@
 //	    looked at the doubt before that one counted finds damage there, never nothing.
 //	    It is between two batches for the applier, so deletions come before or behind, and
 //	    what a newer partition has of a copy stays (P12).
+//	P14. A doubt of a log is ended by what others were asked since it counts (Sure), never
+//	    by what they were asked for an earlier one.
 //
 // Doubt (P9). If the journal's tail was suspect, the stream was corrupt, or the
 // partition that was open is damaged (it begins anew if it cannot be opened at all,

@@ -296,7 +296,7 @@ func (s *Store) askFence(l *logState) {
 				s.fenced(id, err)
 				return
 			}
-			s.Fence(id, next, func(_, _ logs.LSN, _ logs.Epoch, err error) { s.fenced(id, err) })
+			s.Fence(id, next, func(_ logs.Doubt, err error) { s.fenced(id, err) })
 		})
 	})
 	l.fencing = asked

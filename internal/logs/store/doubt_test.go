@@ -14,17 +14,24 @@ import (
 
 // stretchOf is what a fence says of a log.
 type fenceAnswer struct {
-	doubt stretch
-	clean logs.Epoch
-	err   error
+	number uint64
+	doubt  stretch
+	clean  logs.Epoch
+	err    error
 }
 
 func (b *lab) fence(id logs.LogID, next logs.Epoch) fenceAnswer {
 	wait := make(chan fenceAnswer, 1)
-	b.s.Fence(id, next, func(from, to logs.LSN, clean logs.Epoch, err error) {
-		wait <- fenceAnswer{stretch{from, to}, clean, err}
+	b.s.Fence(id, next, func(d logs.Doubt, err error) {
+		wait <- fenceAnswer{d.Number, stretch{d.From, d.To}, d.Clean, err}
 	})
 	return <-wait
+}
+
+// sure ends the doubt that stands.
+func (b *lab) sure(id logs.LogID, found logs.Compared, done func(error)) {
+	found.Doubt = b.s.doubt.number
+	b.s.Sure(id, found, done)
 }
 
 // must waits for the outcome of what is done on the shard.
@@ -106,7 +113,7 @@ func TestADoubtEnds(t *testing.T) {
 	if err := <-late; !errors.Is(err, ErrCleanMeanwhile) {
 		t.Errorf("a copy of an epoch that is clean meanwhile: %v", err)
 	}
-	b.must(func(done func(error)) { b.s.Sure(labLog, 3, lsn(4, logs.ESNMax), false, 0, 0, done) })
+	b.must(func(done func(error)) { b.sure(labLog, logs.Compared{Clean: 3, UpTo: lsn(4, logs.ESNMax)}, done) })
 	if a := seal(4); a.Status != statusOK || a.Epochs[0].MaxSeen != 5 {
 		t.Errorf("seal of an epoch that was compared: %v", a)
 	}
@@ -128,7 +135,7 @@ func TestADoubtEnds(t *testing.T) {
 	if a := call(b.s.CheckSeal, &wire.CheckSealRequest{Log: 99}); a.Status != statusOK {
 		t.Errorf("another log, though all were listed: %v", a)
 	}
-	b.must(func(done func(error)) { b.s.Sure(labLog, 3, lsn(5, logs.ESNMax), false, 0, 0, done) })
+	b.must(func(done func(error)) { b.sure(labLog, logs.Compared{Clean: 3, UpTo: lsn(5, logs.ESNMax)}, done) })
 	if b.s.endDoubt(); !b.s.Suspect() {
 		t.Error("the doubt is over with epochs that may have been clean, and may be purged")
 	}
@@ -181,7 +188,7 @@ func TestMetadataInDoubt(t *testing.T) {
 	meta := rec(logs.MakeLSN(4, 1), "meta")
 	meta.Log = uint64(labLog.MetadataLog())
 	b.must(func(done func(error)) { b.s.Repair(labLog.MetadataLog(), 0, []*wire.LogRecord{meta}, done) })
-	b.must(func(done func(error)) { b.s.Sure(labLog.MetadataLog(), 0, logs.LSNMax, false, 0, 0, done) })
+	b.must(func(done func(error)) { b.sure(labLog.MetadataLog(), logs.Compared{Clean: 0, UpTo: logs.LSNMax}, done) })
 	b.stop()
 	b.open()
 	if v, _, _ := b.s.firstCopy(labLog.MetadataLog(), 1, logs.LSNMax); v.lsn != logs.MakeLSN(4, 1) {
@@ -309,7 +316,7 @@ func TestAPurgeBringsDoubtBack(t *testing.T) {
 	b := inDoubt(t, 67)
 	asked := make(chan logs.Epoch, 100)
 	b.fence(labLog, 6)
-	b.must(func(done func(error)) { b.s.Sure(labLog, 3, lsn(5, logs.ESNMax), false, 0, 0, done) })
+	b.must(func(done func(error)) { b.sure(labLog, logs.Compared{Clean: 3, UpTo: lsn(5, logs.ESNMax)}, done) })
 	if err := b.s.Listed(); err != nil || !b.s.Suspect() {
 		t.Fatalf("listed: %v, suspect %v", err, b.s.Suspect())
 	}
@@ -327,7 +334,7 @@ func TestAPurgeBringsDoubtBack(t *testing.T) {
 		t.Errorf("asked to compare up to epoch %d", e)
 	}
 	late := make(chan error, 1)
-	b.s.Sure(labLog, 3, lsn(5, logs.ESNMax), false, 0, 0, func(err error) { late <- err })
+	b.sure(labLog, logs.Compared{Clean: 3, UpTo: lsn(5, logs.ESNMax)}, func(err error) { late <- err })
 	if err := <-late; !errors.Is(err, ErrCleanMeanwhile) {
 		t.Errorf("sure of what was compared before the purge: %v", err)
 	}
@@ -339,12 +346,12 @@ func TestAPurgeBringsDoubtBack(t *testing.T) {
 	if seal() != statusPartial {
 		t.Error("an epoch that was purged proves something")
 	}
-	b.must(func(done func(error)) { b.s.Sure(labLog, 4, lsn(5, logs.ESNMax), false, 0, 0, done) })
+	b.must(func(done func(error)) { b.sure(labLog, logs.Compared{Clean: 4, UpTo: lsn(5, logs.ESNMax)}, done) })
 	if seal() != statusOK {
 		t.Error("it was compared again")
 	}
 	purge(5)
-	b.must(func(done func(error)) { b.s.Sure(labLog, 5, lsn(5, logs.ESNMax), false, 0, 0, done) })
+	b.must(func(done func(error)) { b.sure(labLog, logs.Compared{Clean: 5, UpTo: lsn(5, logs.ESNMax)}, done) })
 	if b.s.endDoubt(); b.s.Suspect() {
 		t.Error("all is clean, and compared, and in doubt")
 	}

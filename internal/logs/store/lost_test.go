@@ -38,7 +38,9 @@ func TestWhatNobodyCanTellIsLostForGood(t *testing.T) {
 				b.s.SetLastClean(labLog, &wire.EpochRecovery{Epoch: 1, SealEpoch: 2, LastKnownGood: 6}, done)
 			})
 			b.must(func(done func(error)) { b.s.SetLastClean(labLog, &wire.EpochRecovery{Epoch: 2, SealEpoch: 2}, done) })
-			b.must(func(done func(error)) { b.s.Sure(labLog, 2, lsn(2, logs.ESNMax), weak, 0, 0, done) })
+			b.must(func(done func(error)) {
+				b.sure(labLog, logs.Compared{Clean: 2, UpTo: lsn(2, logs.ESNMax), Weak: weak}, done)
+			})
 			if err := b.s.Listed(); err != nil {
 				t.Fatal(err)
 			}
@@ -79,7 +81,9 @@ func TestAMetadataLogThatLostEntriesSaysSo(t *testing.T) {
 	}
 	b.damageJournal("<3>")
 	b.fence(labLog, 3)
-	b.must(func(done func(error)) { b.s.Sure(labLog.MetadataLog(), 0, logs.LSNMax, true, 0, 0, done) })
+	b.must(func(done func(error)) {
+		b.sure(labLog.MetadataLog(), logs.Compared{UpTo: logs.LSNMax, Weak: true}, done)
+	})
 	for i := range 2 {
 		if a := call(b.s.ReadMetadata, &wire.ReadMetadataRequest{Log: uint64(labLog)}); a.Status != statusPartial {
 			t.Errorf("look %d: metadata: %v", i, a)
@@ -108,7 +112,9 @@ func TestOfATornTailThatWasDecidedOnAPartIsLost(t *testing.T) {
 		b.s.SetLastClean(labLog, &wire.EpochRecovery{Epoch: 1, SealEpoch: 2, LastKnownGood: 3, Last: 6}, done)
 	})
 	b.must(func(done func(error)) { b.s.SetLastClean(labLog, &wire.EpochRecovery{Epoch: 2, SealEpoch: 2}, done) })
-	b.must(func(done func(error)) { b.s.Sure(labLog, 2, lsn(2, logs.ESNMax), true, lsn(1, 5), lsn(1, 6), done) })
+	b.must(func(done func(error)) {
+		b.sure(labLog, logs.Compared{Clean: 2, UpTo: lsn(2, logs.ESNMax), Weak: true, From: lsn(1, 5), To: lsn(1, 6)}, done)
+	})
 	for range 2 {
 		b.release(lsn(3, 1))
 		b.expect("before", text(b.read(&wire.ReadStartRequest{From: uint64(lsn(1, 3)), Until: uint64(lsn(1, 4))})), "e1n3=<3> none[e1n4 e1n4]")

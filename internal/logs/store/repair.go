@@ -48,15 +48,19 @@ func (s *Store) Unfenced() []logs.LogID {
 // Fence closes a log for the epochs of which seals may be lost, all before the
 // one that reigns, if it has not been for the doubt that stands; next is the
 // epoch store's next one, 0 where it does not know the log. done hears, when that
-// is durable, which LSNs [from, to] are in doubt, none if from is above to, and up
-// to which epoch the log is clean here.
-func (s *Store) Fence(id logs.LogID, next logs.Epoch, done func(from, to logs.LSN, clean logs.Epoch, err error)) {
+// is durable, what is in doubt. Of a metadata log that is all, and it is not closed. It
+// fails with ErrDoubtMeanwhile if there is another doubt by then.
+func (s *Store) Fence(id logs.LogID, next logs.Epoch, done func(logs.Doubt, error)) {
 	told := func(err error) {
 		s.mu.Lock()
 		l := s.peek(id)
-		d, clean := s.doubted(l), l.lce
+		d := s.doubted(l)
+		out := logs.Doubt{Number: s.doubt.number, From: d.from, To: d.to, Clean: l.lce}
+		if err == nil && s.needsFence(l) {
+			err = ErrDoubtMeanwhile
+		}
 		s.mu.Unlock()
-		done(d.from, d.to, clean, err)
+		done(out, err)
 	}
 	begun := s.run(func() {
 		s.mu.Lock()
@@ -158,6 +162,9 @@ func (s *Store) resumeReleases(id logs.LogID) {
 // ErrCleanMeanwhile refuses copies that were chosen before recovery decided on their
 // epoch: choose again.
 var ErrCleanMeanwhile = errors.New("logs/store: an epoch was made clean while copies of it were compared: compare again")
+
+// ErrDoubtMeanwhile refuses to end a doubt by what others were asked for an earlier one.
+var ErrDoubtMeanwhile = errors.New("logs/store: the shard has come to another doubt while copies of a log were compared: compare again")
 
 // Repair stores those of some copies that are not here: other shards have them,
 // and that they name this one as a holder. Seals do not stand against it, for
@@ -288,32 +295,38 @@ func (s *Store) holds(r *wire.LogRecord) (bool, error) {
 }
 
 // Sure says that the other shards were asked what they have of a log up to an
-// LSN, and that it is here; of a metadata log that is all of it. Of weak doubts nobody is
+// LSN, and that it is here; of a metadata log that is all of it. If it is weak nobody is
 // left who could tell what was here. If it was the end of the journal that is in doubt
 // then what nobody knows of was torn before it was acknowledged, but for what lies
-// between from and to (0: nothing), on which recovery had decided; if it was more then it
+// between found.From and found.To, on which recovery had decided; if it was more then it
 // is lost, and what this shard says of these LSNs proves nothing for good: recovery does
 // not plug them for it, and readers are told of the loss. Like Repair it fails
-// if more is clean by now than up to clean: a purge may have deleted what was taken.
+// if more is clean by now than up to found.Clean: a purge may have deleted what was taken.
+// It fails too if the doubt that others were asked about is not the newest (P14).
 // done hears when it is durable.
-func (s *Store) Sure(id logs.LogID, clean logs.Epoch, upTo logs.LSN, weak bool, from, to logs.LSN, done func(error)) {
+func (s *Store) Sure(id logs.LogID, found logs.Compared, done func(error)) {
 	s.order.Lock()
 	s.mu.Lock()
-	number, late := s.doubt.number, s.decidesAbove(id, clean)
-	wide, decided := s.doubt.wide > s.doubt.trusted, stretch{max(from, 1), to}
+	another, late := s.doubt.number != found.Doubt, s.decidesAbove(id, found.Clean)
+	wide, decided := s.doubt.wide > s.doubt.trusted, stretch{max(found.From, 1), found.To}
 	s.mu.Unlock()
-	if late {
+	switch {
+	case another:
+		s.order.Unlock()
+		done(ErrDoubtMeanwhile)
+		return
+	case late:
 		s.order.Unlock()
 		done(ErrCleanMeanwhile)
 		return
 	}
-	m := mark{kind: markSure, log: id, number: uint64(upTo), by: number}
-	if weak && (wide || !decided.empty()) {
+	m := mark{kind: markSure, log: id, number: uint64(found.UpTo), by: found.Doubt}
+	if found.Weak && (wide || !decided.empty()) {
 		if wide {
 			decided = stretch{from: 1} // all that is in doubt
 		}
 		s.o.Logger.Error("logs/store: copies of a log are lost, and nobody can tell which: readers are told where they miss records",
-			"shard", s.o.Shard, "log", id, "upTo", upTo, "decided", decided)
+			"shard", s.o.Shard, "log", id, "upTo", found.UpTo, "decided", decided)
 		m.body = encodeLost(decided)
 	}
 	s.writeOrdered(&batch{s: s, marks: []mark{m}, done: func(err error) {
