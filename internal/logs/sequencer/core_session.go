@@ -684,7 +684,8 @@ func (s *sequencer) askShard(l *lookup, sh logs.ShardID) {
 	s.c.ask(shardCall{shard: sh, lookup: q}, func(answer any, err error) {
 		l.waiting[sh] = false
 		r, ok := answer.(*wire.ProducerLookupResponse)
-		if s.gone || l.ss.lookup != l || err != nil || !ok || r.Status != wire.LogStatus_LOG_STATUS_OK {
+		if s.gone || l.ss.lookup != l || err != nil || !ok ||
+			r.Status != wire.LogStatus_LOG_STATUS_OK && r.Status != wire.LogStatus_LOG_STATUS_PARTIAL {
 			return // asked again when the timer rings
 		}
 		s.trimmed = max(s.trimmed, logs.LSN(r.TrimPoint))
@@ -708,7 +709,9 @@ func (s *sequencer) unclean(r *wire.ProducerLookupResponse) bool {
 }
 
 // foundOn merges one shard's answer: of several copies of an LSN the one of
-// highest precedence counts, be it a hole.
+// highest precedence counts, be it a hole. A shard that lost something, or cannot read it,
+// says what it has; what it does not say proves nothing, so that it counts as one that
+// has lost what it held: whoever else may have the append is waited for.
 func (s *sequencer) foundOn(l *lookup, sh logs.ShardID, r *wire.ProducerLookupResponse) {
 	l.whole = max(l.whole, endsAt(l, r))
 	l.trimmed = max(l.trimmed, logs.LSN(r.TrimPoint))
@@ -726,8 +729,12 @@ func (s *sequencer) foundOn(l *lookup, sh logs.ShardID, r *wire.ProducerLookupRe
 			l.best[lsn] = append(b, e)
 		}
 	}
+	state := placement.ShardHeard
+	if r.Status == wire.LogStatus_LOG_STATUS_PARTIAL {
+		state = placement.ShardUnavailable
+	}
 	for _, set := range l.sets {
-		set.Set(sh, placement.ShardHeard)
+		set.Set(sh, state)
 	}
 	if l.answered() {
 		s.foundAll(l)
@@ -735,7 +742,7 @@ func (s *sequencer) foundOn(l *lookup, sh logs.ShardID, r *wire.ProducerLookupRe
 }
 
 // answered says whether what was found is all that is to be found: of what lay only on
-// shards that were given up nothing is left.
+// shards that were given up, or that lost it, nothing is left.
 func (l *lookup) answered() bool {
 	for _, set := range l.sets {
 		if f := set.FMajority(); !f.Reached() && f != placement.FMajorityNonAuthoritative {

@@ -38,7 +38,8 @@
 //	    and the epoch's metadata can be read in the metadata log.
 //	Q6. An append with a producer is stored once, however often it is sent: what
 //	    this node has forgotten (everything up to sequencer.forgotten) is looked
-//	    up on the storage nodes before the append is begun again. Where the log
+//	    up on the storage nodes before the append is begun again: on an f-majority of
+//	    those who can read all that they had, or on everybody who can answer. Where the log
 //	    is trimmed nothing is found: what may have been stored there is refused as
 //	    TRIMMED, its outcome unknown for good, and not begun again. Of a producer that
 //	    numbers its appends itself the last sequence is found there too, as long as the

@@ -31,7 +31,7 @@ import (
 //	stored e1n1 [from=2] [as=NO_SPACE] [wave=1] [seal=3 by=2] [soft] [meta]
 //	                          a shard's answer; without from, all of the wave's
 //	recovered [tail=e1n5 count=5] [by=2 seal=3]
-//	found [e1n2=1 ...] [on=2] [clean=1]
+//	found [e1n2=1 ...] [on=2] [clean=1] [partial=23|again=23] [silent=1]
 //	                          every shard asked for a producer answers: LSN=sequence
 //	wait ms=100               time passes, timer by timer
 //	dead node=2 | alive node=2
@@ -141,6 +141,14 @@ func (x *talk) command(t *testing.T, d *datadriven.TestData) string {
 	case "found":
 		x.answerShards(func(q shardCall) any {
 			r := &wire.ProducerLookupResponse{LastCleanEpoch: uint32(logs.EpochMax)}
+			switch node := fmt.Sprint(q.shard.Node()); {
+			case strings.Contains(arg["silent"], node):
+				return nil
+			case strings.Contains(arg["partial"], node):
+				r.Status = wire.LogStatus_LOG_STATUS_PARTIAL
+			case strings.Contains(arg["again"], node):
+				r.Status = wire.LogStatus_LOG_STATUS_AGAIN
+			}
 			if has("clean") {
 				r.LastCleanEpoch = uint32(x.number(arg["clean"]))
 			}
@@ -148,7 +156,7 @@ func (x *talk) command(t *testing.T, d *datadriven.TestData) string {
 				return r
 			}
 			for k, v := range arg {
-				if k == "clean" || k == "on" {
+				if k == "clean" || k == "on" || k == "partial" || k == "again" || k == "silent" {
 					continue
 				}
 				r.Entries = append(r.Entries, &wire.ProducerEntry{Lsn: uint64(x.lsn(k)), Sequence: uint64(x.number(v)), Wave: 1})
@@ -345,7 +353,11 @@ func (x *talk) answerShards(answer func(shardCall) any) {
 	calls := x.calls
 	x.calls = nil
 	for _, q := range calls {
-		x.step(event{kind: evAnswered, token: q.token, answer: answer(q)})
+		if a := answer(q); a != nil {
+			x.step(event{kind: evAnswered, token: q.token, answer: a})
+		} else {
+			x.calls = append(x.calls, q) // it may yet
+		}
 	}
 }
 

@@ -32,7 +32,9 @@ func flipBits(t *testing.T, closed bool) {
 	b.open()
 	const n = 200 // small blocks: Pebble tries every bit of a damaged one
 	for i := logs.ESN(1); i <= n; i++ {
-		b.put(rec(lsn(1, i), strings.Repeat(fmt.Sprint(i), 8)))
+		r := rec(lsn(1, i), strings.Repeat(fmt.Sprint(i), 8))
+		r.Producer, r.Sequence, r.Flags = 7, uint64(i), logs.FlagProducer
+		b.put(r)
 	}
 	b.release(lsn(1, n))
 	b.s.settled()
@@ -50,7 +52,7 @@ func flipBits(t *testing.T, closed bool) {
 	}
 	rng := rand.New(rand.NewPCG(1, 2))
 	whole := b.fs
-	gaps, refused := 0, 0
+	gaps, refused, partial := 0, 0, 0
 	for range 40 {
 		b.fs = whole.Copy()
 		name := b.fs.PathJoin(dir, names[rng.IntN(len(names))])
@@ -65,16 +67,35 @@ func flipBits(t *testing.T, closed bool) {
 			refused++
 			continue
 		}
+		partial += b.checkLookups(n)
 		gaps += b.checkFlipped(n)
 		if pieces := len(b.s.torn[labLog]); pieces > 2 { // a piece costs a read of the damaged block, and that is dear
 			t.Errorf("one flipped bit tore out %d pieces", pieces)
 		}
 		b.stop()
 	}
-	if gaps == 0 {
-		t.Error("no flip was noticed: the test does not reach the data")
+	if gaps == 0 || partial == 0 {
+		t.Errorf("%d gaps, %d look-ups that are not whole: the test does not reach the data", gaps, partial)
 	}
-	t.Logf("%d gaps, %d refusals", gaps, refused)
+	t.Logf("%d gaps, %d refusals, %d look-ups that are not whole", gaps, refused, partial)
+}
+
+// checkLookups asks for all that a producer has, both ways: what is not told was told to
+// be unreadable.
+func (b *lab) checkLookups(n logs.ESN) (partial int) {
+	b.t.Helper()
+	for _, limit := range []uint32{0, uint32(n)} {
+		a := call(b.s.ProducerLookup, &wire.ProducerLookupRequest{Log: uint64(labLog), Producer: 7, To: uint64(lsn(2, 0)), Limit: limit})
+		switch {
+		case a.Status == statusPartial || a.Status == statusAgain:
+			partial++
+		case a.Status != statusOK:
+			b.t.Errorf("limit %d: %s", limit, a.Status)
+		case len(a.Entries) != int(n):
+			b.t.Errorf("limit %d: of %d appends %d are told, and not that it is not all", limit, n, len(a.Entries))
+		}
+	}
+	return partial
 }
 
 func (b *lab) checkFlipped(n logs.ESN) (gaps int) {

@@ -41,7 +41,8 @@
 //	P6. Deliveries of a stream tile its LSNs: ascending, no hole, no overlap; a
 //	    NO_RECORDS gap never reaches above what is released.
 //	P7. A copy whose header or payload does not verify is never delivered,
-//	    digested or merged; it is a CHECKSUM gap.
+//	    digested or merged; it is a CHECKSUM gap, and what was asked of a producer is
+//	    PARTIAL.
 //	P8. An epoch is clean here only if all before it are (LastClean); a release
 //	    above the next one waits for the purge.
 //	P9. A shard that may have lost what it acknowledged says so until others were
@@ -68,8 +69,8 @@
 // Store.beginAnew, and else is set aside, also while the store runs, Store.setAside),
 // copies and seals that were acknowledged may
 // be gone, and neither can be told from the rest. A lost copy is harmless if
-// nobody takes its absence for a proof; so Seal, ProducerLookup and ReadMetadata
-// answer PARTIAL, Digest AGAIN, EpochRecovery calls no epoch empty, and readers get
+// nobody takes its absence for a proof; so Seal and ReadMetadata answer PARTIAL, Digest
+// and ProducerLookup AGAIN, EpochRecovery calls no epoch empty, and readers get
 // UNDER_REPLICATED for LSNs without a copy, within the stretch that is in doubt.
 // A lost seal is not harmless at all: the shard would acknowledge for a sequencer
 // that others have fenced off. Which seals there can be is known elsewhere: the
@@ -91,8 +92,9 @@
 // suspect tail, what nobody knows of was torn before it was acknowledged, or every shard
 // that had it lost it at once. Of a corrupt stream or a damaged partition it is lost for
 // good (logMarks.lostFrom): the doubt is over, but within that stretch readers go on
-// getting UNDER_REPLICATED for LSNs without a copy, and digests are PARTIAL, so that
-// recovery does not plug what was lost and readers are told of it. Shards that are down are waited for. The epoch that reigns is
+// getting UNDER_REPLICATED for LSNs without a copy, and digests and look-ups of producers are
+// PARTIAL, so that recovery does not plug what was lost, readers are told of it, and nobody
+// takes an append for new that another shard has. Shards that are down are waited for. The epoch that reigns is
 // compared when it is sealed; that its reign ends is seen to (recovery's D5). A CLEAN may be
 // what was lost: then the epoch is purged later, with copies that recovery counts on,
 // so purging puts it in doubt again (purgedFrom), and a log's doubt is not over before

@@ -34,93 +34,105 @@ func (s *Store) ProducerLookup(req *wire.ProducerLookupRequest, reply func(*wire
 	}
 }
 
+// producerLookup: where something may yet come back, who asks has to come again; where
+// something cannot be read, or is lost for good, the answer is PARTIAL: what it leaves out
+// proves nothing, now or later.
 func (s *Store) producerLookup(req *wire.ProducerLookupRequest) *wire.ProducerLookupResponse {
 	id := logs.LogID(req.Log)
 	s.mu.Lock()
 	l := s.peek(id)
 	trim, clean := l.trim, l.lce
 	from, to := max(logs.LSN(req.After), trim)+1, logs.LSN(req.To)
-	doubted := s.doubted(l).meets(from, to)
+	doubted, whole := s.doubted(l).meets(from, to), !l.lost().meets(from, to)
 	if doubted {
 		s.askOthers(l, l.hard.epoch)
 	}
 	s.mu.Unlock()
+	if doubted {
+		return &wire.ProducerLookupResponse{Status: statusAgain}
+	}
 	a := &wire.ProducerLookupResponse{TrimPoint: uint64(trim), LastCleanEpoch: uint32(clean)}
+	var read bool
 	var err error
 	if req.Limit > 0 {
-		a.Entries, err = s.newestOf(req, id, logs.LSN(req.After)+1, to)
+		a.Entries, read, err = s.newestOf(req, id, logs.LSN(req.After)+1, to)
 		if err == nil { // after the partitions, for what leaves them is here before (P11)
 			a.Mark, err = s.leftOf(id, req.Producer)
 		}
 	} else {
-		a.Entries, err = s.searchRange(req, id, from, to)
+		a.Entries, read, err = s.searchRange(req, id, from, to)
 	}
 	if err != nil {
 		s.o.Logger.Error("logs/store: producer lookup", "log", id, "error", err)
 		return &wire.ProducerLookupResponse{Status: statusFailed}
 	}
-	if doubted {
+	if !whole || !read {
 		a.Status = statusPartial
 	}
 	return a
 }
 
-// searchRange looks through every LSN of a range; newest first.
-func (s *Store) searchRange(req *wire.ProducerLookupRequest, id logs.LogID, from, to logs.LSN) ([]*wire.ProducerEntry, error) {
+// searchRange looks through every LSN of a range; newest first. It says whether all of
+// it could be read.
+func (s *Store) searchRange(req *wire.ProducerLookupRequest, id logs.LogID, from, to logs.LSN) (out []*wire.ProducerEntry, whole bool, err error) {
 	v, err := s.view(id, from, to)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer v.close()
-	var out []*wire.ProducerEntry
+	whole = true
 	for v.next() {
-		out = append(out, v.entriesOf(req)...)
+		found, read := v.entriesOf(req)
+		out, whole = append(out, found...), whole && read
 	}
 	slices.Reverse(out)
-	return out, v.err
+	return out, whole, v.err
 }
 
-// entriesOf is what the copies at an LSN say of a producer. A damaged header
-// says nothing; other shards have it.
-func (v *view) entriesOf(req *wire.ProducerLookupRequest) []*wire.ProducerEntry {
+// entriesOf is what the copies at an LSN say of a producer, and whether that could be
+// read: a damaged header says nothing.
+func (v *view) entriesOf(req *wire.ProducerLookupRequest) (out []*wire.ProducerEntry, read bool) {
 	h, _, err := v.merged()
 	if err != nil && !errors.Is(err, errHollow) {
-		return nil
+		return nil, false
 	}
 	e := wire.ProducerEntry{Lsn: uint64(h.lsn), Wave: h.wave, TimestampMs: h.timestamp}
 	if pseudo(h.flags) {
-		return []*wire.ProducerEntry{{Lsn: e.Lsn, Wave: e.Wave, Flags: h.flags, TimestampMs: e.TimestampMs}}
+		return []*wire.ProducerEntry{{Lsn: e.Lsn, Wave: e.Wave, Flags: h.flags, TimestampMs: e.TimestampMs}}, true
 	}
-	var out []*wire.ProducerEntry
 	h.eachOrigin(func(o origin) {
 		if o.producer == req.Producer && o.sequence >= req.FirstSequence {
 			flags := h.flags&^logs.FlagProducer | o.flags
 			out = append(out, &wire.ProducerEntry{Lsn: e.Lsn, Wave: e.Wave, Flags: flags, TimestampMs: e.TimestampMs, Sequence: o.sequence})
 		}
 	})
-	return out
+	return out, true
 }
 
 // newestOf asks the index by producer, until it has as many records as were
-// asked for: the index also has LSNs whose copies were purged, or lost to a hole.
-func (s *Store) newestOf(req *wire.ProducerLookupRequest, id logs.LogID, from, to logs.LSN) ([]*wire.ProducerEntry, error) {
+// asked for: the index also has LSNs whose copies were purged, or lost to a hole. It says
+// whether all could be read that it came by.
+func (s *Store) newestOf(req *wire.ProducerLookupRequest, id logs.LogID, from, to logs.LSN) (out []*wire.ProducerEntry, whole bool, err error) {
 	n := int(min(req.Limit, 1000))
-	var out []*wire.ProducerEntry
+	whole = true
 	for found := 0; ; {
-		lsns, err := s.producerLSNs(id, req.Producer, from, to, n)
+		lsns, read, err := s.producerLSNs(id, req.Producer, from, to, n)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
+		whole = whole && read
 		// Each partition gave its newest, so of all of them only as many are known
 		// to leave none out.
 		last := len(lsns) < n
 		for _, lsn := range lsns[:min(n, len(lsns))] {
 			v, err := s.view(id, lsn, lsn)
 			if err != nil {
-				return nil, err
+				return nil, false, err
 			}
 			if v.next() {
-				for _, e := range v.entriesOf(req) {
+				here, read := v.entriesOf(req)
+				whole = whole && read
+				for _, e := range here {
 					out = append(out, e)
 					if e.Sequence > 0 {
 						found++
@@ -129,48 +141,50 @@ func (s *Store) newestOf(req *wire.ProducerLookupRequest, id logs.LogID, from, t
 			}
 			v.close()
 			if v.err != nil {
-				return nil, v.err
+				return nil, false, v.err
 			}
 			if found >= n {
-				return out, nil
+				return out, whole, nil
 			}
 			to = lsn - 1
 		}
 		if last {
-			return out, nil
+			return out, whole, nil
 		}
 	}
 }
 
 // producerLSNs lists where the index has a producer, newest first, at most n of
-// each partition.
-func (s *Store) producerLSNs(id logs.LogID, producer uint64, from, to logs.LSN, n int) ([]logs.LSN, error) {
+// each partition, and says whether it could be read.
+func (s *Store) producerLSNs(id logs.LogID, producer uint64, from, to logs.LSN, n int) (out []logs.LSN, whole bool, err error) {
 	s.settled()
 	if from > to {
-		return nil, nil
+		return nil, true, nil
 	}
 	parts, err := s.partitionsOf(id, from, to)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	var out []logs.LSN
+	whole = true
 	for _, p := range parts {
 		l, err := s.acquire(p.partition)
 		if errors.Is(err, errDropped) {
 			continue
 		}
-		if err != nil {
-			return nil, err
+		if err == nil {
+			out, err = producerIn(l.db, id, producer, from, to, n, out)
+			s.release(p.partition)
 		}
-		out, err = producerIn(l.db, id, producer, from, to, n, out)
-		s.release(p.partition)
-		if err != nil {
-			return nil, err
+		if isDamage(err) {
+			s.spoils(p.partition, err)
+			whole = false
+		} else if err != nil {
+			return nil, false, err
 		}
 	}
 	slices.Sort(out)
 	slices.Reverse(out)
-	return slices.Compact(out), nil
+	return slices.Compact(out), whole, nil
 }
 
 func producerIn(db *pebble.DB, id logs.LogID, producer uint64, from, to logs.LSN, n int, out []logs.LSN) ([]logs.LSN, error) {

@@ -11,7 +11,8 @@ import (
 
 // TestWhatNobodyCanTellIsLostForGood: a shard whose journal is damaged, and of which no
 // other could tell what it had, proves nothing by what it does not have, over restarts
-// too: readers hear that copies may be missing, recovery that its digest is not all. Its
+// too: readers hear that copies may be missing, recovery that its digest is not all, and who
+// looks for a producer's appends that it is not told all. Its
 // doubt is over all the same. Of a torn tail that ends so nothing was acknowledged.
 func TestWhatNobodyCanTellIsLostForGood(t *testing.T) {
 	for _, weak := range []bool{true, false} {
@@ -33,6 +34,12 @@ func TestWhatNobodyCanTellIsLostForGood(t *testing.T) {
 			}
 			if f := b.fence(labLog, 3); f.err != nil {
 				t.Fatal(f.err)
+			}
+			lookup := func(after logs.LSN, limit uint32) wire.LogStatus {
+				return call(b.s.ProducerLookup, &wire.ProducerLookupRequest{Log: uint64(labLog), Producer: 7, After: uint64(after), To: uint64(lsn(3, 0)), Limit: limit}).Status
+			}
+			if got := lookup(lsn(1, 6), 0); got != statusAgain {
+				t.Errorf("weak %v, torn %v: look-up in doubt: %s", weak, torn, got)
 			}
 			b.must(func(done func(error)) {
 				b.s.SetLastClean(labLog, &wire.EpochRecovery{Epoch: 1, SealEpoch: 2, LastKnownGood: 6}, done)
@@ -60,6 +67,14 @@ func TestWhatNobodyCanTellIsLostForGood(t *testing.T) {
 				r := call(b.s.Records, &wire.RecordsRequest{Log: uint64(labLog), From: uint64(lsn(1, 1)), To: uint64(lsn(1, 9))})
 				if r.Doubt != lost {
 					t.Errorf("%s: records %v", what, r)
+				}
+				for _, limit := range []uint32{0, 8} {
+					if got := lookup(lsn(1, 6), limit); lost != (got == statusPartial) || !lost && got != statusOK {
+						t.Errorf("%s: look-up of %d: %s", what, limit, got)
+					}
+					if got := lookup(lsn(3, 0), limit); got != statusOK {
+						t.Errorf("%s: look-up of %d in what came later: %s", what, limit, got)
+					}
 				}
 				gap := map[bool]string{true: " under[%s e2n9]", false: " none[%s e2n9]"}[lost]
 				first := map[bool]string{true: "e1n7", false: "e1n3"}[torn]

@@ -187,7 +187,8 @@ func (s *Store) highest(it *pebble.Iterator, id logs.LogID, producer uint64, fir
 			return left{}, err
 		}
 		if v.next() {
-			for _, e := range v.entriesOf(&wire.ProducerLookupRequest{Producer: producer}) {
+			found, _ := v.entriesOf(&wire.ProducerLookupRequest{Producer: producer})
+			for _, e := range found {
 				if e.Sequence == x.sequence {
 					x.ms = e.TimestampMs
 					v.close()
