@@ -5,6 +5,7 @@ type Doubt struct {
 	Number   uint64 // of the newest doubt of the shard that this takes account of
 	From, To LSN    // may be lost, both included; nothing if From is above To
 	Clean    Epoch  // up to here recovery's decisions are known
+	Trim     LSN    // up to here only what records say of their producers is needed
 }
 
 // Compared says what came of it that the other shards were asked about a doubt.

@@ -266,6 +266,47 @@ func TestWhenADoubtIsOver(t *testing.T) {
 	}
 }
 
+// TestNobodyIsWaitedForWhoHadWhatIsTrimmed: of what is trimmed others are asked what they
+// know of producers, but who is silent does not hold the end of the doubt back, and
+// nothing is lost with who is gone.
+func TestNobodyIsWaitedForWhoHadWhatIsTrimmed(t *testing.T) {
+	for _, x := range []struct {
+		trim       logs.LSN
+		gone       bool
+		over, weak bool
+	}{
+		{logs.MakeLSN(3, 9), false, false, false},
+		{logs.MakeLSN(4, 9), false, true, false},
+		{logs.MakeLSN(4, 9), true, true, false},
+		{logs.MakeLSN(3, 9), true, true, true},
+	} {
+		view := &fakeView{}
+		for i := range 5 {
+			view.shards = append(view.shards, newFakeShard(logs.MakeShard(catalog.NodeID(i+1), 0)))
+		}
+		of := func(since uint32, nodes ...int) *wire.EpochMetadata {
+			m := &wire.EpochMetadata{Epoch: since, EffectiveSince: since, Replication: &catalog.Replication{Node: 2}}
+			for _, n := range nodes {
+				m.Nodeset = append(m.Nodeset, uint64(view.shards[n].id))
+			}
+			return m
+		}
+		cfg := Config{}.withDefaults()
+		c := newComparison(&cfg, &honest, view, 1, view.shards[0].id, talkLog, 6)
+		c.from, c.upTo, c.trim = logs.MakeLSN(2, 1), 6, x.trim
+		c.history.learn([]*wire.EpochMetadata{of(1, 0, 1, 2), of(4, 0, 1, 3), of(5, 0, 3, 4)})
+		c.addPeers(c.history.shards(2, 6))
+		for i := range c.peers {
+			p := &c.peers[i]
+			p.answered = p.id != view.shards[2].id
+			view.find(p.id).gone = !p.answered && x.gone
+		}
+		if over := c.enough(); over != x.over || c.weak != x.weak {
+			t.Errorf("trimmed up to %s, one gone %v: over %v, weak %v", x.trim, x.gone, over, c.weak)
+		}
+	}
+}
+
 // TestSurvey: every shard is asked page by page, again where it failed, and those that
 // store nothing or are lost are not waited for.
 func TestSurvey(t *testing.T) {

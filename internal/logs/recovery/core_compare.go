@@ -54,6 +54,7 @@ type comparison struct {
 	record   *wire.EpochRecord
 	doubt    uint64     // that it is for, and no later one (D7)
 	from, to logs.LSN   // in doubt
+	trim     logs.LSN   // of what is in doubt up to it nothing is lost that readers miss
 	clean    logs.Epoch // here
 	upTo     logs.Epoch // compared are epochs up to it
 	history  history
@@ -203,7 +204,7 @@ func (c *comparison) beginMetadata(d logs.Doubt) {
 // onFence learns what is in doubt, and what of it can be compared: epochs of
 // which nobody takes copies any more. The one that reigns is not of them (D2).
 func (c *comparison) onFence(d logs.Doubt) {
-	c.fenced, c.doubt, c.clean = true, d.Number, d.Clean
+	c.fenced, c.doubt, c.clean, c.trim = true, d.Number, d.Clean, d.Trim
 	if c.left = 0; d.To > 0 && c.clean < d.To.Epoch() {
 		c.left = d.To.Epoch()
 	}
@@ -398,7 +399,7 @@ func (c *comparison) unshown() (first, last logs.LSN) {
 			continue
 		}
 		e := logs.Epoch(d.Epoch)
-		from, to := c.shown.gaps(max(c.from, logs.MakeLSN(e, 1)), min(c.to, logs.MakeLSN(e, logs.ESN(d.Last))))
+		from, to := c.shown.gaps(max(c.from, c.trim+1, logs.MakeLSN(e, 1)), min(c.to, logs.MakeLSN(e, logs.ESN(d.Last))))
 		if from > 0 && (first == 0 || from < first) {
 			first = from
 		}
@@ -456,8 +457,9 @@ func (c *comparison) copysetIn(shards []logs.ShardID) bool {
 	if c.log.IsMetadata() {
 		return len(shards) >= c.metadataCopies()
 	}
+	first := min(max(c.from, c.trim+1).Epoch(), c.upTo) // nobody is waited for who had but what is trimmed
 	for i, m := range c.history.known {
-		if logs.Epoch(m.EffectiveSince) > c.upTo || i+1 < len(c.history.known) && logs.Epoch(c.history.known[i+1].EffectiveSince) <= c.from.Epoch() ||
+		if logs.Epoch(m.EffectiveSince) > c.upTo || i+1 < len(c.history.known) && logs.Epoch(c.history.known[i+1].EffectiveSince) <= first ||
 			!slices.Contains(m.Nodeset, uint64(c.own)) {
 			continue
 		}

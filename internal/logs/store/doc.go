@@ -52,7 +52,8 @@
 //	P11. Of a producer that numbers its appends the highest sequence of what was
 //	    trimmed stays known, for ProducerKeep after its last record: the space of
 //	    records comes back only after it was written down, durably, and only once
-//	    it is decided that they are part of the log.
+//	    it is decided that they are part of the log. What a doubt is of is brought back of
+//	    trimmed records too, while their space has not come back at who is asked.
 //	P12. Of the copies of an LSN that one recovery had stored here, by the plans that it
 //	    made, the latest plan's counts: one of an earlier plan that comes later is refused.
 //	P13. A partition that was not closed and of which something cannot be read is set
@@ -84,7 +85,7 @@
 // the epoch store knows the last clean epoch to be clean, what was stored behind that of
 // the clean ones that a next recovery may make clean again; of a corrupt stream or
 // a damaged partition, or where an LSM has more than is left of the journal, all that is
-// not trimmed. The other shards of the nodesets
+// not trimmed, and of what is the epoch of the trim (P11). The other shards of the nodesets
 // are sealed and say what they have that names this one; what is missing is taken.
 // It ends for certain when every copyset with this shard in it has another member
 // that answered and is in order itself. If two of three are in doubt that cannot

@@ -236,7 +236,7 @@ func (m *logMarks) purgedFrom(from, to logs.Epoch, deleted logs.LSN) bool {
 	if m.fenced == 0 || !d.meetsEpochs(from, to) {
 		return false
 	}
-	m.doubtFrom = min(d.from, max(deleted, m.trim+1))
+	m.doubtFrom = min(d.from, deleted)
 	if m.sure < logs.MakeLSN(from, 0) {
 		return false
 	}

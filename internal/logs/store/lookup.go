@@ -43,6 +43,9 @@ func (s *Store) producerLookup(req *wire.ProducerLookupRequest) *wire.ProducerLo
 	l := s.peek(id)
 	trim, clean := l.trim, l.lce
 	from, to := max(logs.LSN(req.After), trim)+1, logs.LSN(req.To)
+	if req.Limit > 0 {
+		from = logs.LSN(req.After) + 1
+	}
 	doubted, whole := s.doubted(l).meets(from, to), !l.lost().meets(from, to)
 	if doubted {
 		s.askOthers(l, l.hard.epoch)
@@ -55,7 +58,7 @@ func (s *Store) producerLookup(req *wire.ProducerLookupRequest) *wire.ProducerLo
 	var read bool
 	var err error
 	if req.Limit > 0 {
-		a.Entries, read, err = s.newestOf(req, id, logs.LSN(req.After)+1, to)
+		a.Entries, read, err = s.newestOf(req, id, from, to)
 		if err == nil { // after the partitions, for what leaves them is here before (P11)
 			a.Mark, err = s.leftOf(id, req.Producer)
 		}

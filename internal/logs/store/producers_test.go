@@ -144,3 +144,48 @@ func FuzzLeft(f *testing.F) {
 		}
 	})
 }
+
+// TestAPurgeForgetsNoProducer (P11): a shard lost its journal's end, and purges what is
+// trimmed of an epoch that it had been told is clean. Of its producer it says what it knows for
+// in doubt, until others have shown what the purge took away. Only what is said of
+// producers is taken back of what is trimmed.
+func TestAPurgeForgetsNoProducer(t *testing.T) {
+	b := newLab(t, 66).open()
+	defer func() { b.stop() }()
+	for n := logs.ESN(1); n <= 6; n++ {
+		b.produce(7, uint64(n), lsn(1, n))
+	}
+	b.put(rec(lsn(1, 7), "q"))
+	b.release(lsn(1, 7))
+	if a := call(b.s.Trim, &wire.TrimRequest{Log: uint64(labLog), Lsn: uint64(lsn(1, 7))}); a.Status != wire.LogStatus_LOG_STATUS_OK {
+		t.Fatal(a)
+	}
+	all := call(b.s.Records, &wire.RecordsRequest{Log: uint64(labLog), From: uint64(lsn(1, 5)), To: uint64(lsn(1, 9)), Payloads: true}).Records
+	b.stop()
+	if err := b.openSuspect(); err != nil {
+		t.Fatal(err)
+	}
+	b.fence(labLog, 3)
+	b.must(func(done func(error)) { b.s.DeleteCopies(labLog, lsn(1, 6), lsn(1, logs.ESNMax), done) })
+	b.must(func(done func(error)) {
+		b.s.SetLastClean(labLog, &wire.EpochRecovery{Epoch: 1, SealEpoch: 2, LastKnownGood: 5}, done)
+	})
+	f := b.fence(labLog, 3)
+	if f.err != nil || f.doubt.from > lsn(1, 6) {
+		t.Errorf("in doubt is %+v", f)
+	}
+	b.expect("purged", b.lastOf(7), "LOG_STATUS_AGAIN")
+	b.must(func(done func(error)) { b.s.Repair(labLog, f.clean, all, done) })
+	b.must(func(done func(error)) { b.s.SetLastClean(labLog, &wire.EpochRecovery{Epoch: 2, SealEpoch: 2}, done) })
+	b.must(func(done func(error)) { b.sure(labLog, logs.Compared{Clean: 2, UpTo: lsn(2, logs.ESNMax)}, done) })
+	if b.s.endDoubt(); b.s.Suspect() {
+		if err := b.s.Listed(); err != nil || b.s.Suspect() {
+			t.Errorf("listed %v, in doubt still", err)
+		}
+	}
+	b.expect("compared", b.lastOf(7), "6 5 4 3 2 1 ")
+	got := call(b.s.Records, &wire.RecordsRequest{Log: uint64(labLog), From: uint64(lsn(1, 5)), To: uint64(lsn(1, 9))}).Records
+	if len(got) != 2 {
+		t.Errorf("what is back: %v", got)
+	}
+}

@@ -55,7 +55,7 @@ func (s *Store) Fence(id logs.LogID, next logs.Epoch, done func(logs.Doubt, erro
 		s.mu.Lock()
 		l := s.peek(id)
 		d := s.doubted(l)
-		out := logs.Doubt{Number: s.doubt.number, From: d.from, To: d.to, Clean: l.lce}
+		out := logs.Doubt{Number: s.doubt.number, From: d.from, To: d.to, Clean: l.lce, Trim: l.trim}
 		if err == nil && s.needsFence(l) {
 			err = ErrDoubtMeanwhile
 		}
@@ -92,20 +92,21 @@ func (s *Store) Fence(id logs.LogID, next logs.Epoch, done func(logs.Doubt, erro
 // losable is the first LSN of a log of which a copy may be lost. If only the
 // journal's tail may be gone then what was known to be fully stored, by what is
 // left, was stored here before that. Nothing changes that while the log waits for its
-// fence.
+// fence. What is trimmed is lost too: who numbers its appends goes on where it was (P11). Of
+// a wide doubt that is the epoch of the trim, for nobody may know who had those before.
 func (s *Store) losable(id logs.LogID) (logs.LSN, error) {
 	s.mu.Lock()
 	wide, trim := s.doubt.wide > s.doubt.trusted, s.peek(id).trim
 	s.mu.Unlock()
 	if wide {
-		return max(trim+1, logs.LSNOldest), nil
+		return max(logs.MakeLSN(trim.Epoch(), 1), logs.LSNOldest), nil
 	}
 	if err := s.loadTails(id); err != nil {
 		return 0, err
 	}
 	s.mu.Lock()
 	l := s.peek(id)
-	lce, trim, known := l.lce, l.trim, l.released.Epoch() > l.lce
+	lce, known := l.lce, l.released.Epoch() > l.lce
 	from := logs.MakeLSN(lce+1, 0)
 	for _, t := range l.tails {
 		if t.epoch == lce+1 {
@@ -120,7 +121,7 @@ func (s *Store) losable(id logs.LogID) (logs.LSN, error) {
 		}
 		from = min(from, again)
 	}
-	return max(from, trim+1, logs.LSNOldest), nil
+	return max(from, logs.LSNOldest), nil
 }
 
 // cleanAgain is from where on copies of epochs that are clean here, all up to lce, may have
@@ -265,13 +266,14 @@ func (s *Store) decidesAbove(id logs.LogID, clean logs.Epoch) bool {
 }
 
 // holds says whether a copy is here, whole, or one that wins over it, or is
-// trimmed.
+// trimmed and says nothing of a producer that numbers its appends (P11). A hole does: that
+// what else is here is no record.
 func (s *Store) holds(r *wire.LogRecord) (bool, error) {
 	id, lsn := logs.LogID(r.Log), logs.LSN(r.Lsn)
 	s.mu.Lock()
 	trim := s.peek(id).trim
 	s.mu.Unlock()
-	if lsn <= trim {
+	if lsn <= trim && !pseudo(r.Flags) && !numbered(r) {
 		return true, nil
 	}
 	v, err := s.view(id, lsn, lsn)
@@ -292,6 +294,11 @@ func (s *Store) holds(r *wire.LogRecord) (bool, error) {
 		return top.precedence > logs.Precedence(r), nil
 	}
 	return logs.PlanOf(v.versions[0].head.flags) >= logs.PlanOf(r.Flags), nil
+}
+
+// numbered says whether a record has appends of producers that number them.
+func numbered(r *wire.LogRecord) bool {
+	return r.Flags&logs.FlagProducer != 0 || slices.ContainsFunc(r.Origins, func(o *wire.Origin) bool { return o.Flags&logs.FlagProducer != 0 })
 }
 
 // Sure says that the other shards were asked what they have of a log up to an
