@@ -24,6 +24,9 @@ import (
 // A crash before the key leaves the partition, with a doubt for nothing: its damage is
 // found again. Whoever looked at the doubt before it counted still finds the partition,
 // as damage (errAside), so that nobody takes for absent what was set aside.
+//
+// The key stands for the directory until that is renamed, and goes when the store opens
+// next (forgetMoved). The renamed directory stays: whoever runs the node removes it.
 
 // asideAgainMs is how long nobody tries to set a partition aside again that could not be.
 const asideAgainMs = 10_000
@@ -163,8 +166,8 @@ func (s *Store) forgetAside(p *partition, doubted bool) {
 }
 
 // moveAside closes a partition that is set aside, and renames its directory: that is the
-// operator's. p.mu is held, and nobody uses it.
-func (s *Store) moveAside(p *partition) {
+// operator's. It says whether that is so. p.mu is held, and nobody uses it.
+func (s *Store) moveAside(p *partition) bool {
 	err := s.shut(p)
 	if err == nil {
 		err = s.fs.Rename(p.dir, s.fs.PathJoin(s.dir, asideName(p.aside, p.id, p.startMs)))
@@ -175,6 +178,27 @@ func (s *Store) moveAside(p *partition) {
 	if err != nil { // it is tried again when the store opens
 		s.o.Logger.Error("logs/store: move a damaged partition aside", "partition", p.id, "error", err)
 	}
+	return err == nil
+}
+
+// forgetMoved deletes the keys of partitions that were set aside, of which no directory is
+// left to be taken for one. Nothing else needs them: entries of the journal that name a
+// partition which is not here, and is not the newest, are passed over. The renaming may be
+// of a life that did not come to sync it, and the partition would come back without its key;
+// that Pebble syncs the directory too when it opens is its own affair.
+func (s *Store) forgetMoved(asides map[uint64]uint64) error {
+	if len(asides) == 0 {
+		return nil
+	}
+	if err := s.syncDir(s.dir); err != nil {
+		return err
+	}
+	for _, id := range slices.Sorted(maps.Keys(asides)) {
+		if err := s.marks.db.Delete(numberKey(nil, spaceAside, id), pebble.NoSync); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // loadAsides lists the partitions that were set aside, and under which doubt.

@@ -282,3 +282,64 @@ func TestAnEarlierComparisonEndsNoLaterDoubt(t *testing.T) {
 		t.Errorf("%d of %d records are back, in doubt: %v", got, n, b.s.Suspect())
 	}
 }
+
+// TestTheKeyOfAPartitionThatWasMovedGoes: the key that keeps a partition from being opened
+// stays as long as its directory may have its own name in the next life, also where the life
+// that renamed it did not come to sync that, and no longer.
+func TestTheKeyOfAPartitionThatWasMovedGoes(t *testing.T) {
+	const n = 3 * asideBy
+	keys := func(b *lab) int {
+		b.t.Helper()
+		all, err := b.s.loadAsides()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(all)
+	}
+	for _, killed := range []bool{false, true} {
+		b := filled(t, 75, n, 1)
+		b.spoil(true)
+		if fs := b.fs; killed {
+			b.fs.SetFault(func(op simfs.Op) simfs.Fault {
+				return simfs.Fault{Crash: op.Kind == simfs.OpRename && strings.Contains(op.Path, asidePrefix), After: true}
+			})
+			until(t, func() bool {
+				if !fs.Down() {
+					b.clock.advance(houseEvery)
+					call(b.s.Records, &wire.RecordsRequest{Log: uint64(labLog), To: uint64(logs.LSNMax), Payloads: true})
+				}
+				return fs.Down()
+			})
+			b.fs = fs.Kill()
+			b.fs.SetFault(nil)
+			b.s.abandon()
+			_ = b.j.Close()
+		} else {
+			b.setAside(n)
+			if got := keys(b); got != 1 {
+				t.Errorf("%d keys for a partition that was set aside in this life", got)
+			}
+			b.stop()
+		}
+		for range 3 {
+			b.open()
+			if got := keys(b); got != 0 {
+				t.Errorf("killed %v: %d keys", killed, got)
+			}
+			if b.s.shelf.find(1) != nil {
+				t.Fatalf("killed %v: the partition is back", killed)
+			}
+			b.whole(n)
+			if err := b.s.marks.flush(); err != nil {
+				t.Fatal(err)
+			}
+			b.crash(simfs.Crash{})
+		}
+		b.open()
+		b.compared(n)
+		if got := b.whole(n); got != n || b.s.Suspect() {
+			t.Errorf("killed %v: %d of %d records are back, in doubt: %v", killed, got, n, b.s.Suspect())
+		}
+		b.stop()
+	}
+}

@@ -10,6 +10,7 @@
 //	dir/FORMAT
 //	dir/marks/                      per-log marks, metadata logs, what partitions have
 //	dir/p-<number>-<start>/         a partition: one Pebble, never compacted
+//	dir/damaged-<doubt>-p-.../      one that was set aside: the operator's
 //
 // The write path is HandleBatch (write.go), batch.durable and Store.admit
 // (apply.go), Store.applyBatches. The read path is ReadNext, Store.serve,
@@ -61,7 +62,8 @@
 //	    the open one first, then a doubt is durable, then that it is set aside. Whoever
 //	    looked at the doubt before that one counted finds damage there, never nothing.
 //	    It is between two batches for the applier, so deletions come before or behind, and
-//	    what a newer partition has of a copy stays (P12).
+//	    what a newer partition has of a copy stays (P12). That it is set aside is noted as
+//	    long as its directory may have its own name.
 //	P14. A doubt of a log is ended by what others were asked since it counts (Sure), never
 //	    by what they were asked for an earlier one.
 //

@@ -90,7 +90,9 @@ func (s *Store) loadPartitions() error {
 			last = max(last, id)
 			p := &partition{id: id, startMs: start, dir: s.fs.PathJoin(s.dir, name)}
 			if p.aside = asides[id]; p.aside > 0 { // and was not moved yet
-				s.moveAside(p)
+				if !s.moveAside(p) {
+					delete(asides, id)
+				}
 				continue
 			}
 			s.shelf.all = append(s.shelf.all, p)
@@ -106,6 +108,9 @@ func (s *Store) loadPartitions() error {
 			}
 			s.shelf.all, last = append(s.shelf.all, p), id
 		}
+	}
+	if err := s.forgetMoved(asides); err != nil {
+		return err
 	}
 	slices.SortFunc(s.shelf.all, func(a, b *partition) int { return cmp.Compare(a.id, b.id) })
 	for _, p := range s.shelf.all {

@@ -55,6 +55,8 @@ func decodeExtent(b []byte) (x extent, err error) {
 // begins it is closed: flushed, and what it has is written to the marks store.
 //
 //	open ──▶ closing (its last batches are applied) ──▶ closed ──▶ dropped
+//	  │         │
+//	  └─────────┴──▶ spoilt: something cannot be read ──▶ set aside: the rest is in the open one
 type partition struct {
 	id      uint64
 	startMs int64
@@ -112,8 +114,8 @@ func parsePartition(name string) (id uint64, startMs int64, ok bool) {
 	return id, int64(start), err1 == nil && err2 == nil
 }
 
-// asideName is where a partition goes that could not be opened: doubt is the one that
-// it left.
+// asideName is where the directory of a partition goes that was not closed, and could not
+// be opened (beginAnew) or not be read whole (moveAside): doubt is the one that it left.
 func asideName(doubt, id uint64, startMs int64) string {
 	return fmt.Sprintf("%s%d-%s", asidePrefix, doubt, partitionName(id, startMs))
 }
