@@ -57,6 +57,25 @@ func beyondWorld() (*sim.World, *cluster, *truth) {
 	return w, c, x
 }
 
+// TestBeyondTearsNoJournal: beside the fault that is beyond what is promised none takes what
+// a node confirmed, also not of one that comes to a moment: with one copy that loses it, too.
+func TestBeyondTearsNoJournal(t *testing.T) {
+	moments := 0
+	for seed := range uint64(300) {
+		for _, f := range drawBeyond(seed).Faults {
+			if f.Kind == faultMoment {
+				moments++
+			}
+			if tears(&f) {
+				t.Errorf("seed %d: %+v", seed, f)
+			}
+		}
+	}
+	if moments < 100 {
+		t.Errorf("only %d moments", moments)
+	}
+}
+
 // TestALossIsJudged: DATALOSS is accepted of a log that lost more than it may, and there
 // of what nobody has.
 func TestALossIsJudged(t *testing.T) {

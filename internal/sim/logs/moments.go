@@ -42,6 +42,11 @@ func (c *cluster) await(f *sim.Fault) bool {
 	return true
 }
 
+// tears says that a fault takes from a journal what it confirmed.
+func tears(f *sim.Fault) bool {
+	return f.Kind == faultTorn || f.Kind == faultMoment && f.X/int64(moments)%strikes == strikeTear
+}
+
 // comes says that a node has come to a moment.
 func (m *member) comes(at moment) {
 	c, w := m.c, m.w
