@@ -132,26 +132,31 @@ func TestAWholeLogIsClean(t *testing.T) {
 	}
 }
 
+// with is a copy of a copy, changed.
+func with(r *wire.LogRecord, change func(*wire.LogRecord)) *wire.LogRecord {
+	c := &wire.LogRecord{Log: r.Log, Lsn: r.Lsn, Wave: r.Wave, Flags: r.Flags, Copyset: slices.Clone(r.Copyset), Checksum: r.Checksum}
+	change(c)
+	return c
+}
+
+// onlyOn changes the copy of one node, everywhere those of all.
+func onlyOn(n int, change func(*wire.LogRecord)) func(uint64, *wire.LogRecord) *wire.LogRecord {
+	return func(s uint64, r *wire.LogRecord) *wire.LogRecord {
+		if s != shardOf(n) {
+			return r
+		}
+		return with(r, change)
+	}
+}
+
+func everywhere(change func(*wire.LogRecord)) func(uint64, *wire.LogRecord) *wire.LogRecord {
+	return func(s uint64, r *wire.LogRecord) *wire.LogRecord { return with(r, change) }
+}
+
 // Each finding, from a harm that gives rise to it and to nothing that it does not imply.
 func TestFindings(t *testing.T) {
 	at := logs.MakeLSN(2, 3)
 	none := func(uint64, *wire.LogRecord) *wire.LogRecord { return nil }
-	with := func(r *wire.LogRecord, change func(*wire.LogRecord)) *wire.LogRecord {
-		c := &wire.LogRecord{Log: r.Log, Lsn: r.Lsn, Wave: r.Wave, Flags: r.Flags, Copyset: slices.Clone(r.Copyset), Checksum: r.Checksum}
-		change(c)
-		return c
-	}
-	onlyOn := func(n int, change func(*wire.LogRecord)) func(uint64, *wire.LogRecord) *wire.LogRecord {
-		return func(s uint64, r *wire.LogRecord) *wire.LogRecord {
-			if s != shardOf(n) {
-				return r
-			}
-			return with(r, change)
-		}
-	}
-	everywhere := func(change func(*wire.LogRecord)) func(uint64, *wire.LogRecord) *wire.LogRecord {
-		return func(s uint64, r *wire.LogRecord) *wire.LogRecord { return with(r, change) }
-	}
 	cases := []struct {
 		name string
 		harm func(w *world)

@@ -291,7 +291,7 @@ func (c *comparison) onPeer(ev *event) {
 		p.doubtful = p.doubtful || ev.records.Doubt || len(ev.records.Damaged) > 0
 		for _, r := range ev.records.Records {
 			if lsn := logs.LSN(r.Lsn); lsn.Epoch() <= c.clean {
-				c.shown.add(lsn)
+				c.shown.add(lsn, spansMost)
 			}
 		}
 		if mine := c.mine(p, ev.records.Records); len(mine) > 0 {
@@ -419,11 +419,17 @@ func (s spans) find(n logs.LSN) int {
 	return i
 }
 
-func (s *spans) add(n logs.LSN) {
+// spansMost bounds spans: what is above the last of so many counts as not shown. It is
+// then said of more that it may be lost than need be.
+const spansMost = 4096
+
+// add notes an LSN; most is how many spans there may be at the most.
+func (s *spans) add(n logs.LSN, most int) {
 	i := s.find(n)
 	switch all := *s; {
 	case i == len(all) || n+1 < all[i].from:
 		*s = slices.Insert(all, i, span{n, n})
+		*s = (*s)[:min(len(*s), most)]
 	case n < all[i].from:
 		all[i].from = n
 	case n == all[i].to+1:

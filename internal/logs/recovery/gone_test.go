@@ -54,17 +54,34 @@ func TestWhatWasDecidedAndNobodyShowsIsLost(t *testing.T) {
 	t.Errorf("it did not come to an end: %s", c.state)
 }
 
-// TestSpans holds the stretches to a set.
+// TestSpans holds the stretches to a set. Where there are too many some are forgotten, and
+// nothing is claimed that was not added.
 func TestSpans(t *testing.T) {
 	for seed := range uint64(300) {
 		dice := rand.New(rand.NewPCG(seed, 1))
 		var s spans
 		in := map[logs.LSN]bool{}
+		most := 1 + dice.IntN(30)
 		for range dice.IntN(40) {
 			n := logs.LSN(1 + dice.IntN(40))
-			s.add(n)
+			s.add(n, most)
 			in[n] = true
 		}
+		if len(s) > most {
+			t.Fatalf("seed %d: %d spans, of at most %d", seed, len(s), most)
+		}
+		claimed := map[logs.LSN]bool{}
+		for _, x := range s {
+			for n := x.from; n <= x.to; n++ {
+				if claimed[n] = true; !in[n] {
+					t.Fatalf("seed %d: %d was never added: %v", seed, n, s)
+				}
+			}
+		}
+		if most >= 20 && len(claimed) != len(in) {
+			t.Fatalf("seed %d: %d are left of %d: %v", seed, len(claimed), len(in), s)
+		}
+		in = claimed
 		for i, x := range s {
 			if x.from > x.to || i > 0 && s[i-1].to+1 >= x.from {
 				t.Fatalf("seed %d: %v", seed, s)
