@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -28,8 +29,8 @@ import (
 // The key stands for the directory until that is renamed, and goes when the store opens
 // next (forgetMoved). The renamed directory stays: whoever runs the node removes it.
 
-// asideAgainMs is how long nobody tries to set a partition aside again that could not be.
-const asideAgainMs = 10_000
+// asideAgain is how long nobody tries to set a partition aside again that could not be.
+const asideAgain = 10 * time.Second
 
 // spoils notes damage that was found in a partition. One that is closed stays as it is.
 func (s *Store) spoils(p *partition, err error) {
@@ -48,10 +49,10 @@ func (s *Store) spoils(p *partition, err error) {
 // giveUpSpoilt has the next partition begin where the open one is spoilt, and sets those
 // aside that nothing is on its way to any more.
 func (s *Store) giveUpSpoilt() {
-	now := s.o.WallMs()
+	now := s.o.Mono()
 	for _, p := range s.shelf.list() {
 		s.shelf.mu.Lock()
-		due := p.spoilt && !p.closed && !p.closing && now >= p.againMs
+		due := p.spoilt && !p.closed && !p.closing && now >= p.again
 		s.shelf.mu.Unlock()
 		if !due {
 			continue
@@ -73,7 +74,7 @@ func (s *Store) giveUpSpoilt() {
 func (s *Store) asideLater(p *partition, err error) {
 	s.o.Logger.Error("logs/store: set a damaged partition aside", "partition", p.id, "error", err)
 	s.shelf.mu.Lock()
-	p.closing, p.againMs = false, s.o.WallMs()+asideAgainMs
+	p.closing, p.again = false, s.o.Mono()+asideAgain
 	s.shelf.mu.Unlock()
 }
 

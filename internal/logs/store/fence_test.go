@@ -4,6 +4,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/braiddb/braid/internal/logs"
 	"github.com/braiddb/braid/internal/sim/simfs"
@@ -212,6 +213,35 @@ func TestAReleaseWaitsForThePurge(t *testing.T) {
 	}
 	if a := call(b.s.EpochRecovery, &wire.EpochRecoveryRequest{Log: uint64(labLog), From: 4, To: 5}); len(a.Empty) != 2 {
 		t.Errorf("epochs of which there is nothing: %v", a)
+	}
+}
+
+// TestAPurgeIsAskedForAgain: a release that waits asks once more after a second, also where
+// the wall was ahead when it asked first, and is set back since.
+func TestAPurgeIsAskedForAgain(t *testing.T) {
+	b := newLab(t, 27)
+	asked := make(chan logs.LSN, 10)
+	b.opts.Purge = func(_ logs.LogID, _ logs.Epoch, release logs.LSN) { asked <- release }
+	b.open()
+	defer func() { b.stop() }()
+	b.put(rec(lsn(1, 1), "a"), rec(lsn(3, 1), "b"))
+	b.clock.jump(time.Hour)
+	b.release(lsn(3, 1))
+	if at := <-asked; at != lsn(3, 1) {
+		t.Errorf("asked for %s", at)
+	}
+	b.clock.jump(0)
+	b.clock.advance(900 * time.Millisecond)
+	b.release(lsn(3, 2))
+	b.clock.advance(200 * time.Millisecond)
+	b.release(lsn(3, 3))
+	select {
+	case at := <-asked:
+		if at != lsn(3, 3) {
+			t.Errorf("asked again for %s, before a second was over", at)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("not asked again")
 	}
 }
 

@@ -7,14 +7,14 @@ import (
 
 // Periods of housekeeping.
 const (
-	houseEvery   = time.Second
-	polishEvery  = 5  // seconds until a release that came alone is in the journal
-	tidyEvery    = 10 // seconds between looks at what is past its backlog
-	reapEvery    = 30 // seconds between looks at read streams that nobody asks
-	wheelSlot    = 20 * time.Millisecond
-	wheelSlots   = 512
-	waitMax      = 60 * time.Second
-	purgeAgainMs = 1000
+	houseEvery  = time.Second
+	polishEvery = 5  // seconds until a release that came alone is in the journal
+	tidyEvery   = 10 // seconds between looks at what is past its backlog
+	reapEvery   = 30 // seconds between looks at read streams that nobody asks
+	wheelSlot   = 20 * time.Millisecond
+	wheelSlots  = 512
+	waitMax     = 60 * time.Second
+	purgeAgain  = time.Second
 )
 
 // house keeps the store in order: one timer, whatever the number of logs.

@@ -28,6 +28,7 @@ var (
 type labClock struct {
 	mu     sync.Mutex
 	now    time.Duration
+	ahead  time.Duration // of the wall
 	timers []*labTimer
 }
 
@@ -42,7 +43,18 @@ func (c *labClock) Mono() time.Duration {
 	return c.now
 }
 
-func (c *labClock) WallMs() int64 { return 1_700_000_000_000 + c.Mono().Milliseconds() }
+func (c *labClock) WallMs() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return 1_700_000_000_000 + (c.now + c.ahead).Milliseconds()
+}
+
+// jump has the wall show another time from now on.
+func (c *labClock) jump(ahead time.Duration) {
+	c.mu.Lock()
+	c.ahead = ahead
+	c.mu.Unlock()
+}
 
 func (c *labClock) AfterFunc(d time.Duration, f func()) func() bool {
 	c.mu.Lock()

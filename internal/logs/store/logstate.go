@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/braiddb/braid/internal/catalog"
 	"github.com/braiddb/braid/internal/logs"
@@ -72,7 +73,7 @@ type logState struct {
 	// pending waits for a purge.
 	pending logs.LSN
 	asked   bool // Purge was called, at askedAt
-	askedAt int64
+	askedAt time.Duration
 
 	// tails is what was seen of epochs above lce since the store was opened, and
 	// all that there is of them if tailsKnown.

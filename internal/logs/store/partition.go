@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/braiddb/braid/internal/logs"
 )
@@ -66,7 +67,7 @@ type partition struct {
 	closed  bool                   // its extents are in the marks store, durably
 	damaged bool                   // nobody knows all that it has: it may have any of any log
 	spoilt  bool                   // something in it cannot be read: it is to be set aside (aside.go)
-	againMs int64                  // spoilt: not before
+	again   time.Duration          // spoilt: not before
 	closing bool                   // somebody is about it
 	extents map[logs.LogID]*extent // until it is closed
 	bytes   int64                  // of its copies

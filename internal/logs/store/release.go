@@ -93,8 +93,8 @@ func (s *Store) mayRelease(l *logState, released logs.LSN) bool {
 	}
 	pointReleaseWaits.Reach()
 	l.pending = max(l.pending, released)
-	now := s.o.WallMs()
-	if l.asked && now-l.askedAt < purgeAgainMs {
+	now := s.o.Mono() // the wall may jump back
+	if l.asked && now-l.askedAt < purgeAgain {
 		return false
 	}
 	l.asked, l.askedAt = true, now
