@@ -1,6 +1,7 @@
 package bubble
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -38,6 +39,55 @@ func TestSeedsReplay(t *testing.T) {
 		}
 		seen[res.Hash] = seed
 		t.Logf("seed %d: %s, %d operations, %d faults, %v of virtual time", seed, res.Hash, res.Known, res.Faults, res.Virtual)
+	}
+}
+
+// TestASeedIsTheSameEverywhere runs a world from programs in two places, and looks that
+// the program does not know where its sources were.
+func TestASeedIsTheSameEverywhere(t *testing.T) {
+	b, err := Build("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if b.Unknown != nil {
+		t.Skip(b.Unknown)
+	}
+	program, err := os.ReadFile(b.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(program, []byte(here)) {
+		t.Errorf("the program has the name of %s in it", here)
+	}
+	hashes := map[string]string{}
+	for _, temp := range []string{t.TempDir(), filepath.Join(t.TempDir(), "a/temporary/directory/below")} {
+		dir, err := place(temp, os.Getpid())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		there := &Binary{dir: dir, path: filepath.Join(dir, "world.test")}
+		if err := os.WriteFile(there.path, program, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		res, err := there.Run(context.Background(), 1, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		hashes[res.Hash] = dir
+	}
+	if len(hashes) != 1 {
+		t.Errorf("one seed, two traces: %v", hashes)
+	}
+	if dir, err := place("/"+strings.Repeat("x", placeLength), 1); err == nil {
+		t.Errorf("%s is a place", dir)
 	}
 }
 

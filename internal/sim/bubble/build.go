@@ -28,8 +28,10 @@ func Build(more string) (_ *Binary, err error) {
 	if err != nil {
 		return nil, err
 	}
-	// A name of one length: a program's own path lies in its memory.
-	dir := filepath.Join(os.TempDir(), fmt.Sprintf("braid-bubble-%010d", os.Getpid()))
+	dir, err := place(os.TempDir(), os.Getpid())
+	if err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -47,10 +49,27 @@ func Build(more string) (_ *Binary, err error) {
 	if v.unknown != nil {
 		tags = "overlay"
 	}
-	if _, err := command("go", "test", "-c", "-o", b.path, "-ldflags=-w", "-overlay", v.list, "-tags", tags, worlds); err != nil {
+	// Not a byte of it may follow from where the sources are, or of which commit: what
+	// lies elsewhere in the program has another hash, and maps by types grow otherwise.
+	if _, err := command("go", "test", "-c", "-o", b.path, "-trimpath", "-buildvcs=false", "-ldflags=-w", "-overlay", v.list, "-tags", tags, worlds); err != nil {
 		return nil, fmt.Errorf("build the worlds: %w", err)
 	}
 	return b, nil
+}
+
+// placeLength is how long the name of a program's directory is. A process reads its own
+// path into its memory when it begins, and what it allocates later lies behind that.
+const placeLength = 128
+
+// place names a directory below temp for the program that a process builds: as long a
+// name everywhere.
+func place(temp string, pid int) (string, error) {
+	const name = "braid-bubble-"
+	digits := placeLength - len(filepath.Join(temp, name))
+	if digits < 10 {
+		return "", fmt.Errorf("the name of %s is too long: seeds are the same only where programs have paths of %d bytes", temp, placeLength)
+	}
+	return filepath.Join(temp, fmt.Sprintf("%s%0*d", name, digits, pid)), nil
 }
 
 // Close removes the program.

@@ -35,7 +35,8 @@
 //
 //	B1. A seed that is run twice has the same trace, of every message, every change
 //	    of a disk and every line that a node logs. Every seed of a campaign is run
-//	    twice, unless told otherwise, and a difference is a failure.
+//	    twice, unless told otherwise, and a difference is a failure. Nor does it
+//	    matter where the program is, or was built: place and Build see to that.
 //	B2. A world's faults stay within what is promised: one node at a time is down,
 //	    or all lose their power; what a disk has confirmed it keeps.
 //	B3. What nobody answers in a healed cluster within 30 virtual seconds is a
