@@ -58,7 +58,7 @@ type comparison struct {
 	clean    logs.Epoch // here
 	upTo     logs.Epoch // compared are epochs up to it
 	history  history
-	decided  map[logs.Epoch]*wire.EpochRecovery // known here, of epochs in [from, next)
+	decided  map[logs.Epoch]*wire.EpochRecovery // known here, of epochs in [from, next); see note
 	next     logs.Epoch                         // of which it is to be asked here
 	shown    spans                              // of clean epochs, by any peer
 	peers    []comparePeer
@@ -395,9 +395,6 @@ func (c *comparison) enough() bool {
 // which no peer showed a copy; 0: there is none.
 func (c *comparison) unshown() (first, last logs.LSN) {
 	for _, d := range c.decided {
-		if d.SealEpoch == 0 { // nobody knew
-			continue
-		}
 		e := logs.Epoch(d.Epoch)
 		from, to := c.shown.gaps(max(c.from, c.trim+1, logs.MakeLSN(e, 1)), min(c.to, logs.MakeLSN(e, logs.ESN(d.Last))))
 		if from > 0 && (first == 0 || from < first) {
