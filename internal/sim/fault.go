@@ -29,7 +29,7 @@ const (
 	FaultClog      = "clog"      // from node to peer: held back, then all at once
 	FaultReset     = "reset"     // node and peer: what is on its way is lost
 	FaultFlap      = "flap"      // node and peer: cut and mended X times
-	FaultJump      = "jump"      // node's wall clock, by X microseconds, back after For
+	FaultJump      = "jump"      // node's wall clock, by X microseconds, back after For; 0: when the world heals
 	FaultDrift     = "drift"     // node's monotonic clock runs X ppm fast, for For
 	FaultSlowDisk  = "slowDisk"  // node: syncs take long
 	FaultSyncError = "syncError" // node: the next sync fails; it must end
@@ -201,20 +201,34 @@ func (w *World) strikeClock(f *Fault) bool {
 	if n == nil {
 		return false
 	}
+	d, by := time.Duration(f.For), time.Duration(f.X)*time.Microsecond
 	if f.Kind == FaultJump {
-		n.offset += time.Duration(f.X) * time.Microsecond
-		if f.For > 0 {
-			w.After(time.Duration(f.For), "clock set right", func() { n.offset -= time.Duration(f.X) * time.Microsecond })
+		n.jumped += by
+		if d > 0 {
+			w.unlessCalm(d, "clock set right", func() { n.jumped -= by })
 		}
 		return true
 	}
-	was := n.rate
 	n.setRate(1 + float64(f.X)/1e6)
-	w.After(time.Duration(f.For), "clock runs right", func() { n.setRate(was) })
+	n.drifts++
+	w.unlessCalm(d, "clock runs right", func() {
+		if n.drifts--; n.drifts == 0 {
+			n.setRate(n.own)
+		}
+	})
 	return true
 }
 
-// heal ends all faults (S6): links, disks, pauses, then nodes that are down.
+// unlessCalm ends a fault after d, if the world has not healed until then.
+func (w *World) unlessCalm(d time.Duration, what string, end func()) {
+	w.After(d, what, func() {
+		if !w.calm {
+			end()
+		}
+	})
+}
+
+// heal ends all faults (S6): links, disks, clocks, pauses, then nodes that are down.
 func (w *World) heal() {
 	w.Tracef("the world heals")
 	w.calm = true
@@ -222,6 +236,7 @@ func (w *World) heal() {
 	w.guard(func() {
 		for _, n := range w.Nodes {
 			n.Disk.slow, n.Disk.full, n.Disk.fail = 0, false, false
+			n.setRight()
 		}
 		w.cluster.Heal()
 		for _, n := range w.Nodes {

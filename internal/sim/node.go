@@ -22,8 +22,11 @@ type Node struct {
 	// Clocks. The monotonic one runs at rate; the wall clock is kept near the
 	// truth from outside, as time services do, but for faults that set it.
 	rate   float64
+	own    float64       // rate without a fault
+	drifts int           // faults under way that changed it
 	base   time.Duration // of the monotonic clock
 	offset time.Duration // of the wall clock
+	jumped time.Duration // of the wall clock, by faults
 	rateAt time.Duration // virtual time at which rate was last changed
 	mono   time.Duration // monotonic then
 }
@@ -40,7 +43,8 @@ func newNode(w *World, id int) *Node {
 			n.offset = -n.offset
 		}
 	}
-	n.rate = 1 + (w.dice.Float64()*2-1)*float64(c.DriftPPM)/1e6
+	n.own = 1 + (w.dice.Float64()*2-1)*float64(c.DriftPPM)/1e6
+	n.rate = n.own
 	return n
 }
 
@@ -63,13 +67,19 @@ func (n *Node) Mono() time.Duration {
 
 // Wall is the node's wall clock in microseconds since the Unix epoch.
 func (n *Node) Wall() int64 {
-	return epochMicros + (n.w.now + n.offset).Microseconds()
+	return epochMicros + (n.w.now + n.offset + n.jumped).Microseconds()
 }
 
 // setRate changes how fast the monotonic clock runs.
 func (n *Node) setRate(rate float64) {
 	n.mono += time.Duration(float64(n.w.now-n.rateAt) * n.rate)
 	n.rateAt, n.rate = n.w.now, rate
+}
+
+// setRight ends what faults did to the clocks.
+func (n *Node) setRight() {
+	n.jumped, n.drifts = 0, 0
+	n.setRate(n.own)
 }
 
 // Rand is a source of chance for a core of this life.

@@ -3,6 +3,7 @@ package sim
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -129,6 +130,62 @@ func TestSameSeedSameTrace(t *testing.T) {
 	if reached["disk: sync failed"] == 0 {
 		t.Error("no sync failed")
 	}
+}
+
+// TestClocksAreRightOnceTheWorldHeals lets clocks be wrong for longer than the safety
+// phase lasts, and drifts overlap (S6).
+func TestClocksAreRightOnceTheWorldHeals(t *testing.T) {
+	o := countersWing(false).Draw(1)
+	second := Duration(time.Second)
+	o.Safety, o.Faults = 10*second, []Fault{
+		{Kind: FaultJump, Node: 1, At: 9 * second, For: 5 * second, X: 557_000_000},
+		{Kind: FaultJump, Node: 2, At: 1 * second, For: 2 * second, X: 557_000_000},
+		{Kind: FaultJump, Node: 2, At: 2 * second, X: -9_000},
+		{Kind: FaultDrift, Node: 1, At: 1 * second, For: 2 * second, X: 5_000},
+		{Kind: FaultDrift, Node: 1, At: 2 * second, For: 3 * second, X: 7_000},
+		{Kind: FaultDrift, Node: 2, At: 9 * second, For: 5 * second, X: 5_000},
+	}
+	w := NewWorld(o, nil, func(w *World) Cluster {
+		n := len(w.Nodes)
+		return &counters{w: w, kept: make([]int, n), seen: make([]int, n), told: make([]int, n)}
+	})
+	wall := func(n *Node) time.Duration { return time.Duration(n.Wall()-epochMicros)*time.Microsecond - w.Now() }
+	var offsets []time.Duration
+	var rates []float64
+	for _, n := range w.Nodes {
+		offsets, rates = append(offsets, wall(n)), append(rates, n.rate)
+	}
+	look := func(when string) {
+		for i, n := range w.Nodes {
+			if d := wall(n) - offsets[i]; d.Abs() > time.Microsecond || n.rate != rates[i] {
+				t.Errorf("%s: the wall clock of node %d is off by %s, its rate is %v and was %v", when, n.ID, d, n.rate, rates[i])
+			}
+		}
+	}
+	w.After(time.Duration(o.Safety)-2*time.Second, "look", func() {
+		if n := w.Nodes[0]; n.rate != rates[0] {
+			t.Errorf("after two drifts that overlapped the rate of node 1 is %v, and was %v", n.rate, rates[0])
+		}
+	})
+	w.After(time.Duration(o.Safety)+time.Millisecond, "look", func() { look("healed") })
+	w.After(time.Duration(o.Safety)+20*time.Second, "look", func() { look("later") })
+	w.cluster = &restless{counters: w.cluster.(*counters), until: worldStart + time.Duration(o.Safety) + 21*time.Second}
+	if r := w.Run(); r.Error != "" || r.Faults != len(o.Faults) {
+		t.Fatalf("%d faults: %s", r.Faults, r.Error)
+	}
+}
+
+// restless is not well before a time.
+type restless struct {
+	*counters
+	until time.Duration
+}
+
+func (c *restless) Converged() error {
+	if c.w.Now() < c.until {
+		return errors.New("it is early")
+	}
+	return c.counters.Converged()
 }
 
 // TestLostStateIsSeen breaks the cluster on purpose.
