@@ -3,6 +3,7 @@ package logs
 import (
 	"encoding/binary"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -70,10 +71,38 @@ func (t *truth) exposed(lsn logs.LSN) bool {
 	return lied
 }
 
-// harmed says that each disk that had an LSN has since been struck. Whether what it
+// harmed says that each disk that had an LSN has since been struck, and that it was not
+// among what one that only lost its last had before that. Whether what it
 // had is told to be lost is judged elsewhere; nobody can be held to know of it.
 func (t *truth) harmed(lsn logs.LSN) bool {
-	return t.c.struck(t) && !slices.ContainsFunc(t.held[lsn], func(m *member) bool { return m.hurt.kind == "" })
+	return t.c.struck(t) && !slices.ContainsFunc(t.held[lsn], func(m *member) bool {
+		return m.hurt.kind == "" || m.hurt.kind == faultTails && !m.hurt.tail[place{t.id, lsn}]
+	})
+}
+
+// anew says that a payload that was read at an LSN may be in the log once more: who sent it
+// again, without an answer, found nobody who had it. That somebody has it fails the run,
+// but where a disk lost it as if it had never been written, for who heard that one, and
+// others, need not have waited.
+func (t *truth) anew(payload string, at logs.LSN) bool {
+	if !t.harmed(at) || slices.Contains(t.acked[at], payload) {
+		return false
+	}
+	t.c.w.Sometimes("append: begun anew behind its loss")
+	if !t.exposed(at) {
+		t.onShards(at, at, func(m *member, a *wire.RecordsResponse) { t.survives(m, a, payload) })
+	}
+	return true
+}
+
+// survives says of what a node has that it was not to be begun anew.
+func (t *truth) survives(m *member, a *wire.RecordsResponse, payload string) {
+	for lsn, r := range intact(a) {
+		if slices.Contains(t.told[lsn], payload) {
+			t.c.w.Fail("log %d: %q was begun anew, and node %d has it at %s, wave %d", t.id, payload, m.n.ID, lsn, r.Wave)
+			return
+		}
+	}
 }
 
 // passedOver finds what was acknowledged or read, and a reader is told to be nothing;
@@ -129,22 +158,37 @@ func (t *truth) loss(r *reading, it *reader.Item) {
 
 // searched looks on every node that was not given up for what a reader was told is lost.
 func (t *truth) searched(from, to logs.LSN, name string) {
+	t.onShards(from, to, func(m *member, a *wire.RecordsResponse) { t.present(m, a, name) })
+}
+
+// onShards asks every node that was not given up what it has of a stretch.
+func (t *truth) onShards(from, to logs.LSN, look func(*member, *wire.RecordsResponse)) {
 	for _, m := range t.c.members {
 		if m.doors == nil || m.fatal != nil || m.hurt.gone {
 			continue
 		}
 		req := &wire.RecordsRequest{Log: uint64(t.id), From: uint64(from), To: uint64(to), Shard: uint64(m.shard()), Payloads: true}
-		m.store.Records(req, func(a *wire.RecordsResponse) { t.present(m, a, name) })
+		m.store.Records(req, func(a *wire.RecordsResponse) { look(m, a) })
+	}
+}
+
+// intact are the records of an answer that can be read, where their latest version is one.
+func intact(a *wire.RecordsResponse) iter.Seq2[logs.LSN, *wire.LogRecord] {
+	return func(yield func(logs.LSN, *wire.LogRecord) bool) {
+		for i, r := range a.Records {
+			if i > 0 && a.Records[i-1].Lsn == r.Lsn || r.Flags&(logs.FlagHole|logs.FlagBridge) != 0 || logs.Checksum(r.Payload) != r.Checksum {
+				continue
+			}
+			if !yield(logs.LSN(r.Lsn), r) {
+				return
+			}
+		}
 	}
 }
 
 // present says of what a node has that it is not lost, if it was acknowledged.
 func (t *truth) present(m *member, a *wire.RecordsResponse, name string) {
-	for i, r := range a.Records {
-		lsn := logs.LSN(r.Lsn)
-		if i > 0 && a.Records[i-1].Lsn == r.Lsn || r.Flags&(logs.FlagHole|logs.FlagBridge) != 0 || logs.Checksum(r.Payload) != r.Checksum {
-			continue
-		}
+	for lsn := range intact(a) {
 		if len(t.acked[lsn]) > 0 && lsn > t.trim && t.isLost(lsn) {
 			t.c.w.Fail("log %d: reader %s is told that %s is lost, and node %d has it: %q", t.id, name, lsn, m.n.ID, t.acked[lsn])
 			return

@@ -151,6 +151,62 @@ func TestSilenceIsJudged(t *testing.T) {
 	}
 }
 
+// TestAnAppendBegunAnewIsJudged: a payload that was read, and of which its client has no
+// answer, is there once more only if nobody has the first one.
+func TestAnAppendBegunAnewIsJudged(t *testing.T) {
+	at, again := logs.MakeLSN(1, 5), logs.MakeLSN(2, 1)
+	there := &wire.LogRecord{Lsn: uint64(at), Payload: []byte("p"), Checksum: logs.Checksum([]byte("p"))}
+	rotten := &wire.LogRecord{Lsn: uint64(at), Payload: []byte("q"), Checksum: logs.Checksum([]byte("p"))}
+	hole := &wire.LogRecord{Lsn: uint64(at), Flags: logs.FlagHole}
+	for name, x := range map[string]struct {
+		kinds []string // of those who had it
+		tail  bool     // it was the last of those that lost their tails
+		has   *wire.LogRecord
+		acked bool // its client had an answer
+		red   bool
+	}{
+		"nobody lost anything":      {kinds: []string{"", ""}, red: true},
+		"one is in order":           {kinds: []string{faultVouched, ""}, red: true},
+		"damaged":                   {kinds: []string{faultVouched, faultVouched}},
+		"damaged, and answered":     {kinds: []string{faultVouched, faultVouched}, acked: true, red: true},
+		"damaged, and one has it":   {kinds: []string{faultVouched, faultVouched}, has: there, red: true},
+		"damaged, and it is a hole": {kinds: []string{faultVouched, faultVouched}, has: hole},
+		"damaged, and one cannot":   {kinds: []string{faultVouched, faultRot}, has: rotten},
+		"last":                      {kinds: []string{faultTails, faultTails}, tail: true},
+		"last, and damaged":         {kinds: []string{faultTails, faultVouched}, tail: true, has: there},
+		"not last":                  {kinds: []string{faultTails, faultTails}, red: true},
+		"not last, and given up":    {kinds: []string{faultTails, faultGiven}, red: true},
+	} {
+		for _, how := range []string{"acknowledged", "read"} {
+			w, c, tr := beyondWorld()
+			for i, kind := range x.kinds {
+				c.members[i].hurt.kind = kind
+				tr.gets(at, c.members[i], true)
+				tr.keeps(at, c.members[i])
+				if kind == faultTails && x.tail {
+					c.members[i].hurt.tail = map[place]bool{{tr.id, at}: true}
+				}
+			}
+			tr.begins("p", 0)
+			tr.told[at], tr.where["p"] = []string{"p"}, at
+			if x.acked {
+				tr.acked[at] = []string{"p"}
+			}
+			if how == "read" {
+				tr.found("p", again)
+			} else {
+				tr.acknowledged("p", again)
+			}
+			if x.has != nil && !tr.exposed(at) {
+				tr.survives(c.members[0], &wire.RecordsResponse{Records: []*wire.LogRecord{x.has}}, "p")
+			}
+			if w.Failed() != x.red {
+				t.Errorf("%s, %s: failed %v", name, how, w.Failed())
+			}
+		}
+	}
+}
+
 // TestAStandstillIsJudged: a log that does not answer has to have a reason.
 func TestAStandstillIsJudged(t *testing.T) {
 	_, c, tr := beyondWorld()

@@ -123,7 +123,7 @@ func (t *truth) acknowledged(payload string, lsn logs.LSN) {
 	if seal, ok := t.plugged(lsn); ok && lsn > t.trim {
 		w.Fail("log %d: %q is acknowledged at %s, and the recovery under seal %d made nothing of that", t.id, payload, lsn, seal)
 	}
-	if at, ok := t.where[payload]; ok && at != lsn {
+	if at, ok := t.where[payload]; ok && at != lsn && !t.anew(payload, at) {
 		w.Fail("log %d: %q is acknowledged at %s and was read at %s", t.id, payload, lsn, at)
 	}
 	if !slices.Contains(t.acked[lsn], payload) {
@@ -216,9 +216,7 @@ func (t *truth) found(p string, lsn logs.LSN) {
 		w.Fail("log %d: %s holds %q, which nobody appended", t.id, lsn, p)
 	case t.refused[p]:
 		w.Fail("log %d: %s holds %q, of which was said that it is not in the log", t.id, lsn, p)
-	case twice && t.harmed(at): // lost, as readers of it are told, and its client had no answer
-		w.Sometimes("append: begun anew behind its loss")
-	case twice:
+	case twice && !t.anew(p, at):
 		w.Fail("log %d: %q is there twice, at %s and %s", t.id, p, at, lsn)
 	case !above:
 		w.Fail("log %d: %q is at %s, though %s was acknowledged before it was begun", t.id, p, lsn, low)
