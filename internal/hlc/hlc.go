@@ -93,6 +93,15 @@ func (c *Clock) MaxSkew() time.Duration { return c.maxSkew }
 // Physical reads the physical clock alone, in microseconds since the Unix epoch.
 func (c *Clock) Physical() int64 { return c.physical() }
 
+// Ahead is how far the greatest reading is ahead of the physical clock: of one that was
+// set back, for as long as it needs to come there again.
+func (c *Clock) Ahead() time.Duration {
+	p := c.physical()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return max(0, time.Duration(c.mu.last.Micros()-p)*time.Microsecond)
+}
+
 // Now gives a new reading, above all before it (H1).
 func (c *Clock) Now() Timestamp {
 	p := FromMicros(c.physical())

@@ -83,6 +83,27 @@ func TestLogicalOverflowCarriesIntoMicroseconds(t *testing.T) {
 	}
 }
 
+func TestAheadIsToldOfAClockThatWasSetBack(t *testing.T) {
+	physical := int64(1_700_000_000_000_000)
+	c := New(func() int64 { return physical }, time.Second)
+	look := func(want time.Duration) {
+		t.Helper()
+		if got := c.Ahead(); got != want {
+			t.Fatalf("the clock is %s ahead, want %s", got, want)
+		}
+	}
+	look(0)
+	c.Now()
+	look(0)
+	physical += time.Hour.Microseconds()
+	look(0)
+	c.Now()
+	physical -= time.Hour.Microseconds()
+	look(time.Hour)
+	physical += time.Minute.Microseconds()
+	look(59 * time.Minute)
+}
+
 func TestAtLeastAndArithmetic(t *testing.T) {
 	c := New(func() int64 { return 100 }, time.Millisecond)
 	c.AtLeast(FromMicros(10_000_000))

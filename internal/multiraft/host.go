@@ -181,6 +181,17 @@ func (h *Host) Metrics() *Metrics { return &h.metrics }
 // peers, so that it refuses to serve.
 func (h *Host) ClockOutlier() bool { return h.pairs.outlier.Load() }
 
+// TimeAhead is how far the hybrid times that this node gives are ahead of its own
+// clock, which was set back, where that is more than peers accept; otherwise 0. Peers
+// whose clocks were not set back refuse this node until its clock is there, or until it
+// starts anew: times that they refused bind nobody.
+func (h *Host) TimeAhead() time.Duration {
+	if ahead := h.d.Clock.Ahead(); ahead > h.cfg.MaxSkew {
+		return ahead
+	}
+	return 0
+}
+
 // VotesFrom is when the last of the replicas that were recovered here votes again
 // (M6), on Deps.Mono's clock. Until then this node is no help to a group that loses
 // another of its nodes.

@@ -298,7 +298,7 @@ func TestFastClockIsRefusedAndKnowsIt(t *testing.T) {
 	fast := nodes[2]
 	fast.host.Close()
 	fast.stop()
-	fast.offset = time.Second
+	fast.offset.Store(int64(time.Second))
 	fast.start()
 	for _, n := range nodes {
 		n.create(GroupConfig{ID: 7, Replica: replicaOn(n.id), New: true, Conf: confOn(1, 2, 3)})
@@ -316,6 +316,48 @@ func TestFastClockIsRefusedAndKnowsIt(t *testing.T) {
 	eventually(t, "the fast node refuses what it leads alone", func() bool {
 		return errors.Is(fast.host.Group(8).Leading(), ErrClockOutlier)
 	})
+}
+
+// TestAClockThatWasSetBackIsTold: a clock is minutes ahead for a moment. That of two
+// peers one is gone leaves nobody a majority to call the other wrong, but a node knows of
+// its own clock that it went back. It is taken again when it starts anew.
+func TestAClockThatWasSetBackIsTold(t *testing.T) {
+	net := newTestNet()
+	var nodes []*testNode
+	for id := catalog.NodeID(1); id <= 3; id++ {
+		nodes = append(nodes, newTestNode(t, net, id, testConfig, 0))
+	}
+	defer func() {
+		for _, n := range nodes[:2] {
+			n.host.Close()
+			n.stop()
+		}
+	}()
+	for _, n := range nodes {
+		n.create(GroupConfig{ID: 7, Replica: replicaOn(n.id), New: true, Conf: confOn(1, 2, 3)})
+	}
+	put(t, nodes, 7, "all")
+	fast := nodes[0]
+	fast.offset.Store(int64(10 * time.Minute))
+	eventually(t, "the others refuse it", func() bool { return nodes[1].host.Metrics().SkewRefused.Load() > 0 })
+	nodes[2].host.Close()
+	nodes[2].stop()
+	if a := fast.host.TimeAhead(); a != 0 {
+		t.Fatalf("its own clock is where its times are, and it says that they are %s ahead", a)
+	}
+	fast.offset.Store(0)
+	if a := fast.host.TimeAhead(); a < 9*time.Minute {
+		t.Fatalf("it says that its times are %s ahead", a)
+	}
+	if a := nodes[1].host.TimeAhead(); a != 0 {
+		t.Fatalf("node 2 says that its times are %s ahead", a)
+	}
+	fast.kill()
+	fast.restart()
+	put(t, nodes[:2], 7, "both")
+	if a := fast.host.TimeAhead(); a != 0 {
+		t.Fatalf("started anew it says that its times are %s ahead", a)
+	}
 }
 
 func TestOverloadIsRefusedAtOnce(t *testing.T) {

@@ -301,7 +301,7 @@ type testNode struct {
 	host     *Host
 	machines map[catalog.GroupID]*listMachine
 	fatal    atomic.Pointer[error]
-	offset   time.Duration // of its wall clock
+	offset   atomic.Int64 // of its wall clock
 }
 
 func newTestNet() *testNet {
@@ -322,7 +322,7 @@ func (n *testNode) start() {
 	n.stop = n.journal.open()
 	begin := time.Now()
 	n.host = New(n.cfg, Deps{Node: n.id, Incarnation: n.inc,
-		Clock:   hlc.New(func() int64 { return time.Now().Add(n.offset).UnixMicro() }, n.cfg.withDefaults().MaxSkew),
+		Clock:   hlc.New(func() int64 { return time.Now().Add(time.Duration(n.offset.Load())).UnixMicro() }, n.cfg.withDefaults().MaxSkew),
 		Mono:    func() time.Duration { return time.Since(begin) + time.Second },
 		Timer:   realTimer{},
 		Journal: n.journal, Transport: &testTransport{net: n.net, self: n.id},

@@ -24,6 +24,10 @@ func (n *Node) Ready() error {
 	case !n.opened.Load():
 		return errors.New("the node is starting")
 	}
+	if ahead := n.host.TimeAhead(); ahead > 0 {
+		return fmt.Errorf("this node's clock was set back and is %s behind times that it gave: peers refuse those until it is there. If theirs were not set back, starting this node anew ends that",
+			ahead.Round(time.Millisecond))
+	}
 	if n.host.ClockOutlier() {
 		return errors.New("this node's clock disagrees with a majority of its peers: check time synchronisation")
 	}
