@@ -95,9 +95,7 @@ const memTableNode = 256
 // takes. The batch is closed.
 func (a *ApplyBatch) Commit() error {
 	bytes := a.b.Len() + int(a.b.Count())*memTableNode
-	a.e.applying.RLock()
-	err := a.b.Commit(pebble.NoSync)
-	a.e.applying.RUnlock()
+	err := a.e.commit(a.b)
 	a.e.iters.changed(a.e)
 	e := a.e
 	err = errors.Join(err, a.Close())
@@ -105,6 +103,23 @@ func (a *ApplyBatch) Commit() error {
 		e.o.OnCommit(bytes)
 	}
 	return err
+}
+
+// commit applies a batch while no ingest is under way. The store makes batches and ingests
+// visible in one order: a batch behind an ingest whose goroutine a fatal error has ended
+// would wait for it for ever.
+func (e *Engine) commit(b *pebble.Batch) error {
+	e.applying.RLock()
+	defer e.applying.RUnlock()
+	return e.commitLocked(b)
+}
+
+// commitLocked is commit for who holds applying.
+func (e *Engine) commitLocked(b *pebble.Batch) error {
+	if e.dead.Load() {
+		return errFailed
+	}
+	return b.Commit(pebble.NoSync)
 }
 
 // Close drops the batch if it was not committed.

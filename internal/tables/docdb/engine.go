@@ -97,8 +97,8 @@ type Engine struct {
 	views   sync.Pool // *View
 	batches sync.Pool // *ApplyBatch
 
-	// applying is held shared while a batch commits, and exclusively where a sweep
-	// deletes a range that it has just seen to be dead.
+	// applying is held shared while a batch commits, and exclusively by an ingest, and
+	// where a sweep deletes a range that it has just seen to be dead.
 	applying sync.RWMutex
 	ingests  atomic.Uint64 // names the files of ingests
 	failed   sync.Once     // Fatal

@@ -153,6 +153,50 @@ func TestAnIngestAfterAFatalErrorEnds(t *testing.T) {
 	}
 }
 
+// TestACommitBesideAnIngestThatFailsEnds: batches become visible in one order with
+// ingests, and the goroutine of an ingest ends where the manifest cannot be synced. Who
+// applies entries meanwhile does not wait for it for ever.
+func TestACommitBesideAnIngestThatFailsEnds(t *testing.T) {
+	var broken atomic.Bool
+	syncs, fault := make(chan struct{}, 64), make(chan struct{})
+	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if broken.Load() && strings.Contains(op.Path, "MANIFEST") {
+			syncs <- struct{}{}
+			<-fault
+			return errors.New("the disk is broken")
+		}
+		return nil
+	}))
+	told := make(chan error, 1)
+	e := mustOpen(t, fs, EngineOptions{Fatal: func(err error) { told <- err }})
+	broken.Store(true)
+	over := make(chan error, 2)
+	go func() {
+		var err error
+		defer func() { over <- err }()
+		err = e.Drop(metaSpan, metaGroup)
+	}()
+	<-syncs
+	go func() {
+		a := e.NewBatch()
+		over <- errors.Join(a.PutGroupState(4, []byte("applied"), []byte("1")), a.Commit())
+	}()
+	close(fault)
+	for range 2 {
+		select {
+		case err := <-over:
+			if err != nil && !errors.Is(err, errFailed) {
+				t.Error(err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("a commit does not end")
+		}
+	}
+	if err := <-told; err == nil {
+		t.Error("Fatal was told nothing")
+	}
+}
+
 // TestAFlushAfterAFatalErrorEnds: nobody tells whoever waits for a flush of which the
 // goroutine has ended, and whoever closes the node waits for that one.
 func TestAFlushAfterAFatalErrorEnds(t *testing.T) {

@@ -213,13 +213,13 @@ var errFailed = errors.New("the store has failed")
 func (e *Engine) install(paths []string, span pebble.KeyRange) error {
 	e.installing <- struct{}{}
 	defer func() { <-e.installing }()
+	// A sweep that has judged a document by what was here must not delete, above
+	// it, what comes here now; and no batch waits behind it (commit says why).
+	e.applying.Lock()
+	defer e.applying.Unlock()
 	if e.dead.Load() {
 		return errFailed
 	}
-	// A sweep that has judged a document by what was here must not delete, above
-	// it, what comes here now.
-	e.applying.RLock()
-	defer e.applying.RUnlock()
 	_, err := e.db.IngestAndExcise(context.Background(), paths, nil, nil, span)
 	return err
 }

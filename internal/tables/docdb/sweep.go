@@ -59,7 +59,7 @@ func (e *Engine) Sweep(span Span, o SweepOptions) (SweepResult, error) {
 	err := s.run(from, upper, orphans)
 	s.closeIters()
 	if err == nil {
-		err = s.commit()
+		err = s.commit(s.e.commit)
 	}
 	if err != nil {
 		return s.result, fmt.Errorf("docdb: sweep: %w", err)
@@ -230,13 +230,14 @@ func (s *sweep) remove(key []byte) error {
 	return s.batch.Delete(key, nil)
 }
 
-// commit applies what is queued. Exact deletes need no exclusion: what is
-// written meanwhile is newer than the cutoff, and other versions are untouched.
-func (s *sweep) commit() error {
+// commit applies what is queued, by the engine's commit or, under its lock, commitLocked.
+// Exact deletes need no exclusion: what is written meanwhile is newer than the cutoff,
+// and other versions are untouched.
+func (s *sweep) commit(apply func(*pebble.Batch) error) error {
 	if s.batch.Empty() {
 		return nil
 	}
-	if err := s.batch.Commit(pebble.NoSync); err != nil {
+	if err := apply(s.batch); err != nil {
 		return err
 	}
 	s.e.iters.changed(s.e)
@@ -446,5 +447,5 @@ func (s *sweep) dropChildren(docKey, root []byte) (done bool, err error) {
 		return false, err
 	}
 	s.result.Ranges++
-	return true, s.commit()
+	return true, s.commit(s.e.commitLocked)
 }
