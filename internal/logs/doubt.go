@@ -2,7 +2,7 @@ package logs
 
 // Doubt is what a shard may have lost of a log, as far as it is known.
 type Doubt struct {
-	Number   uint64 // of the newest doubt of the shard that this takes account of
+	Number   uint64 // of the newest doubt of the shard that this takes account of, 0: there was none
 	From, To LSN    // may be lost, both included; nothing if From is above To
 	Clean    Epoch  // up to here recovery's decisions are known
 	Trim     LSN    // up to here only what records say of their producers is needed

@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -14,11 +15,13 @@ import (
 	"github.com/braiddb/braid/internal/logs"
 )
 
-// A partition that was not closed, and of which something cannot be read, is spoilt. It
-// is set aside: what can be read of it goes to the open one, the rest is lost here, and
-// a doubt is for what others have of it.
+// A partition of which something cannot be read is spoilt. It is set aside: what can be
+// read of it goes to the open one, the rest is lost here, and a doubt is for what others
+// have of it. Of one that was closed the marks know what it had, so the doubt is of these
+// stretches of these logs, and nobody else needs a fence.
 //
 //	spoils ──▶ the next partition begins ──▶ its last batch is applied ──▶ giveUp ──▶
+//	   └────────────────── of one that is closed ───────────────────────────▶
 //	setAside, on the applier: salvage, flush ─▶ doubt durable ─▶ key in the marks durable
 //	──▶ unreadable, the doubt counts ──▶ whoever began to read before is done ──▶ forgotten
 //
@@ -32,29 +35,34 @@ import (
 // asideAgain is how long nobody tries to set a partition aside again that could not be.
 const asideAgain = 10 * time.Second
 
-// spoils notes damage that was found in a partition. One that is closed stays as it is.
+// spoils notes damage that was found in a partition.
 func (s *Store) spoils(p *partition, err error) {
 	if p == nil || !isDamage(err) {
 		return
 	}
 	s.shelf.mu.Lock()
-	news := !p.closed && !p.spoilt
-	p.spoilt = p.spoilt || news
+	news := !p.spoilt
+	p.spoilt = true
 	s.shelf.mu.Unlock()
 	if news {
-		s.o.Logger.Error("logs/store: the partition that takes copies is damaged: it is set aside", "partition", p.id, "error", err)
+		s.o.Logger.Error("logs/store: a partition is damaged: it is set aside", "partition", p.id, "error", err)
 	}
 }
 
 // giveUpSpoilt has the next partition begin where the open one is spoilt, and sets those
-// aside that nothing is on its way to any more.
+// aside that nothing is on its way to any more, as it never is to closed ones.
 func (s *Store) giveUpSpoilt() {
 	now := s.o.Mono()
 	for _, p := range s.shelf.list() {
 		s.shelf.mu.Lock()
-		due := p.spoilt && !p.closed && !p.closing && now >= p.again
+		due, closed := p.spoilt && !p.closing && now >= p.again, p.closed
+		p.closing = p.closing || due && closed
 		s.shelf.mu.Unlock()
 		if !due {
+			continue
+		}
+		if closed {
+			s.giveUp(p)
 			continue
 		}
 		s.mu.Lock()
@@ -97,7 +105,11 @@ func (s *Store) giveUp(p *partition) {
 // made the doubt durable that is for it.
 func (s *Store) setAsideAtOpen() {
 	for _, p := range s.shelf.list() {
-		if !p.spoilt {
+		s.shelf.mu.Lock()
+		spoilt := p.spoilt
+		p.closing = p.closing || spoilt
+		s.shelf.mu.Unlock()
+		if !spoilt {
 			continue
 		}
 		if err := s.setAside(p, s.open, true); err != nil {
@@ -106,10 +118,23 @@ func (s *Store) setAsideAtOpen() {
 	}
 }
 
+// errUndecided is that it is not known yet of which logs another doubt is.
+var errUndecided = errors.New("logs/store: it is not known yet which logs another doubt of the shard concerns")
+
 // setAside does it; doubted says that there is a doubt for it. It runs where nothing is
 // applied meanwhile.
 func (s *Store) setAside(p, to *partition, doubted bool) error {
-	copies, err := s.salvage(p, to)
+	held, closed, err := s.hold(p)
+	if errors.Is(err, errDropped) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if closed { // else its writer holds it, until it is set aside
+		defer s.release(p)
+	}
+	copies, err := s.salvage(p, to, closed)
 	if err != nil {
 		return fmt.Errorf("salvage copies of partition %d: %w", p.id, err)
 	}
@@ -119,16 +144,18 @@ func (s *Store) setAside(p, to *partition, doubted bool) error {
 	d := s.doubt
 	s.mu.Unlock()
 	if !doubted {
+		if closed && max(d.listed, d.trusted) < d.number {
+			return errUndecided
+		}
 		d.number++
-		d.wide = d.number
+		if d.wide = d.number; closed {
+			d.listed = d.number
+		}
 		if err := s.appendAndWait([]journal.Record{{Stream: s.o.Stream, Kind: journal.KindState, Payload: d.encode()}}); err != nil {
 			return err
 		}
 	}
-	if err := s.marks.db.Set(numberKey(nil, spaceAside, p.id), binary.AppendUvarint(nil, d.number), pebble.NoSync); err != nil {
-		return err
-	}
-	if err := s.marks.flush(); err != nil {
+	if err := s.noteAside(p, d.number, held); err != nil {
 		return err
 	}
 	pointSetAside.Reach()
@@ -138,9 +165,56 @@ func (s *Store) setAside(p, to *partition, doubted bool) error {
 	p.aside = d.number
 	p.mu.Unlock()
 	s.doubtFrom(d)
-	s.release(p) // as its writer
-	s.afterAll(func() { s.forgetAside(p, doubted) })
+	if !closed {
+		s.release(p) // as its writer
+	}
+	s.afterAll(func() { s.forgetAside(p, held, doubted) })
 	return nil
+}
+
+// hold keeps a partition that is closed from being closed or dropped, and lists what it
+// had: that is known, though it may not open any more.
+func (s *Store) hold(p *partition) (held []holding, closed bool, err error) {
+	s.shelf.mu.Lock()
+	closed = p.closed
+	s.shelf.mu.Unlock()
+	if !closed {
+		return nil, false, nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.dropped {
+		return nil, true, errDropped
+	}
+	if held, err = s.extentsOf(p.id); err == nil {
+		p.refs++
+	}
+	return held, true, err
+}
+
+// noteAside writes down that a partition is set aside under a doubt, and where what it had
+// is in doubt now: at once, durably.
+func (s *Store) noteAside(p *partition, number uint64, held []holding) error {
+	mb := s.marks.db.NewBatch()
+	defer mb.Close()
+	for _, h := range held {
+		s.mu.Lock()
+		l := s.log(h.log)
+		if h.last > l.trim {
+			l.doubtAgain(number, h.first, h.last)
+		}
+		s.mu.Unlock()
+		if err := s.setMarks(mb, h.log); err != nil {
+			return err
+		}
+	}
+	if err := mb.Set(numberKey(nil, spaceAside, p.id), binary.AppendUvarint(nil, number), nil); err != nil {
+		return err
+	}
+	if err := s.marks.take(mb); err != nil {
+		return err
+	}
+	return s.marks.flush()
 }
 
 // doubtFrom has a doubt count from here on.
@@ -156,8 +230,11 @@ func (s *Store) doubtFrom(d doubt) {
 
 // forgetAside takes a partition off the shelf, when nobody who reads can have looked at
 // the doubt before it counted.
-func (s *Store) forgetAside(p *partition, doubted bool) {
+func (s *Store) forgetAside(p *partition, held []holding, doubted bool) {
 	s.shelf.remove(p)
+	if err := s.forgetExtents(p.id, held); err != nil { // nobody asks for them any more
+		s.o.Logger.Error("logs/store: forget what a partition had that is set aside", "partition", p.id, "error", err)
+	}
 	s.mu.Lock()
 	clear(s.torn) // what is torn elsewhere is found again
 	s.mu.Unlock()
@@ -182,8 +259,8 @@ func (s *Store) moveAside(p *partition) bool {
 	return err == nil
 }
 
-// forgetMoved deletes the keys of partitions that were set aside, of which no directory is
-// left to be taken for one. Nothing else needs them: entries of the journal that name a
+// forgetMoved deletes what the marks have of partitions that were set aside, of which no
+// directory is left to be taken for one. Nothing else needs them: entries of the journal that name a
 // partition which is not here, and is not the newest, are passed over. The renaming may be
 // of a life that did not come to sync it, and the partition would come back without its key;
 // that Pebble syncs the directory too when it opens is its own affair.
@@ -195,7 +272,14 @@ func (s *Store) forgetMoved(asides map[uint64]uint64) error {
 		return err
 	}
 	for _, id := range slices.Sorted(maps.Keys(asides)) {
-		if err := s.marks.db.Delete(numberKey(nil, spaceAside, id), pebble.NoSync); err != nil {
+		held, err := s.extentsOf(id)
+		if err == nil {
+			err = s.forgetExtents(id, held)
+		}
+		if err == nil {
+			err = s.marks.db.Delete(numberKey(nil, spaceAside, id), pebble.NoSync)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -237,13 +321,18 @@ type salvager struct {
 }
 
 // salvage stores in a partition what can be read of another, durably. Its batches have no
-// position: what they bring was of some long before.
-func (s *Store) salvage(p, to *partition) (copies int, err error) {
-	from, err := s.acquire(p)
+// position: what they bring was of some long before. Of one that is closed, and in no way
+// opens, that is nothing.
+func (s *Store) salvage(p, to *partition, closed bool) (copies int, err error) {
+	from, done, err := s.openSpoilt(p)
+	if closed && isDamage(err) {
+		s.o.Logger.Error("logs/store: damaged partition that does not open", "partition", p.id, "error", err)
+		return 0, nil
+	}
 	if err != nil {
 		return 0, err
 	}
-	defer s.release(p)
+	defer done()
 	in, err := s.acquire(to)
 	if err != nil {
 		return 0, err
@@ -265,13 +354,35 @@ func (s *Store) salvage(p, to *partition) (copies int, err error) {
 	if err := w.walk(from.db); err != nil {
 		return 0, err
 	}
-	if err := w.memory(); err != nil {
-		return 0, err
+	if !closed {
+		if err := w.memory(); err != nil {
+			return 0, err
+		}
 	}
 	if err := w.commit(); err != nil {
 		return 0, err
 	}
 	return w.copies, in.flush()
+}
+
+// openSpoilt opens a partition also where it cannot be told whether it has all that it had.
+// Nobody else does, once it was found so (partition.unfit).
+func (s *Store) openSpoilt(p *partition) (l *lsm, done func(), err error) {
+	l, err = s.acquire(p)
+	if err == nil {
+		return l, func() { s.release(p) }, nil
+	}
+	if !isDamage(err) || errors.Is(err, errAside) {
+		return nil, nil, err
+	}
+	if l, err = s.openLSM(p.dir, false, memTableClosed); err != nil {
+		return nil, nil, err
+	}
+	return l, func() {
+		if err := l.close(); err != nil {
+			s.o.Logger.Error("logs/store: close a damaged partition", "partition", p.id, "error", err)
+		}
+	}, nil
 }
 
 // walk goes through all logs, and around what is damaged.

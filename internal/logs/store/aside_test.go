@@ -106,7 +106,8 @@ func (b *lab) compared(n logs.ESN) {
 		b.t.Fatal(f.err)
 	}
 	b.must(func(done func(error)) { b.s.Repair(labLog, f.clean, b.has(n), done) })
-	b.must(func(done func(error)) { b.sure(labLog, logs.Compared{Clean: f.clean, UpTo: lsn(2, 0) - 1}, done) })
+	found := logs.Compared{Doubt: f.number, Clean: f.clean, UpTo: lsn(2, 0) - 1}
+	b.must(func(done func(error)) { b.s.Sure(labLog, found, done) })
 	if err := b.s.Listed(); err != nil {
 		b.t.Fatal(err)
 	}
@@ -162,6 +163,89 @@ func TestADamagedOpenPartitionIsMadeGood(t *testing.T) {
 	}
 }
 
+// closeFirst has the next partition begin, and the first one closed.
+func (b *lab) closeFirst() {
+	b.t.Helper()
+	if err := b.s.nextPartition(); err != nil {
+		b.t.Fatal(err)
+	}
+	until(b.t, func() bool { return b.s.Partitions()[0].EndMs != 0 && !b.written() })
+}
+
+// TestADamagedClosedPartitionIsMadeGood: damage in a partition that takes no copies any
+// more is of what that had, and of nothing else: other logs, and this one further on, take
+// copies meanwhile.
+func TestADamagedClosedPartitionIsMadeGood(t *testing.T) {
+	const n = 5 * asideBy
+	for _, c := range []struct {
+		name           string
+		payload, opens bool
+	}{
+		{"index", false, true},
+		{"payload", true, true},
+		{"it does not open", false, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := filled(t, 75, n, 1)
+			defer func() { b.stop() }()
+			b.closeFirst()
+			b.put(rec(lsn(3, 1), "next"))
+			b.stop()
+			if c.opens {
+				b.spoil(c.payload)
+			} else {
+				b.spoilManifest()
+			}
+			b.open()
+			if first := b.whole(n); first == n {
+				t.Fatal("nothing was damaged")
+			}
+			b.setAside(n)
+			if left := b.whole(n); c.payload && left < n/2 {
+				t.Errorf("of %d records %d were salvaged", n, left)
+			}
+			if logs := b.s.Unfenced(); len(logs) > 0 {
+				t.Errorf("logs %v are to be fenced", logs)
+			}
+			other := rec(lsn(1, 1), "of another log")
+			other.Log = uint64(labLog) + 1
+			b.put(rec(lsn(3, 2), "meanwhile"), other)
+			if f := b.fence(labLog, 2); f.err != nil || f.doubt != (stretch{lsn(1, 1), lsn(1, n)}) {
+				t.Errorf("in doubt is %+v", f)
+			}
+			b.compared(n)
+			for range 3 {
+				if got := b.whole(n); got != n || b.s.Suspect() {
+					t.Errorf("%d of %d records are back, in doubt: %v", got, n, b.s.Suspect())
+				}
+				held, err := b.s.extentsOf(1)
+				if err != nil || len(held) > 0 {
+					t.Errorf("the marks have %v of what was set aside, %v", held, err)
+				}
+				b.stop()
+				b.open()
+			}
+		})
+	}
+}
+
+// spoilManifest flips a bit of what says which files the first partition has.
+func (b *lab) spoilManifest() {
+	b.t.Helper()
+	dir := "logs/" + partitionName(1, 1_700_000_000_000)
+	names, err := b.fs.List(dir)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for _, name := range names {
+		if strings.HasPrefix(name, "MANIFEST") {
+			if err := b.fs.Flip(b.fs.PathJoin(dir, name), 20*8); err != nil {
+				b.t.Fatal(err)
+			}
+		}
+	}
+}
+
 // setAside waits until the first partition is, while somebody reads.
 func (b *lab) setAside(n logs.ESN) {
 	b.t.Helper()
@@ -175,8 +259,17 @@ func (b *lab) setAside(n logs.ESN) {
 // TestASpoiltPartitionInAnyPiece cuts the power while a store sets a partition aside:
 // in the life after that nothing is said not to be there, and what is in doubt comes back.
 func TestASpoiltPartitionInAnyPiece(t *testing.T) {
+	for _, closed := range []bool{false, true} {
+		t.Run(fmt.Sprintf("closed %v", closed), func(t *testing.T) { spoiltInAnyPiece(t, closed) })
+	}
+}
+
+func spoiltInAnyPiece(t *testing.T, closed bool) {
 	const n = 4 * asideBy
 	b := filled(t, 71, n, 1)
+	if closed {
+		b.closeFirst()
+	}
 	b.stop()
 	whole := b.fs
 	for _, cut := range []struct {
@@ -196,13 +289,20 @@ func TestASpoiltPartitionInAnyPiece(t *testing.T) {
 			b.spoil(false)
 			b.whole(n)
 			fs := b.fs
-			if err := b.s.nextPartition(); err != nil { // as the house would, but Pebble does not bear a crash there
-				t.Fatal(err)
+			if !closed {
+				if err := b.s.nextPartition(); err != nil { // as the house would, but Pebble does not bear a crash there
+					t.Fatal(err)
+				}
 			}
 			b.s.shelf.mu.Lock()
 			fs.SetFault(func(op simfs.Op) simfs.Fault { return simfs.Fault{Crash: cut.at(op), After: after} })
 			b.s.shelf.mu.Unlock()
-			until(t, func() bool { return fs.Down() })
+			until(t, func() bool { // the house looks for those that are closed
+				if closed && !fs.Down() {
+					b.clock.advance(houseEvery)
+				}
+				return fs.Down()
+			})
 			for dice := range uint64(4) {
 				b.fs = fs.Copy().Crash(simfs.Crash{Names: 50, Sectors: 50, Tear: 50, Dice: dice})
 				b.fs.SetFault(nil)

@@ -57,9 +57,10 @@
 //	    trimmed records too, while their space has not come back at who is asked.
 //	P12. Of the copies of an LSN that one recovery had stored here, by the plans that it
 //	    made, the latest plan's counts: one of an earlier plan that comes later is refused.
-//	P13. A partition that was not closed and of which something cannot be read is set
-//	    aside (aside.go): what can be read of it, and what is in memory, is durable in
-//	    the open one first, then a doubt is durable, then that it is set aside. Whoever
+//	P13. A partition of which something cannot be read is set aside (aside.go): what can
+//	    be read of it, and, if it was not closed, what is in memory, is durable in the open
+//	    one first, then a doubt is durable, then that it is set aside, with what it had of
+//	    which log in doubt if it was closed; else that may be any. Whoever
 //	    looked at the doubt before that one counted finds damage there, never nothing.
 //	    It is between two batches for the applier, so deletions come before or behind, and
 //	    what a newer partition has of a copy stays (P12). That it is set aside is noted as
@@ -67,9 +68,9 @@
 //	P14. A doubt of a log is ended by what others were asked since it counts (Sure), never
 //	    by what they were asked for an earlier one.
 //
-// Doubt (P9). If the journal's tail was suspect, the stream was corrupt, or the
-// partition that was open is damaged (it begins anew if it cannot be opened at all,
-// Store.beginAnew, and else is set aside, also while the store runs, Store.setAside),
+// Doubt (P9). If the journal's tail was suspect, the stream was corrupt, or a
+// partition is damaged (the open one begins anew if it cannot be opened at all,
+// Store.beginAnew, and else it is set aside, also while the store runs, Store.setAside),
 // copies and seals that were acknowledged may
 // be gone, and neither can be told from the rest. A lost copy is harmless if
 // nobody takes its absence for a proof; so Seal and ReadMetadata answer PARTIAL, Digest
@@ -87,7 +88,8 @@
 // the epoch store knows the last clean epoch to be clean, what was stored behind that of
 // the clean ones that a next recovery may make clean again; of a corrupt stream or
 // a damaged partition, or where an LSM has more than is left of the journal, all that is
-// not trimmed, and of what is the epoch of the trim (P11). The other shards of the nodesets
+// not trimmed, and of what is the epoch of the trim (P11); of a damaged partition that was
+// closed what it had. The other shards of the nodesets
 // are sealed and say what they have that names this one; what is missing is taken.
 // It ends for certain when every copyset with this shard in it has another member
 // that answered and is in order itself. If two of three are in doubt that cannot

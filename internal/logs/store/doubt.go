@@ -330,6 +330,15 @@ func (l *logState) admitFence(next logs.Epoch, number uint64, from logs.LSN) {
 	l.doubtFrom, l.doubtTo, l.sure = from, to, 0
 }
 
+// doubtAgain puts a stretch in doubt that was lost with a partition. mu is held.
+func (l *logState) doubtAgain(number uint64, from, to logs.LSN) {
+	if before := (stretch{max(l.doubtFrom, 1), l.doubtTo}); l.fenced > 0 && (!l.inDoubt().empty() || l.unsettled()) {
+		from, to = min(from, before.from), max(to, before.to)
+	}
+	l.fenced = max(l.fenced, number)
+	l.doubtFrom, l.doubtTo, l.sure = from, to, 0
+}
+
 // admitSure is an end of doubt made durable; lost says that nobody could tell what was
 // there, or in a part of it, if that is not empty. mu is held.
 func (l *logState) admitSure(upTo logs.LSN, number uint64, part stretch, lost bool) {

@@ -80,6 +80,7 @@ type partition struct {
 	lsm     *lsm       // nil: not open
 	refs    int        // of readers, and one of the writer until it is closed
 	dropped bool
+	unfit   error  // closed: the damage for which it does not open, nil: it does
 	aside   uint64 // the doubt under which it was set aside, 0: it was not
 }
 
@@ -224,6 +225,9 @@ func (s *Store) makePartition(p *partition) error {
 	return nil
 }
 
+// memTableClosed is the size of a memtable of a partition that takes only deletions.
+const memTableClosed = 64 << 10
+
 // acquire opens a partition; release gives it back.
 func (s *Store) acquire(p *partition) (*lsm, error) {
 	p.mu.Lock()
@@ -234,21 +238,28 @@ func (s *Store) acquire(p *partition) (*lsm, error) {
 	if p.aside > 0 {
 		return nil, errAside
 	}
+	if p.unfit != nil {
+		return nil, p.unfit
+	}
 	s.shelf.mu.Lock()
 	s.shelf.clock++
 	p.used = s.shelf.clock
-	memTable, whole := s.o.MemTableBytes, p.whole
-	if p.closed {
-		memTable = 64 << 10
+	memTable, whole, closed := s.o.MemTableBytes, p.whole, p.closed
+	if closed {
+		memTable = memTableClosed
 	}
 	s.shelf.mu.Unlock()
 	if p.lsm == nil {
 		l, err := s.openLSM(p.dir, false, memTable)
+		if err == nil && l.written.Load() < whole { // Pebble takes a damaged manifest for a short one
+			err = fmt.Errorf("%w: partition %d has all up to %d, and had up to %d", ErrCorrupt, p.id, l.written.Load(), whole)
+			err = errors.Join(err, l.close())
+		}
+		if closed && isDamage(err) {
+			p.unfit = err
+		}
 		if err != nil {
 			return nil, err
-		}
-		if at := l.written.Load(); at < whole { // Pebble takes a damaged manifest for a short one
-			return nil, errors.Join(fmt.Errorf("%w: partition %d has all up to %d, and had up to %d", ErrCorrupt, p.id, at, whole), l.close())
 		}
 		p.lsm = l
 		s.shelf.opened.Add(1)

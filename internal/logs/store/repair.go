@@ -55,7 +55,7 @@ func (s *Store) Fence(id logs.LogID, next logs.Epoch, done func(logs.Doubt, erro
 		s.mu.Lock()
 		l := s.peek(id)
 		d := s.doubted(l)
-		out := logs.Doubt{Number: s.doubt.number, From: d.from, To: d.to, Clean: l.lce, Trim: l.trim}
+		out := logs.Doubt{Number: s.standing(l), From: d.from, To: d.to, Clean: l.lce, Trim: l.trim}
 		if err == nil && s.needsFence(l) {
 			err = ErrDoubtMeanwhile
 		}
@@ -301,6 +301,14 @@ func numbered(r *wire.LogRecord) bool {
 	return r.Flags&logs.FlagProducer != 0 || slices.ContainsFunc(r.Origins, func(o *wire.Origin) bool { return o.Flags&logs.FlagProducer != 0 })
 }
 
+// standing is the newest doubt that concerns a log, once it is fenced. mu is held.
+func (s *Store) standing(l *logState) uint64 {
+	if l.id.IsMetadata() {
+		return s.doubt.number
+	}
+	return l.fenced
+}
+
 // Sure says that the other shards were asked what they have of a log up to an
 // LSN, and that it is here; of a metadata log that is all of it. If it is weak nobody is
 // left who could tell what was here. If it was the end of the journal that is in doubt
@@ -309,12 +317,13 @@ func numbered(r *wire.LogRecord) bool {
 // is lost, and what this shard says of these LSNs proves nothing for good: recovery does
 // not plug them for it, and readers are told of the loss. Like Repair it fails
 // if more is clean by now than up to found.Clean: a purge may have deleted what was taken.
-// It fails too if the doubt that others were asked about is not the newest (P14).
+// It fails too if the doubt that others were asked about is not the newest of the log (P14).
 // done hears when it is durable.
 func (s *Store) Sure(id logs.LogID, found logs.Compared, done func(error)) {
 	s.order.Lock()
 	s.mu.Lock()
-	another, late := s.doubt.number != found.Doubt, s.decidesAbove(id, found.Clean)
+	l := s.peek(id)
+	another, late := s.standing(l) != found.Doubt || s.needsFence(l), s.decidesAbove(id, found.Clean)
 	wide, decided := s.doubt.wide > s.doubt.trusted, stretch{max(found.From, 1), found.To}
 	s.mu.Unlock()
 	switch {

@@ -174,12 +174,14 @@ func (s *Store) tidy() {
 	}
 	for _, p := range s.shelf.list() {
 		s.shelf.mu.Lock()
-		closed := p.closed
+		closed := p.closed && !p.spoilt
 		s.shelf.mu.Unlock()
 		if p == open || !closed {
 			continue
 		}
-		if err := s.tidyPartition(p); err != nil {
+		err := s.tidyPartition(p)
+		s.spoils(p, err)
+		if err != nil {
 			s.o.Logger.Error("logs/store: retention", "partition", p.id, "error", err)
 			return
 		}
@@ -188,7 +190,7 @@ func (s *Store) tidy() {
 
 // tidyPartition looks at one closed partition.
 func (s *Store) tidyPartition(p *partition) error {
-	held, err := s.extentsOf(p)
+	held, err := s.extentsOf(p.id)
 	if err != nil {
 		return err
 	}
@@ -263,20 +265,20 @@ type holding struct {
 }
 
 // extentsOf lists what a closed partition has.
-func (s *Store) extentsOf(p *partition) ([]holding, error) {
-	it, err := s.marks.db.NewIter(&pebble.IterOptions{LowerBound: numberKey(nil, spacePartLog, p.id),
-		UpperBound: numberKey(nil, spacePartLog, p.id+1)})
+func (s *Store) extentsOf(id uint64) ([]holding, error) {
+	it, err := s.marks.db.NewIter(&pebble.IterOptions{LowerBound: numberKey(nil, spacePartLog, id),
+		UpperBound: numberKey(nil, spacePartLog, id+1)})
 	if err != nil {
 		return nil, err
 	}
 	defer it.Close()
 	var out []holding
 	for ok := it.First(); ok; ok = it.Next() {
-		_, id, ok := splitPair(it.Key())
+		_, log, ok := splitPair(it.Key())
 		if !ok {
 			continue
 		}
-		v, done, err := s.marks.db.Get(pairKey(nil, spaceExtent, id, p.id))
+		v, done, err := s.marks.db.Get(pairKey(nil, spaceExtent, log, id))
 		if errors.Is(err, pebble.ErrNotFound) {
 			continue
 		}
@@ -287,7 +289,7 @@ func (s *Store) extentsOf(p *partition) ([]holding, error) {
 		if err := errors.Join(err, done.Close()); err != nil {
 			return nil, err
 		}
-		out = append(out, holding{logs.LogID(id), x})
+		out = append(out, holding{logs.LogID(log), x})
 	}
 	return out, it.Error()
 }
@@ -314,18 +316,24 @@ func (s *Store) drop(p *partition, held []holding) error {
 		return err
 	}
 	s.shelf.remove(p)
-	mb := s.marks.db.NewBatch()
-	defer mb.Close()
-	err = mb.Delete(numberKey(nil, spacePart, p.id), nil)
-	for _, h := range held {
-		err = errors.Join(err, mb.Delete(pairKey(nil, spaceExtent, uint64(h.log), p.id), nil),
-			mb.Delete(pairKey(nil, spacePartLog, p.id, uint64(h.log)), nil))
-	}
-	if err == nil {
-		err = s.marks.take(mb)
-	}
+	err = s.forgetExtents(p.id, held)
 	s.count.drops.Add(1)
 	return errors.Join(err, s.fs.RemoveAll(trash))
+}
+
+// forgetExtents deletes what the marks say of a partition that is not on the shelf any more.
+func (s *Store) forgetExtents(id uint64, held []holding) error {
+	mb := s.marks.db.NewBatch()
+	defer mb.Close()
+	err := mb.Delete(numberKey(nil, spacePart, id), nil)
+	for _, h := range held {
+		err = errors.Join(err, mb.Delete(pairKey(nil, spaceExtent, uint64(h.log), id), nil),
+			mb.Delete(pairKey(nil, spacePartLog, id, uint64(h.log)), nil))
+	}
+	if err != nil {
+		return err
+	}
+	return s.marks.take(mb)
 }
 
 // thin rewrites a partition without logs of which nothing in it is needed, once
