@@ -213,12 +213,13 @@ func (c *cluster) runs(s logs.ShardID) bool {
 }
 
 // well says that a log has to go on as if nothing had happened: nothing of it can be
-// lost, and each of its epochs has enough nodes for what recovery stores.
+// lost, each of its epochs has enough nodes for what recovery stores, and where they were
+// stored can be told.
 func (c *cluster) well(t *truth) bool {
 	if !c.beyond() {
 		return true
 	}
-	return !c.struck(t) && !slices.ContainsFunc(t.metadata, func(m *wire.EpochMetadata) bool { return !fits(m, c.runs) })
+	return !c.struck(t) && !c.recoversForMetadata(t) && !slices.ContainsFunc(t.metadata, func(m *wire.EpochMetadata) bool { return !fits(m, c.runs) })
 }
 
 // metadataStruck says that so many nodes are struck that they may have the only copies of
@@ -231,6 +232,21 @@ func (c *cluster) metadataStruck(t *truth) bool {
 		}
 	}
 	return struck >= t.copies()
+}
+
+// recoversForMetadata says that a recovery of the log waits for such an entry, and has
+// for long.
+func (c *cluster) recoversForMetadata(t *truth) bool {
+	return c.metadataStruck(t) && slices.ContainsFunc(c.members, func(m *member) bool {
+		return m.doors != nil && t.looksForMetadata(m.recovery.Rows())
+	})
+}
+
+// looksForMetadata says so of a node's recoveries.
+func (t *truth) looksForMetadata(rows []recovery.Row) bool {
+	return slices.ContainsFunc(rows, func(r recovery.Row) bool {
+		return r.Log == t.id && r.State == "METADATA" && r.For > serveTime
+	})
 }
 
 // waitsForMetadata says that a purge waits for such an entry.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/braiddb/braid/internal/logs"
 	"github.com/braiddb/braid/internal/logs/reader"
+	"github.com/braiddb/braid/internal/logs/recovery"
 	"github.com/braiddb/braid/internal/logs/sequencer"
 	"github.com/braiddb/braid/internal/sim"
 	"github.com/braiddb/braid/internal/wire"
@@ -224,5 +225,33 @@ func TestAStandstillIsJudged(t *testing.T) {
 	}
 	if why := troubleOf(&sequencer.Row{}); why != "" {
 		t.Errorf("a sequencer that is well is no reason: %q", why)
+	}
+}
+
+// TestARecoveryMayWaitForMetadata: where nodes are struck that may alone have an entry of its
+// metadata log, a log that lost nothing may wait for it, and its recovery says so.
+func TestARecoveryMayWaitForMetadata(t *testing.T) {
+	_, c, tr := beyondWorld()
+	long := recovery.Row{Log: tr.id, State: "METADATA", For: serveTime + time.Second}
+	for name, x := range map[string]struct {
+		row  recovery.Row
+		hurt int
+		may  bool
+	}{
+		"as many as copies":    {row: long, hurt: 2, may: true},
+		"fewer":                {row: long, hurt: 1},
+		"not long":             {row: recovery.Row{Log: tr.id, State: "METADATA", For: time.Second}, hurt: 2},
+		"of another log":       {row: recovery.Row{Log: tr.id + 1, State: "METADATA", For: serveTime + time.Second}, hurt: 2},
+		"it waits for a shard": {row: recovery.Row{Log: tr.id, State: "SEALING", For: serveTime + time.Second}, hurt: 2},
+	} {
+		for i, m := range c.members {
+			m.hurt.kind = ""
+			if i < x.hurt {
+				m.hurt.kind = faultTails
+			}
+		}
+		if may := c.metadataStruck(tr) && tr.looksForMetadata([]recovery.Row{x.row}); may != x.may {
+			t.Errorf("%s: %v", name, may)
+		}
 	}
 }
