@@ -151,6 +151,9 @@ func (x *epochRecovery) advance() {
 			return
 		}
 		x.readmit()
+		if heard := x.judge(x.digested); heard != placement.FMajorityNone && heard != placement.FMajorityIncomplete { // nobody else will come
+			x.fewer = !x.canReplicate(x.usable)
+		}
 		x.makePlan()
 	}
 	if x.phase == phaseMutating && x.store() {
@@ -246,6 +249,9 @@ func (x *epochRecovery) knownTail(lng logs.ESN) *wire.TailRecord {
 // record at the LNG is asked for too unless a seal told of it: it may be the tail.
 func (x *epochRecovery) askDigests() {
 	lng := x.lng()
+	if x.decided {
+		lng = x.good
+	}
 	from := lng
 	if t := x.knownTail(lng); lng < logs.ESNMax && (lng == 0 || t != nil && logs.LSN(t.Lsn).ESN() == lng) {
 		from = lng + 1
@@ -386,8 +392,31 @@ func (x *epochRecovery) onClean(i int, ev *event) {
 		m.cleaned, m.failures = true, 0
 	case ev.err == nil && ev.clean.Status == statusPreempted:
 		x.l.preempted(ev.clean.SealEpoch, 0)
+	case ev.err == nil && ev.clean.Status == statusAgain:
+		pointShownAgain.Reach()
+		x.forget(i)
 	default:
 		m.storeAt = x.l.now + x.l.cfg.Retry
 		x.failed(i)
 	}
+}
+
+// forget takes back what a shard has shown, which has come to another state since (C9). What
+// is decided stays; the shard is of the mutation set again when it has shown all it has now,
+// and until then the others go on, if they are enough.
+func (x *epochRecovery) forget(i int) {
+	m := &x.members[i]
+	m.digested, m.from = false, 0
+	m.retryAt = x.l.again(&m.misses)
+	x.damaged = slices.DeleteFunc(x.damaged, func(d damage) bool { return d.member == i })
+	one := shardBits{}.with(i)
+	for n := range x.slots {
+		s := &x.slots[n]
+		s.copies = slices.DeleteFunc(s.copies, func(c copyAt) bool { return c.member == i })
+		s.wrote, s.done, s.sent = s.wrote.without(one), s.done.without(one), s.sent.without(one)
+		s.whole = s.whole.with(i) // what it shows may be of this recovery; see hasPayload
+		s.stored = s.stored && !s.target.has(i)
+	}
+	x.fewer = false // it is judged anew with what it shows
+	x.makePlan()
 }

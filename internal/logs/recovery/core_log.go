@@ -18,6 +18,7 @@ const (
 	statusNotFound   = wire.LogStatus_LOG_STATUS_NOT_FOUND
 	statusNotStorage = wire.LogStatus_LOG_STATUS_NOT_STORAGE
 	statusFailed     = wire.LogStatus_LOG_STATUS_FAILED
+	statusAgain      = wire.LogStatus_LOG_STATUS_AGAIN
 )
 
 type logState uint8

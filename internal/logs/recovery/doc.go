@@ -50,6 +50,10 @@
 //	C8. The LNG never falls while an epoch is recovered: digests are asked for above
 //	    it, and nothing that they left out is decided. A shard may forget what a
 //	    release had told it, but not what it has told the recovery (source.seal).
+//	C9. A shard takes a CLEAN only where the recovery was shown all that it has: one that
+//	    came to be in doubt since its digest may have taken back what it had not shown,
+//	    and of which nothing was decided. It is asked again, and what is new is a hole
+//	    (epochRecovery.forget), or it counts as absent and purges (C6).
 //
 // A shard that may have lost the end of its journal is compared with the others
 // before it proves anything again (core_compare.go, core_survey.go, comparer.go):

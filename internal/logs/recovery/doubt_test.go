@@ -12,6 +12,25 @@ import (
 
 const keptMax = 8
 
+// shownTo is up to where a digest of an epoch was given to a recovery, from an ESN on.
+type shownTo struct {
+	seal, epoch logs.Epoch
+	from, next  uint64
+}
+
+func (s *shownTo) add(r *wire.DigestRequest, next uint32) {
+	if s.seal != logs.Epoch(r.SealEpoch) || s.epoch != logs.Epoch(r.Epoch) || uint64(r.From) != s.next {
+		*s = shownTo{seal: logs.Epoch(r.SealEpoch), epoch: logs.Epoch(r.Epoch), from: uint64(r.From)}
+	}
+	if s.next = uint64(next); next == 0 {
+		s.next = uint64(r.To) + 1
+	}
+}
+
+func (s *shownTo) all(r *wire.CleanRequest) bool {
+	return s.seal == logs.Epoch(r.SealEpoch) && s.epoch == logs.Epoch(r.Epoch) && s.from <= uint64(r.LastKnownGood)+1 && s.next > uint64(logs.ESNMax)
+}
+
 // keep remembers how it was before a change.
 func (f *fakeShard) keep() {
 	if f.unfenced || f.doubtFrom > 0 {
@@ -47,7 +66,7 @@ func (f *fakeShard) inDoubt(from, to logs.LSN) bool {
 
 func (f *fakeShard) fence(next logs.Epoch) logs.Doubt {
 	if f.unfenced {
-		f.unfenced, f.sure = false, 0
+		f.unfenced, f.sure, f.shown = false, 0, shownTo{}
 		f.doubtFrom, f.doubtTo = logs.MakeLSN(f.clean+1, f.good[f.clean+1])+1, logs.MakeLSN(next, 0)-1
 		if f.wide {
 			f.doubtFrom = f.trim + 1

@@ -10,6 +10,7 @@ var (
 	pointLate            = sometimes.Point("recovery: a digest shows an LSN after it was decided")
 	pointDisagree        = sometimes.Point("recovery: copies of one recovery name different copysets")
 	pointLiesWell        = sometimes.Point("recovery: a record needs no store")
+	pointShownAgain      = sometimes.Point("recovery: a shard has come to be in doubt since its digest, and is asked again")
 	pointShort           = sometimes.Point("recovery: the mutation set is too small")
 	pointReplaced        = sometimes.Point("recovery: a shard fails while decisions are stored, and the plan is made anew")
 	pointPreemptedStore  = sometimes.Point("recovery: a store is preempted")

@@ -39,6 +39,7 @@ type fakeShard struct {
 	wide                     bool   // more than the end of its journal may be lost
 	doubtFrom, doubtTo, sure logs.LSN
 	want                     logs.Epoch // a comparison up to it was asked for; 0: none
+	shown                    shownTo    // since the doubt that stands
 
 	faults faults
 }
@@ -145,7 +146,7 @@ func (f *fakeShard) digest(r *wire.DigestRequest) *wire.DigestResponse {
 	from, to := logs.MakeLSN(logs.Epoch(r.Epoch), logs.ESN(r.From)), logs.MakeLSN(logs.Epoch(r.Epoch), logs.ESN(r.To))
 	if f.inDoubt(from, to) {
 		f.want = max(f.want, f.hard)
-		return &wire.DigestResponse{Status: wire.LogStatus_LOG_STATUS_AGAIN}
+		return &wire.DigestResponse{Status: statusAgain}
 	}
 	for _, lsn := range slices.Sorted(maps.Keys(f.copies)) {
 		if lsn < from || lsn > to || lsn <= f.trim {
@@ -161,6 +162,7 @@ func (f *fakeShard) digest(r *wire.DigestRequest) *wire.DigestResponse {
 		}
 		out.Records = append(out.Records, f.winner(lsn))
 	}
+	f.shown.add(r, out.Next)
 	return out
 }
 
@@ -230,11 +232,12 @@ func (f *fakeShard) cleanUp(r *wire.CleanRequest) *wire.CleanResponse {
 	if logs.Epoch(r.SealEpoch) < max(f.hard, f.soft) {
 		return &wire.CleanResponse{Status: statusPreempted, SealEpoch: uint32(max(f.hard, f.soft))}
 	}
-	if f.unfenced {
-		return &wire.CleanResponse{Status: wire.LogStatus_LOG_STATUS_AGAIN}
+	e := logs.Epoch(r.Epoch)
+	again := f.doubtFrom > 0 && e > f.clean && e >= f.doubtFrom.Epoch() && e <= f.doubtTo.Epoch() && !f.shown.all(r)
+	if f.unfenced || again {
+		return &wire.CleanResponse{Status: statusAgain}
 	}
 	f.keep()
-	e := logs.Epoch(r.Epoch)
 	f.recoveries[e] = &wire.EpochRecovery{Epoch: r.Epoch, SealEpoch: r.SealEpoch, LastKnownGood: r.LastKnownGood, Last: r.Last,
 		Tail: r.Tail, CountBase: r.CountBase, Count: r.Count, Absent: r.Absent}
 	for f.recoveries[f.clean+1] != nil {
@@ -248,6 +251,11 @@ func (f *fakeShard) decisions(r *wire.EpochRecoveryRequest) *wire.EpochRecoveryR
 	for e := logs.Epoch(r.From); e <= logs.Epoch(r.To); e++ {
 		if k := f.recoveries[e]; k != nil {
 			out.Epochs = append(out.Epochs, k)
+		}
+		if f.inDoubt(logs.MakeLSN(e, 0), logs.MakeLSN(e, logs.ESNMax)) {
+			out.Status = statusPartial // a CLEAN may be what was lost
+		} else if f.recoveries[e] == nil && !slices.ContainsFunc(slices.Collect(maps.Keys(f.copies)), func(l logs.LSN) bool { return l.Epoch() == e }) {
+			out.Empty = append(out.Empty, uint32(e))
 		}
 	}
 	return out

@@ -26,6 +26,8 @@ import (
 //	metadata since=1 nodeset=(1,2) on=(1,2,3)   a record of the metadata log
 //	put at=e1n2 on=(1,2) [wave=1] [seal=2] [hole] [bridge] [stream] [good=1] [count=1] [before=0] [text=x] [set=(1,2)]
 //	                                   copies; of recovery where seal is given
+//	lost on=1                          the end of its journal: all up to the epoch that reigns is in doubt
+//	taken at=e1n2 on=1 set=(1,2)       a copy that others have, taken back; then nothing is in doubt
 //	good epoch=1 n=3 on=(1,2)          they know that e1n3 is fully stored, with all before
 //	damage at=e1n2 on=1    trim at=e1n2 on=1   doubt on=1   sure on=1   torn epoch=1 on=1   readonly on=1   writable on=1   empty on=1
 //	down on=1   up on=1   lose on=1    answers fail; come again; what it had is gone for good
@@ -88,6 +90,11 @@ func (x *talk) command(t *testing.T, d *datadriven.TestData) string {
 		x.epochs(d)
 	case "put":
 		x.put(d)
+	case "taken":
+		x.put(d)
+		for _, f := range x.places(d, "on") {
+			f.sure = f.doubtTo
+		}
 	case "recover":
 		x.recover(d)
 	case "purge":
@@ -266,6 +273,9 @@ func (x *talk) change(d *datadriven.TestData) {
 			var e int
 			d.ScanArgs(x.t, "epoch", &e)
 			f.torn[logs.Epoch(e)] = true
+		case "lost":
+			f.lose(0)
+			f.fence(logs.Epoch(x.record.Metadata.Epoch))
 		case "damage":
 			f.damaged[x.lsn(d, "at")] = true
 		case "trim":

@@ -310,7 +310,7 @@ func (w *walk) crash() {
 	if f.up {
 		w.n.crashes++
 		w.trace("%s crashes", f.id)
-		f.up, f.soft, f.deciding = false, 0, 0
+		f.up, f.soft, f.deciding, f.shown = false, 0, 0, shownTo{}
 		delete(w.purges, f.id)
 		delete(w.compares, f.id)
 	}

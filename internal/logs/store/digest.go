@@ -38,6 +38,11 @@ func (s *Store) Digest(req *wire.DigestRequest, reply func(*wire.DigestResponse)
 func (s *Store) digestFenced(req *wire.DigestRequest) *wire.DigestResponse {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.refusesDigest(req)
+}
+
+// refusesDigest is digestFenced with mu held.
+func (s *Store) refusesDigest(req *wire.DigestRequest) *wire.DigestResponse {
 	l := s.peek(logs.LogID(req.Log))
 	by := l.hard
 	if l.soft.epoch > by.epoch {
@@ -59,7 +64,9 @@ func (s *Store) digest(req *wire.DigestRequest) *wire.DigestResponse {
 	from, to := logs.MakeLSN(e, logs.ESN(req.From)), logs.MakeLSN(e, logs.ESN(req.To))
 	out := &wire.DigestResponse{SealEpoch: req.SealEpoch}
 	s.mu.Lock()
-	if s.peek(id).lost().meets(from, to) {
+	l := s.peek(id)
+	fenced := l.fenced
+	if l.lost().meets(from, to) {
 		out.Status = statusPartial
 	}
 	s.mu.Unlock()
@@ -101,8 +108,13 @@ func (s *Store) digest(req *wire.DigestRequest) *wire.DigestResponse {
 	}
 	// A seal that came meanwhile takes stores off the table that this digest may
 	// have been made without.
-	if fenced := s.digestFenced(req); fenced != nil {
-		return fenced
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if refused := s.refusesDigest(req); refused != nil {
+		return refused
+	}
+	if l := s.logs[id]; l != nil && l.fenced == fenced {
+		l.shown.add(req, out.Next)
 	}
 	return out
 }

@@ -67,6 +67,9 @@
 //	    long as its directory may have its own name.
 //	P14. A doubt of a log is ended by what others were asked since it counts (Sure), never
 //	    by what they were asked for an earlier one.
+//	P15. An epoch of which something was in doubt is clean here only by a recovery that was
+//	    shown, since then, all that is here of it: what was taken from others in between
+//	    it may not have seen, and not decided on.
 //
 // Doubt (P9). If the journal's tail was suspect, the stream was corrupt, or a
 // partition is damaged (the open one begins anew if it cannot be opened at all,

@@ -7,6 +7,7 @@ import (
 
 	"github.com/braiddb/braid/internal/journal"
 	"github.com/braiddb/braid/internal/logs"
+	"github.com/braiddb/braid/internal/wire"
 )
 
 // A shard whose journal was found corrupt or suspect, or whose open partition was
@@ -250,6 +251,13 @@ func (s *Store) doubtOpen(l *logState) bool {
 	return l.fenced > s.doubt.trusted && !l.id.IsMetadata() && (!l.inDoubt().empty() || l.unsettled())
 }
 
+// mayBeClean says whether an epoch may become clean here by a recovery (P15). mu is held.
+func (s *Store) mayBeClean(l *logState, req *wire.CleanRequest) bool {
+	e := logs.Epoch(req.Epoch)
+	doubted := stretch{max(l.doubtFrom, 1), l.doubtTo}
+	return e <= l.lce || l.fenced <= s.doubt.trusted || !doubted.meetsEpochs(e, e) || l.shown.all(req)
+}
+
 // noteDoubt counts a log whose doubt began or ended. mu is held.
 func (s *Store) noteDoubt(l *logState, before bool) {
 	switch after := s.doubtOpen(l); {
@@ -328,6 +336,7 @@ func (l *logState) admitFence(next logs.Epoch, number uint64, from logs.LSN) {
 	}
 	l.fenced = max(l.fenced, number)
 	l.doubtFrom, l.doubtTo, l.sure = from, to, 0
+	l.shown = shown{}
 }
 
 // doubtAgain puts a stretch in doubt that was lost with a partition. mu is held.

@@ -140,6 +140,7 @@ func TestADoubtEnds(t *testing.T) {
 		t.Error("the doubt is over with epochs that may have been clean, and may be purged")
 	}
 	for e := uint32(4); e <= 5; e++ {
+		call(b.s.Digest, &wire.DigestRequest{Log: uint64(labLog), Epoch: e, From: 1, To: uint32(logs.ESNMax), SealEpoch: 5})
 		if a := call(b.s.Clean, &wire.CleanRequest{Log: uint64(labLog), Epoch: e, SealEpoch: 5}); a.Status != statusOK {
 			t.Fatalf("clean: %v", a)
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/braiddb/braid/internal/catalog"
 	"github.com/braiddb/braid/internal/logs"
+	"github.com/braiddb/braid/internal/wire"
 )
 
 // seal is a fence: no record of an epoch up to it is taken.
@@ -29,6 +30,30 @@ func (s *seal) raise(t seal) bool {
 type plan struct {
 	seal, epoch logs.Epoch
 	number      uint32
+}
+
+// shown is what a recovery was shown last of an epoch that was in doubt, since it is no
+// more (P15). It does not outlive the process: then it is shown again.
+type shown struct {
+	seal, epoch logs.Epoch
+	from, next  uint64 // ESNs from one up to before the other
+}
+
+// add takes a page of a digest in; next is where the following begins, 0: it was the last.
+func (d *shown) add(req *wire.DigestRequest, next uint32) {
+	n := shown{seal: logs.Epoch(req.SealEpoch), epoch: logs.Epoch(req.Epoch), from: uint64(req.From), next: uint64(next)}
+	if next == 0 {
+		n.next = uint64(req.To) + 1
+	}
+	if n.seal == d.seal && n.epoch == d.epoch && n.from >= d.from && n.from <= d.next {
+		n.from, n.next = d.from, max(n.next, d.next)
+	}
+	*d = n
+}
+
+// all says whether that was everything that a recovery has made clean.
+func (d *shown) all(r *wire.CleanRequest) bool {
+	return d.seal == logs.Epoch(r.SealEpoch) && d.epoch == logs.Epoch(r.Epoch) && d.from <= uint64(r.LastKnownGood)+1 && d.next > uint64(logs.ESNMax)
 }
 
 // epochTail is what stores have shown of an epoch that is not clean.
@@ -87,6 +112,7 @@ type logState struct {
 
 	fencing bool // NextEpoch is under way
 	plan    plan // the newest of which recovery stored anything in this life
+	shown   shown
 
 	// deciding is up to where marks are on their way to the journal, or there, that
 	// say what recovery decided, or delete what it did not. Invariant: it grows under

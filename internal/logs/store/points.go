@@ -11,6 +11,7 @@ var (
 	pointReleaseWaits   = sometimes.Point("store: a release waits for a purge")
 	pointNothingToPurge = sometimes.Point("store: nothing is there to be purged")
 	pointCleanEarly     = sometimes.Point("store: an epoch is clean above one that is not")
+	pointNotShown       = sometimes.Point("store: a recovery was not shown what was taken from others")
 	pointSoftSeal       = sometimes.Point("store: a soft seal stands against a seal")
 	pointDeleted        = sometimes.Point("store: copies are deleted from a partition")
 	pointSetAside       = sometimes.Point("store: a damaged partition is set aside")

@@ -322,7 +322,7 @@ func (s *Store) Clean(req *wire.CleanRequest, reply func(*wire.CleanResponse)) {
 	if l.soft.epoch > by.epoch {
 		by = l.soft
 	}
-	closed, fence := s.closed, s.needsFence(l)
+	closed, fence, shown := s.closed, s.needsFence(l), s.mayBeClean(l, req)
 	if fence { // what may be lost is told by what is clean
 		s.askFence(l)
 	}
@@ -339,6 +339,12 @@ func (s *Store) Clean(req *wire.CleanRequest, reply func(*wire.CleanResponse)) {
 			out.Status = statusShutdown
 		}
 		reply(out)
+		return
+	}
+	if !shown {
+		s.order.Unlock()
+		pointNotShown.Reach()
+		reply(&wire.CleanResponse{Status: statusAgain})
 		return
 	}
 	m := mark{kind: markClean, log: id, number: uint64(req.Epoch), body: body}
