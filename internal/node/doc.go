@@ -25,4 +25,6 @@
 //	N3. A replica is in the registry before anything of it is written, until
 //	    everything of it is gone.
 //	N4. A directory of one cluster never serves another.
+//	N5. Where a file of the documents is damaged no replica is made, and every one that
+//	    is there is reported, until they are gone and the damage with them.
 package node

@@ -157,11 +157,13 @@ func (n *Node) serveHeartbeat(req *wire.HeartbeatRequest) *wire.HeartbeatRespons
 // report says how every replica here is.
 func (n *Node) report() []*wire.ReplicaReport {
 	var out []*wire.ReplicaReport
+	spoilt := n.spoilt()
 	for _, g := range n.host.Groups() {
 		s := g.Status()
 		r := &wire.ReplicaReport{
 			Group: uint64(s.ID), Replica: uint64(s.Replica), Term: s.Term, Applied: s.Applied, Corrupt: s.Corrupt,
 		}
+		r.Corrupt = r.Corrupt || spoilt[r.Group]
 		if h := n.hosted(r.Group); h != nil {
 			r.SchemaVersion = h.Table().Schema.GetVersion()
 		}

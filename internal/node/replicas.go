@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"github.com/braiddb/braid/internal/master"
 	"github.com/braiddb/braid/internal/multiraft"
 	"github.com/braiddb/braid/internal/rpc"
+	"github.com/braiddb/braid/internal/tables/docdb"
 	"github.com/braiddb/braid/internal/tables/tablet"
 	"github.com/braiddb/braid/internal/wire"
 )
@@ -112,15 +114,26 @@ func (n *Node) openReplica(rep *Replica, recovered *journal.StreamReplay) error 
 	cfg := multiraft.GroupConfig{
 		ID: catalog.GroupID(rep.Group), Replica: catalog.ReplicaID(rep.Replica), Conf: rep.Founders, Recovered: recovered,
 	}
+	open := n.openTablet
 	if cfg.ID == catalog.MasterGroup {
-		return n.openMaster(rep, cfg)
+		open = n.openMaster
 	}
+	err := open(rep, cfg)
+	if errors.Is(err, docdb.ErrCorrupt) {
+		n.log.Error("the state of a replica cannot be read; it is replaced", "group", rep.Group, "error", err)
+		cfg.SM, cfg.Recovered = unreadable{n.engine, held(rep.Group, rep.Tablet)}, &journal.StreamReplay{Corrupt: true}
+		_, err = n.host.Create(cfg)
+	}
+	return err
+}
+
+func (n *Node) openTablet(rep *Replica, cfg multiraft.GroupConfig) error {
 	t, err := tablet.New(n.tabletDeps(), rep.Tablet, rep.Table)
 	if err != nil {
 		return err
 	}
 	cfg.SM, cfg.Applied = t, t.Applied()
-	cfg.New = len(rep.Founders) > 0 && recovered == nil && cfg.Applied.Index == 0
+	cfg.New = len(rep.Founders) > 0 && cfg.Recovered == nil && cfg.Applied.Index == 0
 	g, err := n.host.Create(cfg)
 	if err != nil {
 		return fmt.Errorf("group %d: %w", rep.Group, err)
@@ -170,7 +183,7 @@ func (n *Node) reconcile(x *catalog.Index) error {
 	}
 	lost := map[catalog.GroupID]catalog.ReplicaID{}
 	for _, a := range master.Reconcile(n.id.Node, x, list) {
-		if a.Kind == master.LostReplica {
+		if a.Kind == master.LostReplica || a.Kind == master.CreateReplica && n.refuses(a) {
 			lost[a.Group] = a.Replica
 			continue
 		}
@@ -179,7 +192,15 @@ func (n *Node) reconcile(x *catalog.Index) error {
 		}
 	}
 	n.lost.Store(&lost)
+	n.mend()
 	return nil
+}
+
+// refuses reports whether a replica cannot be made because files are damaged where it
+// would be.
+func (n *Node) refuses(a master.Action) bool {
+	n.mend()
+	return n.engine.Damaged(held(uint64(a.Group), a.Tablet))
 }
 
 func (n *Node) act(a master.Action) error {
@@ -243,18 +264,12 @@ func (n *Node) erase(group catalog.GroupID, reps []*Replica) error {
 		}
 		return n.host.Remove(group)
 	}
-	sm := multiraft.StateMachine(n.machine)
-	if group != catalog.MasterGroup {
-		i := slices.IndexFunc(reps, func(r *Replica) bool { return r.Group == uint64(group) })
-		if i < 0 {
-			return nil
-		}
-		var err error
-		if sm, err = tablet.New(n.tabletDeps(), reps[i].Tablet, reps[i].Table); err != nil {
-			return err
-		}
+	i := slices.IndexFunc(reps, func(r *Replica) bool { return r.Group == uint64(group) })
+	if i < 0 {
+		return nil
 	}
-	if err := sm.Destroy(); err != nil {
+	h := held(reps[i].Group, reps[i].Tablet)
+	if err := n.engine.Drop(h.Span, h.Group); err != nil {
 		return err
 	}
 	return n.dropStream(journal.StreamID(group))

@@ -53,6 +53,7 @@ type balancer struct {
 	held     tally                              // replicas as they will be once every plan is carried out
 	led      tally                              // leaders of tablets as they are
 	incoming map[catalog.NodeID]int
+	spoilt   map[catalog.NodeID]bool // nodes that a lost replica is about to leave
 	changes  int
 	planned  map[catalog.GroupID]bool
 	moved    map[catalog.GroupID]bool // leaders
@@ -95,6 +96,7 @@ func newBalancer(c *Cluster, o Options) *balancer {
 		nodes: make(map[catalog.NodeID]*Node, len(c.Nodes)),
 		held:  newTally(), led: newTally(),
 		incoming: map[catalog.NodeID]int{},
+		spoilt:   map[catalog.NodeID]bool{},
 		planned:  map[catalog.GroupID]bool{},
 		moved:    map[catalog.GroupID]bool{},
 	}
@@ -110,7 +112,11 @@ func newBalancer(c *Cluster, o Options) *balancer {
 	}
 	for i := range c.Groups {
 		g := &c.Groups[i]
-		for _, r := range g.Replicas {
+		for j := range g.Replicas {
+			r := &g.Replicas[j]
+			if r.Lost && g.leader() != nil && b.safeWithout(g, r) {
+				b.spoilt[r.Node] = true
+			}
 			if r.ID != g.Removing {
 				b.held.add(g.Table, r.Node, 1)
 			}
@@ -134,6 +140,11 @@ func (b *balancer) state(id catalog.NodeID) State {
 
 // fits reports whether a node takes replicas of the group.
 func (b *balancer) fits(g *Group, node catalog.NodeID) bool { return b.fit[g.role()][node] }
+
+// takes reports whether a replica of the group may be put on a node (P6).
+func (b *balancer) takes(n *Node, g *Group) bool {
+	return n.State == Alive && !g.on(n.ID) && b.fits(g, n.ID) && !b.spoilt[n.ID]
+}
 
 // bad reports whether a replica is to be replaced.
 func (b *balancer) bad(r *Replica) bool { return r.Lost || b.state(r.Node) >= Dead }
@@ -342,7 +353,7 @@ func (b *balancer) candidate(g *Group, without *Replica) *Node {
 	beside := b.beside(g, without)
 	for i := range b.c.Nodes {
 		n := &b.c.Nodes[i]
-		if n.State != Alive || g.on(n.ID) || !b.fits(g, n.ID) {
+		if !b.takes(n, g) {
 			continue
 		}
 		p := sharedBy(n.Location, beside)
@@ -404,7 +415,7 @@ func (b *balancer) spread(g *Group) {
 		now := sharedBy(b.nodes[r.Node].Location, beside) + b.misplaced(g, r)
 		for j := range b.c.Nodes {
 			n := &b.c.Nodes[j]
-			if n.State != Alive || g.on(n.ID) || !b.fits(g, n.ID) || b.incoming[n.ID] >= b.o.IncomingMax {
+			if !b.takes(n, g) || b.incoming[n.ID] >= b.o.IncomingMax {
 				continue
 			}
 			gain := now - sharedBy(n.Location, beside)

@@ -242,6 +242,33 @@ func TestLostReplicaIsMadeAnewOnItsNode(t *testing.T) {
 	}
 }
 
+// A node whose files are damaged says so of every replica there, leaders too, which go on
+// meanwhile. They give their leadership away at once; all leave before the node is given a
+// new one (settle looks at P6), and then it has as many again.
+func TestANodeThatLostAllItsReplicas(t *testing.T) {
+	w := grown(3, 6, 3)
+	for i := range w.Groups {
+		r := w.Groups[i].at(2)
+		r.Lost = true
+		w.Groups[i].Leader = r.ID
+	}
+	given := map[catalog.GroupID]bool{}
+	for _, s := range Balance(&w.Cluster, Options{}) {
+		if s.Kind == TransferLeader && s.To == 2 && s.Node != 2 {
+			given[s.Group] = true
+		}
+	}
+	if len(given) != len(w.Groups) {
+		t.Errorf("leaderships of %v are given away:\n%s", given, w)
+	}
+	w.settle(t, Options{})
+	for i := range w.Groups {
+		if g := &w.Groups[i]; len(g.Replicas) != 3 || g.at(2) == nil || g.at(2).Lost {
+			t.Errorf("group %d:\n%s", g.ID, w)
+		}
+	}
+}
+
 func TestReplicasSpreadOverDomains(t *testing.T) {
 	w := grown(3, 4, 3) // all in one zone
 	for i := range w.Nodes {

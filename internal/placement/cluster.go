@@ -63,7 +63,7 @@ type Replica struct {
 	ID       catalog.ReplicaID
 	Node     catalog.NodeID
 	Voter    bool
-	Lost     bool // its node lives and says that it cannot serve this replica any more
+	Lost     bool // its node lives and says that it cannot serve this replica any more, or not all of it
 	CaughtUp bool // a learner that its leader finds fit to be promoted
 }
 

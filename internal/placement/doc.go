@@ -30,6 +30,8 @@
 //	P4. A learner that replaces a voter which is gone or dead is promoted after that
 //	    has left the configuration, unless P2 forbids it to leave: the two are never in
 //	    it beside each other. So a replacement that dies at once costs the group nothing.
+//	P6. A node that says of a replica that it cannot serve it takes no new one before that
+//	    has left, where it can: what spoilt it may not be over.
 //
 // It does not say when a node is dead; it is told.
 //

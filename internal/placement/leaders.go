@@ -2,14 +2,15 @@ package placement
 
 import "github.com/braiddb/braid/internal/catalog"
 
-// moveLeaders takes leaders from draining nodes, and then evens out what the
+// moveLeaders takes leaders from draining nodes and from replicas that are lost to their
+// nodes, and then evens out what the
 // nodes lead: first within each table, then overall as far as that keeps every
-// table even. The master's group moves only to get off a draining node.
+// table even. The master's group moves only to get off such.
 func (b *balancer) moveLeaders() {
 	for i := range b.c.Groups {
 		g := &b.c.Groups[i]
 		leader := g.leader()
-		if leader == nil || b.moved[g.ID] || b.state(leader.Node) != Draining {
+		if leader == nil || b.moved[g.ID] || b.state(leader.Node) != Draining && !leader.Lost {
 			continue
 		}
 		if heir := b.heir(g); heir != nil {

@@ -160,13 +160,31 @@ func (w *world) oneOnANode(t failer, g *Group) {
 	}
 }
 
+// spoilt is the nodes that a lost replica can leave and has not.
+func (w *world) spoilt() map[catalog.NodeID]bool {
+	out := map[catalog.NodeID]bool{}
+	for i := range w.Groups {
+		g := &w.Groups[i]
+		for _, r := range g.Replicas {
+			if r.Lost && g.leader() != nil && w.quorumWithout(g, r.ID) {
+				out[r.Node] = true
+			}
+		}
+	}
+	return out
+}
+
 // settle balances until nothing is left to do and says how many rounds it took.
 func (w *world) settle(t failer, o Options) int {
 	for round := range 1000 {
 		w.elect()
 		steps := Balance(&w.Cluster, o)
+		spoilt := w.spoilt()
 		quiet := len(steps) == 0
 		for _, s := range steps {
+			if (s.Kind == PlanAdd || s.Kind == PlanReplace) && spoilt[s.Node] {
+				t.Fatalf("P6: %v: a lost replica has still to leave the node:\n%s", s, w)
+			}
 			w.apply(t, s)
 		}
 		for i := range w.Groups {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
+	"github.com/braiddb/braid/internal/compactions"
 	"github.com/braiddb/braid/internal/manifest"
 )
 
@@ -48,6 +49,7 @@ func (s *Store) openLSM(dir string, compacts bool, memTable int64) (*lsm, error)
 	if !compacts {
 		fs = countedFS{fs, &s.shelf.bytesRead}
 	}
+	begins := compactions.New()
 	po := &pebble.Options{
 		FS:                          fs,
 		Cache:                       s.blocks,
@@ -66,7 +68,15 @@ func (s *Store) openLSM(dir string, compacts bool, memTable int64) (*lsm, error)
 					s.flushed()
 				}
 			},
-			BackgroundError: s.backgroundError,
+			CompactionEnd: func(info pebble.CompactionInfo) {
+				if info.Err == nil {
+					begins.Succeeded()
+				}
+			},
+			BackgroundError: func(err error) {
+				begins.Failed()
+				s.backgroundError(err)
+			},
 			// Damage is the reader's gap, and another shard's copy; left to itself
 			// Pebble would end the process.
 			DataCorruption: func(info pebble.DataCorruptionInfo) {
@@ -74,6 +84,7 @@ func (s *Store) openLSM(dir string, compacts bool, memTable int64) (*lsm, error)
 			},
 		},
 	}
+	po.Experimental.CompactionScheduler = begins
 	if !compacts {
 		po.L0CompactionThreshold, po.L0StopWritesThreshold = math.MaxInt32, math.MaxInt32
 	}
@@ -207,8 +218,8 @@ func (l *lsm) writtenBytes() (flushed, compacted int64) {
 }
 
 // backgroundError hears of a flush or compaction that failed. The store tries
-// again with new files. Want of space and damaged input leave the node running;
-// an error of the disk does not.
+// again with new files, a compaction after a while. Want of space and damaged input
+// leave the node running; an error of the disk does not.
 func (s *Store) backgroundError(err error) {
 	if errors.Is(err, syscall.ENOSPC) || pebble.IsCorruptionError(err) || errors.Is(err, pebble.ErrCancelledCompaction) {
 		s.o.Logger.Error("logs/store: background work failed", "error", err)

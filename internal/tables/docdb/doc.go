@@ -46,6 +46,22 @@
 //	D4. A store that is older than what was flushed is not opened: the journal has
 //	    let go of what is missing (internal/manifest).
 //
+// # Damage
+//
+// Pebble finds damage when a block is read, by a request or a compaction, tells, and goes
+// on: the read is refused, the compaction fails and is begun anew, after a pause
+// (internal/compactions). It cannot mend a file. Replicas have good copies elsewhere, so
+// they are replaced, and then the file is cut out:
+//
+//	found ──▶ noted in DAMAGED ──▶ Damaged: replicas there are replaced ──▶ Mend: excised
+//
+//	R1. What does not read is refused (ErrCorrupt), never left out.
+//	R2. Where damage was met is noted, for a file as a whole, before whoever met it goes
+//	    on, and until Mend has removed it: cutting a damaged file in two may silently
+//	    lose what is beside the cut (Pebble takes the error for the file's end), and
+//	    whose that was is known by the note.
+//	R3. Mend removes files only where no replica has anything.
+//
 // # Old versions
 //
 // A tablet's history cutoff is replicated; no view below it is served. Pebble has

@@ -18,6 +18,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/braiddb/braid/internal/compactions"
 	"github.com/braiddb/braid/internal/manifest"
 )
 
@@ -87,11 +88,14 @@ func (o EngineOptions) withDefaults() EngineOptions {
 type Engine struct {
 	o  EngineOptions
 	fs vfs.FS
-	// dir holds FORMAT, db (Pebble's) and ingest (files on their way in).
+	// dir holds FORMAT, DAMAGED, db (Pebble's) and ingest (files on their way in).
 	dir   string
 	db    *pebble.DB
 	po    *pebble.Options
 	cache *pebble.Cache
+
+	compactions *compactions.Scheduler
+	damage      damage
 
 	iters   iterPool
 	views   sync.Pool // *View
@@ -120,7 +124,7 @@ const (
 // OpenEngine opens the engine in dir, or makes one there. A directory of another
 // format version is refused with a *FormatError.
 func OpenEngine(fs vfs.FS, dir string, o EngineOptions) (*Engine, error) {
-	e := &Engine{o: o.withDefaults(), fs: fs, dir: dir, ended: make(chan struct{}), installing: make(chan struct{}, 1)}
+	e := &Engine{o: o.withDefaults(), fs: fs, dir: dir, compactions: compactions.New(), ended: make(chan struct{}), installing: make(chan struct{}, 1)}
 	if err := e.checkFormat(); err != nil {
 		return nil, err
 	}
@@ -130,6 +134,9 @@ func OpenEngine(fs vfs.FS, dir string, o EngineOptions) (*Engine, error) {
 	guarded, err := manifest.Guard(fs, fs.PathJoin(dir, "db"))
 	if err != nil {
 		return nil, fmt.Errorf("docdb: open %s: %w; wipe this node's data directory and let it rejoin as a new one: its tablets have other replicas", dir, err)
+	}
+	if err := e.loadDamage(); err != nil {
+		return nil, err
 	}
 	e.cache = pebble.NewCache(e.o.CacheBytes)
 	e.po = e.pebbleOptions()
@@ -151,7 +158,10 @@ func (e *Engine) checkFormat() error {
 	path := e.fs.PathJoin(e.dir, formatFile)
 	f, err := e.fs.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return e.writeFormat(path)
+		if err := e.makeDir(e.dir); err != nil {
+			return fmt.Errorf("docdb: create %s: %w", e.dir, err)
+		}
+		return e.writeFile(formatFile, fmt.Appendf(nil, "%s%d\n", formatPrefix, engineFormat))
 	}
 	if err != nil {
 		return fmt.Errorf("docdb: open %s: %w", path, err)
@@ -172,16 +182,15 @@ func (e *Engine) checkFormat() error {
 	return nil
 }
 
-func (e *Engine) writeFormat(path string) error {
-	if err := e.makeDir(e.dir); err != nil {
-		return fmt.Errorf("docdb: create %s: %w", e.dir, err)
-	}
+// writeFile writes a small file of the engine's directory, durably and at once.
+func (e *Engine) writeFile(name string, content []byte) error {
+	path := e.fs.PathJoin(e.dir, name)
 	temp := path + ".new"
 	f, err := e.fs.Create(temp, vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return fmt.Errorf("docdb: create %s: %w", temp, err)
 	}
-	_, err = fmt.Fprintf(f, "%s%d\n", formatPrefix, engineFormat)
+	_, err = f.Write(content)
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
 		err = e.fs.Rename(temp, path)
@@ -238,11 +247,14 @@ func (e *Engine) pebbleOptions() *pebble.Options {
 				}
 			},
 			BackgroundError: e.backgroundError,
+			CompactionEnd: func(info pebble.CompactionInfo) {
+				if info.Err == nil {
+					e.compactions.Succeeded()
+				}
+			},
 			// Who reads what is damaged is refused (ErrCorrupt), as is a compaction;
 			// left to itself the store would end the node.
-			DataCorruption: func(info pebble.DataCorruptionInfo) {
-				e.o.Logger.Error("docdb: damaged file", "path", info.Path, "error", info.Details)
-			},
+			DataCorruption: e.found,
 		},
 		MemTableStopWritesThreshold: 3,
 		L0CompactionThreshold:       4,
@@ -250,6 +262,7 @@ func (e *Engine) pebbleOptions() *pebble.Options {
 		LBaseMaxBytes:               64 << 20,
 	}
 	x := &po.Experimental
+	x.CompactionScheduler = e.compactions
 	// With the log off, an ingest that waits in the memtables is not durable when
 	// it returns; this makes it flush them first instead.
 	x.DisableIngestAsFlushable = func() bool { return true }
@@ -282,10 +295,11 @@ func (e *Engine) pebbleOptions() *pebble.Options {
 }
 
 // backgroundError hears of a flush or compaction that failed. The store tries
-// again with new files. Want of space and damaged input leave the node running;
+// again with new files, a compaction after a while. Want of space and damaged input leave the node running;
 // an error of the disk does not.
 func (e *Engine) backgroundError(err error) {
 	e.backgroundErrors.Add(1)
+	e.compactions.Failed()
 	if errors.Is(err, syscall.ENOSPC) || pebble.IsCorruptionError(err) || errors.Is(err, pebble.ErrCancelledCompaction) {
 		e.o.Logger.Error("docdb: background work failed", "error", err)
 		return

@@ -22,7 +22,7 @@ func (e *Engine) GroupState(group catalog.GroupID, key []byte) ([]byte, bool, er
 		return nil, false, nil
 	}
 	if err != nil {
-		return nil, false, err
+		return nil, false, storeError(err)
 	}
 	return clone(p), true, done.Close()
 }
@@ -35,10 +35,10 @@ func (e *Engine) DurableGroupState(group catalog.GroupID, key []byte) ([]byte, b
 	}
 	defer it.Close()
 	if !it.SeekPrefixGE(groupKey(nil, group, key)) {
-		return nil, false, it.Error()
+		return nil, false, storeError(it.Error())
 	}
 	p, err := it.ValueAndErr()
-	return clone(p), err == nil, err
+	return clone(p), err == nil, storeError(err)
 }
 
 // ScanGroupState visits a group's records with from <= key < to in order; an
@@ -53,14 +53,14 @@ func (e *Engine) ScanGroupState(group catalog.GroupID, from, to []byte, fn func(
 	for ok := it.First(); ok; ok = it.Next() {
 		p, err := it.ValueAndErr()
 		if err != nil {
-			return err
+			return storeError(err)
 		}
 		key := it.Key()
 		if !fn(key[9:len(key)-1], p) {
 			return nil
 		}
 	}
-	return it.Error()
+	return storeError(it.Error())
 }
 
 func groupRange(group catalog.GroupID, from, to []byte) (lower, upper []byte) {

@@ -46,6 +46,18 @@ func (e *Engine) Ingest(span Span, group catalog.GroupID, r io.Reader) error {
 
 // Drop removes a tablet's documents and its group's state, durably.
 func (e *Engine) Drop(span Span, group catalog.GroupID) error {
+	h := Held{span, group}
+	if e.Damaged(h) {
+		return e.erase(h)
+	}
+	err := e.drop(span, group)
+	if pebble.IsCorruptionError(err) { // known only now
+		return e.erase(h)
+	}
+	return err
+}
+
+func (e *Engine) drop(span Span, group catalog.GroupID) error {
 	in, err := e.newIngest(span, group)
 	if err != nil {
 		return err
@@ -208,9 +220,17 @@ func (in *ingest) install() error {
 // errFailed is what is left to say after a fatal error.
 var errFailed = errors.New("the store has failed")
 
-// install lets one ingest at a time into the store, which takes turns too, but waits for
-// ever for one whose goroutine a fatal error has ended.
+// install hands files over in exchange for what a span held.
 func (e *Engine) install(paths []string, span pebble.KeyRange) error {
+	return e.alone(func() error {
+		_, err := e.db.IngestAndExcise(context.Background(), paths, nil, nil, span)
+		return err
+	})
+}
+
+// alone lets one ingest at a time into the store, which takes turns too, but waits for
+// ever for one whose goroutine a fatal error has ended.
+func (e *Engine) alone(ingest func() error) error {
 	e.installing <- struct{}{}
 	defer func() { <-e.installing }()
 	// A sweep that has judged a document by what was here must not delete, above
@@ -220,8 +240,7 @@ func (e *Engine) install(paths []string, span pebble.KeyRange) error {
 	if e.dead.Load() {
 		return errFailed
 	}
-	_, err := e.db.IngestAndExcise(context.Background(), paths, nil, nil, span)
-	return err
+	return ingest()
 }
 
 // frameReader takes frames off a stream.
