@@ -52,7 +52,9 @@ func (d benchDoubt) Unfenced() (out []logs.LogID) {
 	return out
 }
 
-func (d benchDoubt) Fence(log logs.LogID, next logs.Epoch, done func(logs.Doubt, error)) {
+func (d benchDoubt) DoubtNumber() uint64 { return 0 }
+
+func (d benchDoubt) Fence(log logs.LogID, next logs.Epoch, _ uint64, done func(logs.Doubt, error)) {
 	if log.IsMetadata() {
 		d.b.do(callFence, func() { done(logs.Doubt{To: logs.LSNMax}, nil) })
 		return

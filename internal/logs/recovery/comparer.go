@@ -20,7 +20,10 @@ type Doubtful interface {
 	Suspect() bool
 	Doubts() []logs.LogID   // known logs of which something may be lost
 	Unfenced() []logs.LogID // those of them that take no stores for it
-	Fence(log logs.LogID, next logs.Epoch, done func(logs.Doubt, error))
+	DoubtNumber() uint64    // of the newest doubt
+	// Fence fails if there is another doubt by then than since, the newest before next was
+	// asked for.
+	Fence(log logs.LogID, next logs.Epoch, since uint64, done func(logs.Doubt, error))
 	// Repair fails if more epochs than up to clean are clean by then.
 	Repair(log logs.LogID, clean logs.Epoch, records []*wire.LogRecord, done func(error))
 	// Sure fails likewise, and if there is another doubt by then.

@@ -52,6 +52,7 @@ type comparison struct {
 	left   logs.Epoch // up to it the log stays in doubt, 0: not at all (D5)
 
 	record   *wire.EpochRecord
+	since    uint64     // the newest doubt before the record was asked for
 	doubt    uint64     // that it is for, and no later one (D7)
 	from, to logs.LSN   // in doubt
 	trim     logs.LSN   // of what is in doubt up to it nothing is lost that readers miss
@@ -107,7 +108,7 @@ func (c *comparison) advance() {
 	case compareReading:
 		c.once(call{kind: callRead})
 	case compareFencing:
-		c.once(call{kind: callFence, epoch: c.nextEpoch()})
+		c.once(call{kind: callFence, epoch: c.nextEpoch(), since: c.since})
 	case comparePurging:
 		if c.clean >= logs.Epoch(c.record.GetLastCleanEpoch()) {
 			c.enter(compareHistory)
@@ -159,7 +160,7 @@ func (c *comparison) answer(ev *event) {
 		}
 	}
 	c.asked = false
-	if ev.err != nil && ev.of.kind == callSure {
+	if ev.err != nil && (ev.of.kind == callSure || ev.of.kind == callFence) {
 		c.restart()
 		return
 	}
@@ -169,7 +170,7 @@ func (c *comparison) answer(ev *event) {
 	}
 	switch {
 	case ev.of.kind == callRead && c.state == compareReading:
-		c.record = ev.record
+		c.record, c.since = ev.record, ev.doubt.Number
 		c.enter(compareFencing)
 	case ev.of.kind == callFence && c.state == compareFencing && c.log.IsMetadata():
 		c.beginMetadata(ev.doubt)
@@ -177,7 +178,7 @@ func (c *comparison) answer(ev *event) {
 		c.onFence(ev.doubt)
 	case ev.of.kind == callPurge && c.state == comparePurging:
 		c.asked, c.askedAt = false, c.now+c.cfg.Retry // it is looked again then
-		c.call(call{kind: callFence, epoch: c.nextEpoch()})
+		c.call(call{kind: callFence, epoch: c.nextEpoch(), since: c.since})
 	case ev.of.kind == callDecisions && c.state == compareDecisions:
 		note(&c.decided, ev.decisions.Epochs)
 		c.next = min(c.next+purgePage, c.clean+1)

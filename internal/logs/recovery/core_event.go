@@ -84,6 +84,7 @@ type call struct {
 
 	decisions *wire.EpochRecoveryRequest
 	from, to  logs.LSN            // deletes
+	since     uint64              // fences: the newest doubt when the epoch store was asked
 	found     logs.Compared       // sure
 	mark      *wire.EpochRecovery // marks
 	records   *wire.RecordsRequest
@@ -117,7 +118,7 @@ type event struct {
 	decisions *wire.EpochRecoveryResponse
 	records   *wire.RecordsResponse
 	states    *wire.LogStateResponse
-	doubt     logs.Doubt // fences: what the own shard may have lost
+	doubt     logs.Doubt // fences: what the own shard may have lost; comparisons' reads: the newest number before
 }
 
 // effects are what is to be done after a step.

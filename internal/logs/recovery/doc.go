@@ -77,7 +77,8 @@
 //	    because nobody knows more, and nobody showed one, it is lost, not torn: the
 //	    shard proves nothing there for good, and readers are told.
 //	D7. What others were asked for one doubt ends no later one: it begins anew, and what
-//	    was at work when a doubt came is done once more.
+//	    was at work when a doubt came is done once more. What the epoch store said before a
+//	    doubt does not say of which epochs that is.
 //
 // Differences from LogDevice. A slot of which damaged copies were found counts
 // those shards as unavailable for that slot: recovery waits for silent ones that

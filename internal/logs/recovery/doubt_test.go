@@ -116,6 +116,9 @@ func (f *fakeShard) repair(rs []*wire.LogRecord) {
 // nothing that it has acknowledged.
 func (w *walk) spoil() {
 	f := w.view.shards[w.rng.IntN(len(w.view.shards))]
+	if ids := slices.Sorted(maps.Keys(w.compares)); len(ids) > 0 && w.rng.IntN(2) == 0 {
+		f = w.view.find(ids[0])
+	}
 	if w.setAside(f) {
 		return
 	}

@@ -54,6 +54,38 @@ func TestWhatWasDecidedAndNobodyShowsIsLost(t *testing.T) {
 	t.Errorf("it did not come to an end: %s", c.state)
 }
 
+// TestAFenceIsOfWhatWasAskedSinceItsDoubt: D7. A comparison tells its shard which doubt was
+// the newest when it asked the epoch store for the next epoch. If there is another by then,
+// of a later epoch maybe, the shard refuses, and the epoch store is asked again.
+func TestAFenceIsOfWhatWasAskedSinceItsDoubt(t *testing.T) {
+	view := &fakeView{shards: []*fakeShard{newFakeShard(logs.MakeShard(1, 0)), newFakeShard(logs.MakeShard(2, 0))}}
+	cfg := Config{}.withDefaults()
+	c := newComparison(&cfg, &honest, view, 1, view.shards[0].id, talkLog, 2)
+	only := func(fx effects, want callKind) call {
+		t.Helper()
+		if len(fx.calls) != 1 || fx.calls[0].kind != want {
+			t.Fatalf("%+v, not one call %d", fx.calls, want)
+		}
+		return fx.calls[0]
+	}
+	k := only(c.step(0, event{kind: evStart}), callRead)
+	for _, next := range []struct {
+		number uint64
+		epoch  logs.Epoch
+	}{{3, 4}, {4, 6}} {
+		m := &wire.EpochMetadata{Epoch: uint32(next.epoch), EffectiveSince: 1, Replication: &catalog.Replication{Node: 1}}
+		ev := event{kind: evAnswer, of: bare(k), record: &wire.EpochRecord{Metadata: m}, doubt: logs.Doubt{Number: next.number}}
+		f := only(c.step(0, ev), callFence)
+		if f.epoch != next.epoch || f.since != next.number {
+			t.Fatalf("%+v, not of %+v", f, next)
+		}
+		if fx := c.step(0, event{kind: evAnswer, of: bare(f), err: errDown}); len(fx.calls) > 0 {
+			t.Fatalf("at once: %+v", fx.calls)
+		}
+		k = only(c.step(cfg.Retry, event{kind: evTimer}), callRead)
+	}
+}
+
 // TestSpans holds the stretches to a set. Where there are too many some are forgotten, and
 // nothing is claimed that was not added.
 func TestSpans(t *testing.T) {

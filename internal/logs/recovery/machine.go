@@ -157,6 +157,9 @@ func (m *machine) call(c call) {
 	case callClean:
 		m.calls.Clean(c.shard, c.clean, func(r *wire.CleanResponse, err error) { ev.clean, ev.err = r, err; m.post(ev) })
 	case callRead:
+		if m.doubt != nil {
+			ev.doubt.Number = m.doubt.DoubtNumber()
+		}
 		m.store.Read(m.log.DataLog(), func(r *wire.EpochRecord, err error) { ev.record, ev.err = r, err; m.post(ev) })
 	case callSwap:
 		m.store.CompareAndSet(m.log, c.expect, c.next, func(err error) { ev.record, ev.err = c.next, err; m.post(ev) })
@@ -172,7 +175,7 @@ func (m *machine) call(c call) {
 	case callStates:
 		m.calls.LogState(c.shard, c.states, func(r *wire.LogStateResponse, err error) { ev.states, ev.err = r, err; m.post(ev) })
 	case callFence:
-		m.doubt.Fence(m.log, c.epoch, func(d logs.Doubt, err error) { ev.doubt, ev.err = d, err; m.post(ev) })
+		m.doubt.Fence(m.log, c.epoch, c.since, func(d logs.Doubt, err error) { ev.doubt, ev.err = d, err; m.post(ev) })
 	case callPurge:
 		m.purge(m.log, c.epoch, c.to)
 		m.post(ev)

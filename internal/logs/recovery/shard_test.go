@@ -68,7 +68,11 @@ func (f *fakeShard) answer(c call) event {
 	case callRecords:
 		ev.records = f.records(c.records)
 	case callFence:
-		ev.doubt = f.fence(c.epoch)
+		if f.unfenced && f.number != c.since {
+			ev.err = errDown
+		} else {
+			ev.doubt = f.fence(c.epoch)
+		}
 	case callRepair:
 		if max(f.clean, f.deciding) > c.epoch {
 			ev.err = errDown

@@ -589,6 +589,9 @@ func (w *walk) call(c *walkCore, k call) {
 		case lose():
 		case k.kind == callRead:
 			ev = event{kind: evAnswer, of: bare(k), record: w.record}
+			if c.own != nil {
+				ev.doubt.Number = c.own.number
+			}
 		case k.kind == callSwap:
 			if k.expect == w.record.Version {
 				w.record = k.next

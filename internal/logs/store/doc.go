@@ -66,7 +66,8 @@
 //	    what a newer partition has of a copy stays (P12). That it is set aside is noted as
 //	    long as its directory may have its own name.
 //	P14. A doubt of a log is ended by what others were asked since it counts (Sure), never
-//	    by what they were asked for an earlier one.
+//	    by what they were asked for an earlier one; and what it is of goes by the epoch
+//	    that the epoch store has said since is the next (Fence).
 //	P15. An epoch of which something was in doubt is clean here only by a recovery that was
 //	    shown, since then, all that is here of it: what was taken from others in between
 //	    it may not have seen, and not decided on.

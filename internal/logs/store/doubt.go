@@ -297,14 +297,14 @@ func (s *Store) askFence(l *logState) {
 		return
 	}
 	l.fencing = true
-	id := l.id
+	id, since := l.id, s.doubt.number
 	asked := s.run(func() {
 		s.o.NextEpoch(id, func(next logs.Epoch, err error) {
 			if err != nil {
 				s.fenced(id, err)
 				return
 			}
-			s.Fence(id, next, func(_ logs.Doubt, err error) { s.fenced(id, err) })
+			s.Fence(id, next, since, func(_ logs.Doubt, err error) { s.fenced(id, err) })
 		})
 	})
 	l.fencing = asked
@@ -346,6 +346,7 @@ func (l *logState) doubtAgain(number uint64, from, to logs.LSN) {
 	}
 	l.fenced = max(l.fenced, number)
 	l.doubtFrom, l.doubtTo, l.sure = from, to, 0
+	l.shown = shown{}
 }
 
 // admitSure is an end of doubt made durable; lost says that nobody could tell what was

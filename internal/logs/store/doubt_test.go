@@ -22,7 +22,7 @@ type fenceAnswer struct {
 
 func (b *lab) fence(id logs.LogID, next logs.Epoch) fenceAnswer {
 	wait := make(chan fenceAnswer, 1)
-	b.s.Fence(id, next, func(d logs.Doubt, err error) {
+	b.s.Fence(id, next, b.s.DoubtNumber(), func(d logs.Doubt, err error) {
 		wait <- fenceAnswer{d.Number, stretch{d.From, d.To}, d.Clean, err}
 	})
 	return <-wait

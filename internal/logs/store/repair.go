@@ -15,6 +15,13 @@ import (
 // done: Fence tells what may be lost of a log, Repair takes what others have of
 // it, Sure says that they were asked, Listed that no other log is concerned.
 
+// DoubtNumber is that of the newest doubt, 0: there never was one.
+func (s *Store) DoubtNumber() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.doubt.number
+}
+
 // Doubts lists the logs of which something may be lost, as far as they are known
 // here; ascending.
 func (s *Store) Doubts() []logs.LogID {
@@ -49,8 +56,10 @@ func (s *Store) Unfenced() []logs.LogID {
 // one that reigns, if it has not been for the doubt that stands; next is the
 // epoch store's next one, 0 where it does not know the log. done hears, when that
 // is durable, what is in doubt. Of a metadata log that is all, and it is not closed. It
-// fails with ErrDoubtMeanwhile if there is another doubt by then.
-func (s *Store) Fence(id logs.LogID, next logs.Epoch, done func(logs.Doubt, error)) {
+// fails with ErrDoubtMeanwhile if there is another doubt by then than since, the newest
+// (DoubtNumber) before next was asked for: a later epoch may have begun, and what is lost
+// now be of that one (P14).
+func (s *Store) Fence(id logs.LogID, next logs.Epoch, since uint64, done func(logs.Doubt, error)) {
 	told := func(err error) {
 		s.mu.Lock()
 		l := s.peek(id)
@@ -67,8 +76,12 @@ func (s *Store) Fence(id logs.LogID, next logs.Epoch, done func(logs.Doubt, erro
 		number := s.doubt.number
 		needed := s.needsFence(s.peek(id))
 		s.mu.Unlock()
-		if !needed {
+		switch {
+		case !needed:
 			told(nil)
+			return
+		case number != since:
+			told(ErrDoubtMeanwhile)
 			return
 		}
 		from, err := s.losable(id)

@@ -18,7 +18,7 @@ func TestTheEndOfADoubtHoldsNobodyUp(t *testing.T) {
 	b.open()
 	defer b.stop()
 	fenced := make(chan error, 1)
-	b.s.Fence(labLog, 2, func(_ logs.Doubt, err error) { fenced <- err })
+	b.s.Fence(labLog, 2, b.s.DoubtNumber(), func(_ logs.Doubt, err error) { fenced <- err })
 	if err := <-fenced; err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/braiddb/braid/internal/logs"
@@ -41,10 +42,51 @@ func TestACleanIsOfWhatWasShown(t *testing.T) {
 	if s := clean(5); s != statusAgain {
 		t.Errorf("another recovery: %s", s)
 	}
+	b.s.mu.Lock()
+	b.s.log(labLog).doubtAgain(b.s.doubt.number, lsn(4, 3), lsn(4, 3)) // with a partition that is closed
+	b.s.mu.Unlock()
+	b.must(func(done func(error)) { b.sure(labLog, logs.Compared{Clean: 3, UpTo: lsn(4, logs.ESNMax)}, done) })
+	if s := clean(4); s != statusAgain {
+		t.Errorf("a recovery that was shown everything before another doubt: %s", s)
+	}
+	digest(3, 0)
 	if s := clean(4); s != statusOK {
 		t.Errorf("a recovery that was shown everything: %s", s)
 	}
 	if s := clean(5); s != statusOK {
 		t.Errorf("another recovery, of what is clean: %s", s)
+	}
+}
+
+// TestAFenceIsOfWhatWasAskedSinceItsDoubt: while the epoch store is asked for the next epoch
+// of a log, that may begin, and the shard lose copies of it and come to another doubt. What
+// the epoch store said does not fence the log for that one.
+func TestAFenceIsOfWhatWasAskedSinceItsDoubt(t *testing.T) {
+	b := newLab(t, 65)
+	b.doubting = true
+	asked := make(chan func(logs.Epoch, error), 10)
+	b.opts.NextEpoch = func(_ logs.LogID, done func(logs.Epoch, error)) { asked <- done }
+	b.open()
+	defer func() { b.stop() }()
+	b.status(store(rec(lsn(4, 1), "dropped"))) // it asks
+	told := <-asked
+	b.s.mu.Lock()
+	b.s.doubt.number++
+	b.s.doubt.wide, b.s.latterly = b.s.doubt.number, b.s.doubt.number
+	b.s.mu.Unlock()
+	told(5, nil)
+	late := make(chan error, 1)
+	b.s.Fence(labLog, 5, b.s.DoubtNumber()-1, func(_ logs.Doubt, err error) { late <- err })
+	if err := <-late; !errors.Is(err, ErrDoubtMeanwhile) {
+		t.Errorf("fenced by what was asked before: %v", err)
+	}
+	for len(asked) == 0 { // it asks again
+		if a := b.status(store(rec(lsn(5, 1), "too early"))); a.Status != wire.LogStatus_LOG_STATUS_DROPPED {
+			t.Fatalf("a store: %v", a)
+		}
+	}
+	(<-asked)(6, nil)
+	if f := b.fence(labLog, 6); f.err != nil || f.doubt.to != lsn(6, 0)-1 {
+		t.Errorf("fenced: %+v", f)
 	}
 }
