@@ -39,7 +39,8 @@
 //     and the last of them is 7 days old.
 //   - Appends of one Log that a goroutine begins one after another reach the sequencer in
 //     that order, and their LSNs ascend, across failover too; only one that ended with an
-//     unknown outcome may yet come behind later ones. See Log; who needs answers sooner
+//     unknown outcome may yet come behind later ones. Where data was lost one may end so
+//     because a later one was kept. See Log; who needs answers sooner
 //     has AnyOrder, and a BufferedWriter keeps order in its mode Stream.
 //   - A Reader tells every LSN from where it began exactly once, ascending. Records that
 //     were there and cannot be read any more are a gap of type GapDataLoss, and never

@@ -281,11 +281,21 @@ func TestRetriesSayThatTheyAre(t *testing.T) {
 // TestWhatWasTrimmedUnansweredHasAnUnknownOutcome: retries say above what they may be
 // stored, as late as it is certain; who cannot know any more ends them at once.
 func TestWhatWasTrimmedUnansweredHasAnUnknownOutcome(t *testing.T) {
+	unknownForGood(t, wire.LogStatus_LOG_STATUS_TRIMMED)
+}
+
+// TestWhatWasLostUnansweredHasAnUnknownOutcome: nor is one sent again that would come behind
+// later ones.
+func TestWhatWasLostUnansweredHasAnUnknownOutcome(t *testing.T) {
+	unknownForGood(t, wire.LogStatus_LOG_STATUS_LOST)
+}
+
+func unknownForGood(t *testing.T, as wire.LogStatus) {
 	inLogBubble(t, 1, Options{}, func(t *testing.T, f *fakeLogs, c *Client) {
 		verdicts := []*fakeVerdict{
 			{resp: &wire.AppendResponse{Status: wire.LogStatus_LOG_STATUS_NEW_EPOCH, Epoch: 9}},
 			{err: rpc.ErrLost},
-			{resp: status(wire.LogStatus_LOG_STATUS_TRIMMED)},
+			{resp: status(as)},
 		}
 		f.onAppend = func(NodeID, *wire.AppendRequest) *fakeVerdict {
 			v := verdicts[0]

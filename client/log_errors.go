@@ -123,6 +123,7 @@ var logStatusTexts = map[logs.Status]string{
 	wire.LogStatus_LOG_STATUS_TRIMMED:          "trimmed",
 	wire.LogStatus_LOG_STATUS_ACCESS:           "access denied",
 	wire.LogStatus_LOG_STATUS_NEW_EPOCH:        "the log's epoch is newer than the client knew",
+	wire.LogStatus_LOG_STATUS_LOST:             "lost, or never stored, and a later append was kept",
 }
 
 func logStatusText(s logs.Status) string {

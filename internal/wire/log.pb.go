@@ -65,6 +65,7 @@ const (
 	LogStatus_LOG_STATUS_TRIMMED           LogStatus = 32
 	LogStatus_LOG_STATUS_ACCESS            LogStatus = 33
 	LogStatus_LOG_STATUS_NEW_EPOCH         LogStatus = 34 // not taken: its sender has to have seen AppendResponse.epoch
+	LogStatus_LOG_STATUS_LOST              LogStatus = 35 // append: it may have been lost, and a later one of its stream was not
 )
 
 // Enum value maps for LogStatus.
@@ -105,6 +106,7 @@ var (
 		32: "LOG_STATUS_TRIMMED",
 		33: "LOG_STATUS_ACCESS",
 		34: "LOG_STATUS_NEW_EPOCH",
+		35: "LOG_STATUS_LOST",
 	}
 	LogStatus_value = map[string]int32{
 		"LOG_STATUS_OK":                0,
@@ -142,6 +144,7 @@ var (
 		"LOG_STATUS_TRIMMED":           32,
 		"LOG_STATUS_ACCESS":            33,
 		"LOG_STATUS_NEW_EPOCH":         34,
+		"LOG_STATUS_LOST":              35,
 	}
 )
 
@@ -5118,7 +5121,7 @@ const file_internal_wire_log_proto_rawDesc = "" +
 	"\n" +
 	"descriptor\x18\x04 \x01(\v2\x13.braid.catalog.NodeR\n" +
 	"descriptor\x12\x1a\n" +
-	"\bstarting\x18\x05 \x01(\bR\bstarting*\xaf\a\n" +
+	"\bstarting\x18\x05 \x01(\bR\bstarting*\xc4\a\n" +
 	"\tLogStatus\x12\x11\n" +
 	"\rLOG_STATUS_OK\x10\x00\x12\x19\n" +
 	"\x15LOG_STATUS_REDIRECTED\x10\x01\x12\x18\n" +
@@ -5155,7 +5158,8 @@ const file_internal_wire_log_proto_rawDesc = "" +
 	"\x14LOG_STATUS_NO_STREAM\x10\x1f\x12\x16\n" +
 	"\x12LOG_STATUS_TRIMMED\x10 \x12\x15\n" +
 	"\x11LOG_STATUS_ACCESS\x10!\x12\x18\n" +
-	"\x14LOG_STATUS_NEW_EPOCH\x10\"B(Z&github.com/braiddb/braid/internal/wireb\x06proto3"
+	"\x14LOG_STATUS_NEW_EPOCH\x10\"\x12\x13\n" +
+	"\x0fLOG_STATUS_LOST\x10#B(Z&github.com/braiddb/braid/internal/wireb\x06proto3"
 
 var (
 	file_internal_wire_log_proto_rawDescOnce sync.Once

@@ -63,6 +63,7 @@ type entry struct {
 	ms       int64
 	a        *appender
 	refused  wire.LogStatus // OK: it was not
+	flags    uint32         // of the record, where it was looked up
 }
 
 func (ss *session) find(seq uint64) (int, bool) {
@@ -238,6 +239,22 @@ func (s *sequencer) mayBeTrimmed(ss *session, req *wire.AppendRequest) bool {
 	return logs.LSN(req.After) < min(ss.lookedTrim, s.forgotten)
 }
 
+// overtaken: an append was sent before and is not found, and a later one of its stream
+// is. It was lost, or given up by its client, and begun anew it would be behind that one
+// (Q13). An explicit producer may itself begin one anew behind later ones; of it only
+// what a recovery kept, that was not sure of what was before it, says so.
+func (s *sequencer) overtaken(ss *session, req *wire.AppendRequest) bool {
+	of := uint32(logs.FlagStream)
+	if req.Flags&logs.AppendProducer != 0 {
+		of = logs.FlagKept
+	}
+	if req.Flags&logs.AppendRetry == 0 || of == logs.FlagKept && !s.isHole(ss, req.Sequence) {
+		return false
+	}
+	i, _ := ss.find(req.Sequence)
+	return slices.ContainsFunc(ss.entries[i:], func(e entry) bool { return e.flags&of != 0 })
+}
+
 // known answers an append that is stored, joins it to one that is under way, and
 // refuses what is not an explicit producer's next; false: it is new.
 func (s *sequencer) known(ss *session, p *pending) bool {
@@ -270,6 +287,12 @@ func (s *sequencer) known(ss *session, p *pending) bool {
 		s.refuseForGood(p, wire.LogStatus_LOG_STATUS_TRIMMED, 0)
 		s.c.answer(p.reply, &wire.AppendResponse{Status: wire.LogStatus_LOG_STATUS_TRIMMED, Log: req.Log,
 			Message: fmt.Sprintf("if an earlier attempt stored append %d, it was up to %s, where the log is trimmed", req.Sequence, ss.lookedTrim)})
+		return true
+	case s.overtaken(ss, req):
+		pointOvertaken.Reach()
+		s.refuseForGood(p, wire.LogStatus_LOG_STATUS_LOST, 0)
+		s.c.answer(p.reply, &wire.AppendResponse{Status: wire.LogStatus_LOG_STATUS_LOST, Log: req.Log,
+			Message: fmt.Sprintf("append %d is not found, and one of its stream that came after it is", req.Sequence)})
 		return true
 	case s.uninformed(ss, req):
 		s.c.m.Uninformed.Add(1)
@@ -782,7 +805,7 @@ func (s *sequencer) foundAll(l *lookup) {
 				continue
 			}
 			if i, found := ss.find(e.Sequence); !found || ss.entries[i].a == nil && ss.entries[i].refused == wire.LogStatus_LOG_STATUS_OK && ss.entries[i].lsn > lsn {
-				ss.put(entry{sequence: e.Sequence, lsn: lsn, ms: e.TimestampMs})
+				ss.put(entry{sequence: e.Sequence, lsn: lsn, ms: e.TimestampMs, flags: e.Flags})
 			}
 		}
 	}

@@ -55,7 +55,7 @@
 //	    for good here. So LSNs follow the order of a session's appends, but for one
 //	    case: a record that an epoch gave an LSN and that a newer epoch fenced off
 //	    is appended anew, behind what was fully stored meanwhile. Streams know no
-//	    such case (Q11, Q12).
+//	    such case (Q11, Q12, Q13).
 //	Q10. Who needs an epoch to be over (StateEndSeen) is answered by a later reign, and
 //	    however many ask, and ask again, at most one reign ends for it.
 //	Q11. A record of a stream (of an append that asked for order, or is an explicit
@@ -64,6 +64,12 @@
 //	    there. Behind a record that was given up it is left to recovery.
 //	Q12. An append of a stream gets no LSN in an epoch while one before it of its
 //	    producer is under way in the epoch that drains.
+//	Q13. An append that was sent before, and is not found though a later one of its
+//	    stream is, is not begun anew: it is refused as LOST, its outcome unknown for good.
+//	    That is so where copies were lost, for a recovery that is sure that it was not
+//	    stored keeps nothing of a stream behind it (recovery's C7), or where its client
+//	    has given it up and gone on. One that may come in any order, and was gathered
+//	    with others' streams, counts as one of its stream.
 //
 // Differences from LogDevice. A STORED means an fsync, so the first wave's timer
 // is not 10 ms but twice the slowest answer of late, at least

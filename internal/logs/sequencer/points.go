@@ -15,6 +15,7 @@ var (
 	pointFrozen    = sometimes.Point("sequencer: the last known good freezes below a record that was given up")
 	pointOrphan    = sometimes.Point("sequencer: a stored record of a stream stands behind one that was given up")
 	pointCrosses   = sometimes.Point("sequencer: an append of a stream waits for those before it in an epoch that drains")
+	pointOvertaken = sometimes.Point("sequencer: an append that may have been lost is refused, for a later one of its stream was not")
 	pointNewEpoch  = sometimes.Point("sequencer: an append that has seen an earlier epoch is refused")
 	pointToldAgain = sometimes.Point("sequencer: a shard is told again what is released")
 	pointForgotten = sometimes.Point("sequencer: a session is forgotten")

@@ -31,7 +31,7 @@ import (
 //	stored e1n1 [from=2] [as=NO_SPACE] [wave=1] [seal=3 by=2] [soft] [meta]
 //	                          a shard's answer; without from, all of the wave's
 //	recovered [tail=e1n5 count=5] [by=2 seal=3]
-//	found [e1n2=1 ...] [on=2] [clean=1] [partial=23|again=23] [silent=1]
+//	found [e1n2=1 ...] [on=2] [clean=1] [partial=23|again=23] [silent=1] [flags=512]
 //	                          every shard asked for a producer answers: LSN=sequence
 //	wait ms=100               time passes, timer by timer
 //	dead node=2 | alive node=2
@@ -156,10 +156,10 @@ func (x *talk) command(t *testing.T, d *datadriven.TestData) string {
 				return r
 			}
 			for k, v := range arg {
-				if k == "clean" || k == "on" || k == "partial" || k == "again" || k == "silent" {
+				if k == "clean" || k == "on" || k == "partial" || k == "again" || k == "silent" || k == "flags" {
 					continue
 				}
-				r.Entries = append(r.Entries, &wire.ProducerEntry{Lsn: uint64(x.lsn(k)), Sequence: uint64(x.number(v)), Wave: 1})
+				r.Entries = append(r.Entries, &wire.ProducerEntry{Lsn: uint64(x.lsn(k)), Sequence: uint64(x.number(v)), Wave: 1, Flags: uint32(x.number(arg["flags"]))})
 			}
 			return r
 		})
