@@ -311,8 +311,11 @@ func (c *comparison) onPeer(ev *event) {
 
 // restart begins anew, after a while: recovery made epochs clean here meanwhile, of
 // which others may have shown what was not decided, or the shard has come to another doubt.
+// Who stored the epochs that began meanwhile is not known: what the epoch store says next
+// would not follow without a gap on what it said (history.reaches).
 func (c *comparison) restart() {
 	c.round++
+	c.history = history{round: c.round}
 	c.peers, c.decided, c.shown = nil, nil, nil
 	c.enter(compareReading)
 	c.askedAt = c.now + c.cfg.Retry

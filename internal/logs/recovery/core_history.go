@@ -111,6 +111,7 @@ type history struct {
 	known   []*wire.EpochMetadata // ascending by EffectiveSince
 	readers []source              // who is asked for more
 	patient time.Duration         // until then all of them are waited for
+	round   uint32                // answers to questions of an earlier one are void
 }
 
 func (h *history) learn(ms []*wire.EpochMetadata) {
@@ -180,7 +181,7 @@ func (h *history) reaches(w *world, e logs.Epoch) bool {
 		silent++
 		if !r.asked && w.due(r.retryAt) {
 			r.asked = true
-			w.call(call{kind: callMetadata, shard: r.id})
+			w.call(call{kind: callMetadata, shard: r.id, plan: h.round})
 		}
 	}
 	if h.of(e) != nil && (silent == 0 || silent < h.copiesMin() && w.due(h.patient)) {
@@ -201,7 +202,7 @@ func (h *history) copiesMin() int {
 
 func (h *history) answer(w *world, ev *event) {
 	at := slices.IndexFunc(h.readers, func(s source) bool { return s.id == ev.of.shard })
-	if at < 0 {
+	if at < 0 || ev.of.plan != h.round {
 		return
 	}
 	r := &h.readers[at]

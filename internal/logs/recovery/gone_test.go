@@ -54,6 +54,15 @@ func TestWhatWasDecidedAndNobodyShowsIsLost(t *testing.T) {
 	t.Errorf("it did not come to an end: %s", c.state)
 }
 
+// only is the one call that a step makes.
+func only(t *testing.T, fx effects, want callKind) call {
+	t.Helper()
+	if len(fx.calls) != 1 || fx.calls[0].kind != want {
+		t.Fatalf("%+v, not one call %d", fx.calls, want)
+	}
+	return fx.calls[0]
+}
+
 // TestAFenceIsOfWhatWasAskedSinceItsDoubt: D7. A comparison tells its shard which doubt was
 // the newest when it asked the epoch store for the next epoch. If there is another by then,
 // of a later epoch maybe, the shard refuses, and the epoch store is asked again.
@@ -61,28 +70,71 @@ func TestAFenceIsOfWhatWasAskedSinceItsDoubt(t *testing.T) {
 	view := &fakeView{shards: []*fakeShard{newFakeShard(logs.MakeShard(1, 0)), newFakeShard(logs.MakeShard(2, 0))}}
 	cfg := Config{}.withDefaults()
 	c := newComparison(&cfg, &honest, view, 1, view.shards[0].id, talkLog, 2)
-	only := func(fx effects, want callKind) call {
-		t.Helper()
-		if len(fx.calls) != 1 || fx.calls[0].kind != want {
-			t.Fatalf("%+v, not one call %d", fx.calls, want)
-		}
-		return fx.calls[0]
-	}
-	k := only(c.step(0, event{kind: evStart}), callRead)
+	k := only(t, c.step(0, event{kind: evStart}), callRead)
 	for _, next := range []struct {
 		number uint64
 		epoch  logs.Epoch
 	}{{3, 4}, {4, 6}} {
 		m := &wire.EpochMetadata{Epoch: uint32(next.epoch), EffectiveSince: 1, Replication: &catalog.Replication{Node: 1}}
 		ev := event{kind: evAnswer, of: bare(k), record: &wire.EpochRecord{Metadata: m}, doubt: logs.Doubt{Number: next.number}}
-		f := only(c.step(0, ev), callFence)
+		f := only(t, c.step(0, ev), callFence)
 		if f.epoch != next.epoch || f.since != next.number {
 			t.Fatalf("%+v, not of %+v", f, next)
 		}
 		if fx := c.step(0, event{kind: evAnswer, of: bare(f), err: errDown}); len(fx.calls) > 0 {
 			t.Fatalf("at once: %+v", fx.calls)
 		}
-		k = only(c.step(cfg.Retry, event{kind: evTimer}), callRead)
+		k = only(t, c.step(cfg.Retry, event{kind: evTimer}), callRead)
+	}
+}
+
+// TestAComparisonThatBeginsAnewAsksWhoStored: epochs 1 and 2 are on shards 1 and 2. While a
+// comparison waits epochs 3 and 4 begin on 1 and 3, then 5 on all. It begins anew, and the
+// epoch store names who stores from 5 on: who stored 3 and 4 only the metadata log tells.
+func TestAComparisonThatBeginsAnewAsksWhoStored(t *testing.T) {
+	view := &fakeView{}
+	for i := range 3 {
+		view.shards = append(view.shards, newFakeShard(logs.MakeShard(catalog.NodeID(i+1), 0)))
+	}
+	own := view.shards[0]
+	meta := func(next, since uint32, on ...int) *wire.EpochMetadata {
+		m := &wire.EpochMetadata{Epoch: next, EffectiveSince: since, Replication: &catalog.Replication{Node: 2}}
+		for _, i := range on {
+			m.Nodeset = append(m.Nodeset, uint64(view.shards[i-1].id))
+		}
+		return m
+	}
+	first, last := meta(3, 1, 1, 2), meta(6, 5, 1, 2, 3)
+	own.metadata = []*wire.EpochMetadata{first, meta(5, 3, 1, 3), last}
+	cfg := Config{}.withDefaults()
+	c := newComparison(&cfg, &honest, view, 1, own.id, talkLog, 2)
+	doubt := event{kind: evAnswer, of: call{kind: callFence}, doubt: logs.Doubt{From: logs.MakeLSN(1, 1), To: logs.MakeLSN(5, logs.ESNMax)}}
+	begin := func(k call, m *wire.EpochMetadata) effects {
+		c.step(c.now, event{kind: evAnswer, of: bare(k), record: &wire.EpochRecord{Metadata: m}})
+		return c.step(c.now, doubt)
+	}
+	fx := begin(only(t, c.step(0, event{kind: evStart}), callRead), first)
+	if k := only(t, fx, callSeal); k.shard != view.shards[1].id {
+		t.Fatalf("%s is asked about epoch 1", k.shard)
+	}
+	c.restart()
+	fx = begin(only(t, c.step(cfg.Retry, event{kind: evTimer}), callRead), last)
+	asked := map[logs.ShardID]bool{}
+	for len(fx.calls) > 0 {
+		k := fx.calls[0]
+		fx.calls = fx.calls[1:]
+		if k.kind == callSeal {
+			asked[k.shard] = true
+			continue
+		}
+		ev := event{kind: evAnswer, of: bare(k), metadata: &wire.ReadMetadataResponse{Metadata: own.metadata}}
+		ev.of.plan-- // of what was asked before it began anew, before anything was written
+		ev.metadata = &wire.ReadMetadataResponse{}
+		c.step(c.now, ev)
+		fx.calls = append(fx.calls, c.step(c.now, view.find(k.shard).answer(k)).calls...)
+	}
+	if len(asked) != 2 {
+		t.Errorf("asked: %v", asked)
 	}
 }
 
