@@ -358,6 +358,43 @@ func TestPressureNamesTheStreamsThatPin(t *testing.T) {
 	}
 }
 
+// TestAtItsBoundEntriesHaveHalfASegment: what would free the oldest segment may be an
+// entry, such as the first of a leader's term, that others wait for. J9.
+func TestAtItsBoundEntriesHaveHalfASegment(t *testing.T) {
+	const segment = 16 << 10
+	clock := &manualClock{}
+	j, _ := openSim(t, simfs.New(simfs.Options{}), clock, 1, Options{SegmentBytes: segment, SegmentsMax: 4})
+	defer j.Close()
+	appendWait(t, j, entry(5, 1, "pins"))
+	pos := uint64(0)
+	for !j.Full() { // the spare has become the last segment that there may be
+		pos++
+		if err := appendErr(j, entry(6, pos, strings.Repeat("e", 1000))); err != nil {
+			t.Fatalf("entry %d: %v", pos, err)
+		}
+		j.SetLowWater(6, pos)
+		if at := j.Metrics().LiveBytes; at > 3*segment+sector {
+			until(t, "the journal to be at its bound", clock.fire, j.Full)
+		}
+	}
+	taken := 0
+	for ; ; taken++ {
+		pos++
+		if err := appendErr(j, entry(6, pos, strings.Repeat("e", 1000))); err != nil {
+			if !errors.Is(err, ErrNoSpace) {
+				t.Fatal(err)
+			}
+			break
+		}
+	}
+	if taken < 3 || taken > segment/2/1000 {
+		t.Errorf("%d entries of 1000 bytes were taken of a segment of %d", taken, segment)
+	}
+	for range 3 {
+		appendWait(t, j, Record{Stream: 5, Kind: KindState, Payload: []byte(strings.Repeat("s", 1000))})
+	}
+}
+
 func TestWhatOpenRefuses(t *testing.T) {
 	fs := simfs.New(simfs.Options{})
 	j, _ := openSim(t, fs, &manualClock{}, 5, Options{})

@@ -78,7 +78,8 @@ func (j *Journal) keepSpare() {
 	b.changed.Broadcast()
 }
 
-// setFull decides whether entries are refused. The books are locked.
+// setFull decides whether space is short, and whether all entries are refused. The books are
+// locked.
 func (j *Journal) setFull() {
 	full := j.books.stuck || j.books.lowSpace
 	j.noDisk.Store(j.books.stuck && !j.books.bound || j.books.lowSpace)

@@ -367,7 +367,9 @@ func (j *Journal) Trust() {
 	}
 }
 
-// Full reports whether Appends with entries are refused for want of space.
+// Full reports that there is no segment behind the current one, or no disk for it. Of a
+// disk that is full no entries are taken any more; at the journal's bound they are while
+// half of the segment is left, for they may be what frees it: who can do without should.
 func (j *Journal) Full() bool { return j.full.Load() }
 
 // OutOfDisk reports whether Full is for want of disk space. It is not where the

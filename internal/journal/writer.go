@@ -158,7 +158,7 @@ func (j *Journal) write(group []request) {
 			refuse(group, j.failure(), false)
 			return
 		}
-		if j.full.Load() {
+		if j.noDisk.Load() { // at its bound place decides: half a segment may be left (J9)
 			j.stats.refused.Add(uint64(refuse(group, ErrNoSpace, true)))
 		}
 		e, ok := j.encode(group)
