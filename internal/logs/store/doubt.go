@@ -231,7 +231,8 @@ func (m *logMarks) unsettled() bool { return m.lce < m.doubtTo.Epoch() }
 // purgedFrom puts epochs in doubt again that are purged now, and says whether they were
 // not any more. What is deleted may begin below what was in doubt: what a tail that was
 // lost cannot have held, for it was released before, recovery may not have known to be
-// good, and then its copies go with the rest.
+// good, and then its copies go with the rest. It is so too when the journal is read again
+// and the marks have it all: the end of the comparison that came before is read again as well.
 func (m *logMarks) purgedFrom(from, to logs.Epoch, deleted logs.LSN) bool {
 	d := stretch{max(m.doubtFrom, 1), m.doubtTo}
 	if m.fenced == 0 || !d.meetsEpochs(from, to) {

@@ -359,7 +359,13 @@ func (s *Store) Clean(req *wire.CleanRequest, reply func(*wire.CleanResponse)) {
 // are, so what was learnt early waits in `decided`. mu is held.
 func (s *Store) admitClean(l *logState, m *mark) {
 	e := logs.Epoch(m.number)
-	deleted := logs.MakeLSN(l.lce+1, 0) // by the purge, at the most
+	from := l.lce + 1
+	if from > e { // it is clean already, for the journal is read again: a mark without a body was of several
+		if from = e; len(m.body) == 0 {
+			from = min(e, max(l.doubtFrom.Epoch(), logs.EpochMin))
+		}
+	}
+	deleted := logs.MakeLSN(from, 0) // by the purge, at the most
 	if len(m.body) > 0 {
 		var r wire.EpochRecovery
 		if err := r.UnmarshalVT(m.body); err == nil {
@@ -368,14 +374,15 @@ func (s *Store) admitClean(l *logState, m *mark) {
 				l.setBase(e+1, r.CountBase+r.Count)
 			}
 			l.hard.raise(seal{e, l.hard.by})
-			if e == l.lce+1 {
+			if e == from {
 				deleted = logs.MakeLSN(e, logs.ESN(r.LastKnownGood)) + 1
 			}
 		}
 	}
 	switch {
 	case m.kind == markPurged:
-		if from := l.lce + 1; l.cleanTo(e) && l.purgedFrom(from, e, deleted) && s.doubtOpen(l) {
+		again := l.fenced > s.doubt.trusted && l.purgedFrom(from, e, deleted)
+		if l.cleanTo(e); again && s.doubtOpen(l) {
 			s.askOthers(l, l.hard.epoch)
 		}
 	case e == l.lce+1:

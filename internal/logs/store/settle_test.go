@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/braiddb/braid/internal/logs"
+	"github.com/braiddb/braid/internal/sim/simfs"
 	"github.com/braiddb/braid/internal/wire"
 )
 
@@ -45,5 +46,50 @@ func TestTheEndOfADoubtHoldsNobodyUp(t *testing.T) {
 		}
 	case <-time.After(10 * time.Second):
 		t.Fatal("a write is held up by the end of a doubt, which waits for the journal, which waits for the write")
+	}
+}
+
+// TestWhatIsPurgedAfterAComparisonStaysInDoubt: an epoch is purged that was compared, and is
+// in doubt again. So it is in the next life, where the journal is read again on top of marks
+// that have all of it: the end of the comparison too, which came before.
+func TestWhatIsPurgedAfterAComparisonStaysInDoubt(t *testing.T) {
+	for _, empty := range []bool{false, true} {
+		b := inDoubt(t, 65)
+		if f := b.fence(labLog, 6); f.err != nil {
+			t.Fatal(f.err)
+		}
+		b.must(func(done func(error)) { b.sure(labLog, logs.Compared{Clean: 3, UpTo: lsn(5, logs.ESNMax)}, done) })
+		if empty { // as a shard that has nothing of some epochs notes it
+			b.must(func(done func(error)) {
+				b.s.write(&batch{s: b.s, marks: []mark{{kind: markPurged, log: labLog, number: 5}}, done: done})
+			})
+		} else {
+			b.must(func(done func(error)) {
+				b.s.SetLastClean(labLog, &wire.EpochRecovery{Epoch: 4, SealEpoch: 5, LastKnownGood: 2, Last: 6}, done)
+			})
+		}
+		for _, life := range []string{"purged", "and in the next life", "and in the one after"} {
+			a := call(b.s.Records, &wire.RecordsRequest{Log: uint64(labLog), From: uint64(lsn(4, 3)), To: uint64(lsn(4, 6))})
+			if !a.Doubt {
+				t.Errorf("nothing here %v, %s: it is not in doubt", empty, life)
+			}
+			if err := b.s.marks.flush(); err != nil {
+				t.Fatal(err)
+			}
+			b.crash(simfs.Crash{})
+			b.open()
+		}
+		b.must(func(done func(error)) {
+			b.sure(labLog, logs.Compared{Clean: b.s.LastClean(labLog), UpTo: lsn(5, logs.ESNMax)}, done)
+		})
+		for _, life := range []string{"compared again", "and in the next life"} {
+			a := call(b.s.Records, &wire.RecordsRequest{Log: uint64(labLog), From: uint64(lsn(4, 1)), To: uint64(lsn(4, 6))})
+			if a.Doubt {
+				t.Errorf("nothing here %v, %s: it is in doubt", empty, life)
+			}
+			b.crash(simfs.Crash{})
+			b.open()
+		}
+		b.stop()
 	}
 }
