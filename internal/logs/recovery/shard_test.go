@@ -237,7 +237,7 @@ func (f *fakeShard) cleanUp(r *wire.CleanRequest) *wire.CleanResponse {
 		return &wire.CleanResponse{Status: statusPreempted, SealEpoch: uint32(max(f.hard, f.soft))}
 	}
 	e := logs.Epoch(r.Epoch)
-	again := f.doubtFrom > 0 && e > f.clean && e >= f.doubtFrom.Epoch() && e <= f.doubtTo.Epoch() && !f.shown.all(r)
+	again := f.doubtFrom > 0 && e >= f.doubtFrom.Epoch() && e <= f.doubtTo.Epoch() && !f.shown.all(r)
 	if f.unfenced || again {
 		return &wire.CleanResponse{Status: statusAgain}
 	}

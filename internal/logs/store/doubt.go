@@ -252,11 +252,12 @@ func (s *Store) doubtOpen(l *logState) bool {
 	return l.fenced > s.doubt.trusted && !l.id.IsMetadata() && (!l.inDoubt().empty() || l.unsettled())
 }
 
-// mayBeClean says whether an epoch may become clean here by a recovery (P15). mu is held.
+// mayBeClean says whether an epoch may become clean here by a recovery (P15), also once
+// more: what a second one had stored may be what was lost. mu is held.
 func (s *Store) mayBeClean(l *logState, req *wire.CleanRequest) bool {
 	e := logs.Epoch(req.Epoch)
 	doubted := stretch{max(l.doubtFrom, 1), l.doubtTo}
-	return e <= l.lce || l.fenced <= s.doubt.trusted || !doubted.meetsEpochs(e, e) || l.shown.all(req)
+	return l.fenced <= s.doubt.trusted || !doubted.meetsEpochs(e, e) || l.shown.all(req)
 }
 
 // noteDoubt counts a log whose doubt began or ended. mu is held.

@@ -53,6 +53,11 @@ func TestACleanIsOfWhatWasShown(t *testing.T) {
 	if s := clean(4); s != statusOK {
 		t.Errorf("a recovery that was shown everything: %s", s)
 	}
+	call(b.s.Seal, &wire.SealRequest{Log: uint64(labLog), Epoch: 5, LastCleanEpoch: 3})
+	if s := clean(5); s != statusAgain { // it may have stored here what was lost
+		t.Errorf("another recovery, of what is clean, that was shown nothing since: %s", s)
+	}
+	call(b.s.Digest, &wire.DigestRequest{Log: uint64(labLog), Epoch: 4, From: 3, To: uint32(logs.ESNMax), SealEpoch: 5})
 	if s := clean(5); s != statusOK {
 		t.Errorf("another recovery, of what is clean: %s", s)
 	}
