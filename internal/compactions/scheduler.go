@@ -22,6 +22,7 @@ type Scheduler struct {
 	turn     *sync.Cond // granting has become false
 	failures int        // less those that succeeded since
 	pausing  *time.Timer
+	pause    int // the number of the newest pause
 	closed   bool
 }
 
@@ -47,9 +48,9 @@ func (s *Scheduler) Failed() {
 	if s.pausing != nil {
 		s.pausing.Stop()
 	}
-	var over *time.Timer
-	over = time.AfterFunc(pause, func() { s.resume(over) })
-	s.pausing = over
+	s.pause++
+	number := s.pause
+	s.pausing = time.AfterFunc(pause, func() { s.resume(number) })
 }
 
 // Succeeded notes that a compaction did not fail.
@@ -60,9 +61,9 @@ func (s *Scheduler) Succeeded() {
 }
 
 // resume ends a pause, unless another has begun.
-func (s *Scheduler) resume(over *time.Timer) {
+func (s *Scheduler) resume(number int) {
 	s.mu.Lock()
-	ended := s.pausing == over
+	ended := s.pause == number
 	if ended {
 		s.pausing = nil
 	}

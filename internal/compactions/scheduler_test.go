@@ -1,6 +1,8 @@
 package compactions
 
 import (
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,21 +13,34 @@ import (
 // waiting is a Pebble that always has one more compaction to do.
 type waiting struct {
 	t       *testing.T
-	allowed int
+	allowed atomic.Int64
+	closed  atomic.Bool
+
+	mu      sync.Mutex
 	handles []pebble.CompactionGrantHandle
-	closed  bool
 }
 
-func (w *waiting) GetAllowedWithoutPermission() int { return w.allowed }
+// begun takes what was begun since it was asked before.
+func (w *waiting) begun() []pebble.CompactionGrantHandle {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	out := w.handles
+	w.handles = nil
+	return out
+}
+
+func (w *waiting) GetAllowedWithoutPermission() int { return int(w.allowed.Load()) }
 
 func (w *waiting) GetWaitingCompaction() (bool, pebble.WaitingCompaction) {
-	if w.closed {
+	if w.closed.Load() {
 		w.t.Error("C3: asked after its end")
 	}
 	return true, pebble.WaitingCompaction{}
 }
 
 func (w *waiting) Schedule(h pebble.CompactionGrantHandle) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.handles = append(w.handles, h)
 	return true
 }
@@ -34,7 +49,8 @@ func (w *waiting) Schedule(h pebble.CompactionGrantHandle) bool {
 // refused begins by itself.
 func TestAPauseAfterAFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := &waiting{t: t, allowed: 1}
+		w := &waiting{t: t}
+		w.allowed.Store(1)
 		s := New()
 		s.Register(2, w)
 		begin := time.Now()
@@ -49,14 +65,16 @@ func TestAPauseAfterAFailure(t *testing.T) {
 			if ok, _ := s.TrySchedule(); ok {
 				t.Fatal("C1: one begins behind a failure")
 			}
-			for len(w.handles) == 0 {
+			var handles []pebble.CompactionGrantHandle
+			for len(handles) == 0 {
 				if time.Since(begin) > time.Minute {
 					t.Fatal("C2: none begins any more")
 				}
 				<-time.After(10 * time.Millisecond)
 				synctest.Wait()
+				handles = w.begun()
 			}
-			h, w.handles = w.handles[0], nil
+			h = handles[0]
 			at = append(at, time.Since(begin).Round(100*time.Millisecond)/time.Second)
 		}
 		want := []time.Duration{1, 3, 7, 15, 25, 35}
@@ -72,13 +90,14 @@ func TestAPauseAfterAFailure(t *testing.T) {
 		h.Done()
 		<-time.After(pauseLeast)
 		synctest.Wait()
-		if len(w.handles) != 1 {
-			t.Error("after successes the pause is as long as before")
+		handles := w.begun()
+		if len(handles) != 1 {
+			t.Fatal("after successes the pause is as long as before")
 		}
 		s.Failed()
 		s.Unregister()
-		w.closed = true
-		w.handles[0].Done()
+		w.closed.Store(true)
+		handles[0].Done()
 		<-time.After(time.Minute)
 	})
 }
@@ -86,7 +105,8 @@ func TestAPauseAfterAFailure(t *testing.T) {
 // TestAsManyAsAreAllowed is without failures.
 func TestAsManyAsAreAllowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := &waiting{t: t, allowed: 2}
+		w := &waiting{t: t}
+		w.allowed.Store(2)
 		s := New()
 		s.Register(2, w)
 		for i, want := range []bool{true, true, false} {
@@ -95,20 +115,21 @@ func TestAsManyAsAreAllowed(t *testing.T) {
 			}
 		}
 		s.Done()
-		if len(w.handles) != 1 {
-			t.Fatalf("%d began where one was done", len(w.handles))
+		if n := len(w.begun()); n != 1 {
+			t.Fatalf("%d began where one was done", n)
 		}
-		w.allowed = 3
+		w.allowed.Store(3)
 		s.UpdateGetAllowedWithoutPermission()
-		if s.TrySchedule(); len(w.handles) != 1 {
+		synctest.Wait()
+		if s.TrySchedule(); len(w.begun()) != 0 {
 			t.Fatal("nobody was refused since")
 		}
 		s.TrySchedule()
-		w.allowed = 4
+		w.allowed.Store(4)
 		s.UpdateGetAllowedWithoutPermission()
 		synctest.Wait()
-		if len(w.handles) != 2 {
-			t.Errorf("%d began where one more is allowed", len(w.handles))
+		if n := len(w.begun()); n != 1 {
+			t.Errorf("%d began where one more is allowed", n)
 		}
 		s.Unregister()
 		if ok, _ := s.TrySchedule(); ok {

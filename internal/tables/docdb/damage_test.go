@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -80,12 +81,12 @@ func spoil(t *testing.T, fs vfs.FS) {
 // counted counts what is logged, and stops a test that would go on for ever.
 type counted struct {
 	slog.Handler
-	failures *int
+	failures *atomic.Int64
 }
 
 func (c counted) Handle(_ context.Context, r slog.Record) error {
 	if strings.Contains(r.Message, "background work failed") {
-		if *c.failures++; *c.failures > 1000 {
+		if c.failures.Add(1) > 1000 {
 			panic("a compaction of a damaged file is begun again and again")
 		}
 	}
@@ -105,7 +106,7 @@ func TestADamagedFileIsNotCompactedForEver(t *testing.T) {
 			t.Fatal(err)
 		}
 		spoil(t, fs)
-		failures := 0
+		var failures atomic.Int64
 		o := EngineOptions{
 			blockBytes: 512, Logger: slog.New(counted{slog.DiscardHandler, &failures}),
 			Fatal: func(err error) { t.Errorf("the node would have ended: %v", err) },
@@ -116,8 +117,8 @@ func TestADamagedFileIsNotCompactedForEver(t *testing.T) {
 		}
 		fill(t, e, 3) // now a compaction is due
 		<-time.After(time.Minute)
-		if failures == 0 || failures > 15 {
-			t.Errorf("compactions failed %d times within a minute", failures)
+		if n := failures.Load(); n == 0 || n > 15 {
+			t.Errorf("compactions failed %d times within a minute", n)
 		}
 		if !e.Damaged(firstHeld) || !e.Damaged(secondHeld) || e.Damaged(otherHeld) {
 			t.Errorf("damaged: %v, %v, and of a table that has nothing there %v", e.Damaged(firstHeld), e.Damaged(secondHeld), e.Damaged(otherHeld))
