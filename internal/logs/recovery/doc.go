@@ -27,7 +27,9 @@
 //	C1. What was acknowledged, or decided by an earlier recovery, is decided so
 //	    again: a sealed f-majority meets every copyset, and of what it shows the
 //	    highest precedence wins (recovery's over sequencers', later seals over
-//	    earlier ones, later waves over earlier).
+//	    earlier ones, later waves over earlier). Of the payloads up to the LNG, whose
+//	    records may be trimmed or lost since, who has the CLEAN of an earlier recovery
+//	    tells what that counted.
 //	C2. A recovery has one value for an LSN, whatever fails and is tried again:
 //	    its seal epoch is its ballot. It is decided once (epochRecovery.decided),
 //	    and a host never begins a second recovery under the same epoch.

@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -411,6 +412,31 @@ func TestAnEpochMayBeMadeCleanTwice(t *testing.T) {
 		}
 		if f := b.fence(labLog, 5); f.err != nil || f.doubt != (stretch{want, lsn(5, 0) - 1}) || f.clean != 3 {
 			t.Errorf("released up to %s: %+v, in doubt is what begins at %s", released, f, want)
+		}
+		b.stop()
+	}
+}
+
+// TestTheNextRecoveryIsToldWhatAnEpochCounted: of an epoch that is clean here its payloads
+// stay known, where its last record cannot be read any more, too.
+func TestTheNextRecoveryIsToldWhatAnEpochCounted(t *testing.T) {
+	for last, want := range map[logs.ESN]string{
+		2: "e2n2 2", // it is here
+		4: "e2n4 9", // it was, elsewhere
+		5: "e2n2 2", // behind the LNG it is not the tail that is asked for
+	} {
+		b := newLab(t, 75).open()
+		b.put(rec(lsn(1, 1), "a"))
+		a := call(b.s.Clean, &wire.CleanRequest{Log: uint64(labLog), Epoch: 1, SealEpoch: 1, LastKnownGood: 0, Last: 1})
+		b.put(rec(lsn(2, 1), "b"), rec(lsn(2, 2), "c"))
+		tail := &wire.TailRecord{Log: uint64(labLog), Lsn: uint64(lsn(2, last)), Count: 40 + 9}
+		c := call(b.s.Clean, &wire.CleanRequest{Log: uint64(labLog), Epoch: 2, SealEpoch: 3, LastKnownGood: 4, Last: 6, CountBase: 40, Count: 9, Tail: tail})
+		if a.Status != statusOK || c.Status != statusOK {
+			t.Fatal(a, c)
+		}
+		r := call(b.s.Seal, &wire.SealRequest{Log: uint64(labLog), Epoch: 4, LastCleanEpoch: 1})
+		if len(r.Epochs) != 1 || fmt.Sprint(logs.LSN(r.Epochs[0].Tail.GetLsn()), r.Epochs[0].Tail.GetCount()) != want {
+			t.Errorf("its last record was e2n%d: the recovery after it is told %v, want %s", last, r, want)
 		}
 		b.stop()
 	}

@@ -62,6 +62,9 @@ type epochTail struct {
 	good      logs.ESN // last known good: the highest that a copy or a release told
 	max       logs.ESN // the highest that is here
 	timestamp int64    // the latest
+	// tail is the last record up to the LNG that the recovery decided on that made the
+	// epoch clean here, counts within the epoch: it may have been trimmed, or lost, since.
+	tail *wire.TailRecord
 }
 
 // epochBase says how many payloads the log had before an epoch.

@@ -171,6 +171,7 @@ func (s *Store) cleanTails(id logs.LogID, above, upTo logs.Epoch) ([]epochTail, 
 			}
 			if at < len(tails) && tails[at].epoch == logs.Epoch(r.Epoch) {
 				tails[at].good = max(tails[at].good, logs.ESN(r.LastKnownGood))
+				tails[at].tail = decidedTail(r)
 			}
 		}
 		if len(told) < epochsMax {
@@ -179,6 +180,17 @@ func (s *Store) cleanTails(id logs.LogID, above, upTo logs.Epoch) ([]epochTail, 
 		above = logs.Epoch(told[len(told)-1].Epoch)
 	}
 	return tails, nil
+}
+
+// decidedTail is what a recovery decided to be an epoch's last record, if that is one up
+// to the LNG, with the payloads of the epoch: where it cannot be read any more, the next
+// recovery would count others.
+func decidedTail(r *wire.EpochRecovery) *wire.TailRecord {
+	lsn := logs.LSN(r.Tail.GetLsn())
+	if r.SealEpoch == 0 || lsn.Epoch() != logs.Epoch(r.Epoch) || lsn.ESN() > logs.ESN(r.LastKnownGood) {
+		return nil
+	}
+	return &wire.TailRecord{Log: r.Tail.Log, Lsn: r.Tail.Lsn, TimestampMs: r.Tail.TimestampMs, Count: r.Count}
 }
 
 // loadTails makes sure that what is here of a log's unclean epochs is known.
@@ -259,8 +271,8 @@ func (s *Store) tailRecord(id logs.LogID, t epochTail) (*wire.TailRecord, error)
 	}
 	v, ok, err := s.lastCopy(id, logs.MakeLSN(t.epoch, 0), logs.MakeLSN(t.epoch, t.good),
 		func(v *version) bool { return v.damage == nil && !pseudo(v.head.flags) })
-	if err != nil || !ok {
-		return nil, err
+	if err != nil || !ok || uint64(v.lsn) < t.tail.GetLsn() {
+		return t.tail, err
 	}
 	h := &v.head
 	return &wire.TailRecord{Log: uint64(id), Lsn: uint64(h.lsn), TimestampMs: h.timestamp, Count: h.countBefore + uint64(h.count)}, nil
