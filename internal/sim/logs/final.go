@@ -126,7 +126,9 @@ func (c *cluster) readAll() {
 			c.check(t)
 		}
 		on.sequencer.State(&wire.SequencerStateRequest{Log: uint64(t.id), Flags: logs.StateMetadata | logs.StateNoRedirect}, func(s *wire.SequencerStateResponse) {
-			if s.Status == wire.LogStatus_LOG_STATUS_NOT_READY { // drained: a log that nobody appends to has not moved yet
+			switch s.Status {
+			case wire.LogStatus_LOG_STATUS_NOT_READY, // drained: a log that nobody appends to has not moved yet
+				wire.LogStatus_LOG_STATUS_PREEMPTED: // the last reader has asked its home, which took it back
 				c.sequencerState(t.id, &wire.SequencerStateRequest{Log: uint64(t.id), Flags: logs.StateMetadata}, look)
 				return
 			}
