@@ -57,10 +57,32 @@ func (t *truth) keeps(lsn logs.LSN, on *member) {
 	}
 }
 
-// exposed says that of an LSN nobody can tell that it was acknowledged: of those who
-// had it one disk at least lost it with the last that it confirmed, which looks as if it
-// had never been written, and the others lost what they had.
+// exposed says that of an LSN nobody can tell that it was acknowledged: it looks as if it
+// had never been written, or, of a record of a stream, one before it in its epoch does.
+// That one is decided to be a hole, and the record of a stream behind it becomes one too
+// (recovery's C7), whoever has it: its acknowledgement waits for all before it (sequencer
+// Q11), so that there was none, as far as anybody knows. Up to the LNG that recovery knew
+// there was.
 func (t *truth) exposed(lsn logs.LSN) bool {
+	if t.unwritten(lsn) {
+		return true
+	}
+	if !t.stream[lsn] {
+		return false
+	}
+	good := t.knownGood(lsn.Epoch())
+	for at := range t.held {
+		if at.Epoch() == lsn.Epoch() && good < at && at < lsn && t.unwritten(at) {
+			return true
+		}
+	}
+	return false
+}
+
+// unwritten says that an LSN looks as if it had never been written: of those who
+// had it one disk at least lost it with the last that it confirmed, and the others lost
+// what they had.
+func (t *truth) unwritten(lsn logs.LSN) bool {
 	lied := false
 	for _, m := range t.held[lsn] {
 		tail := m.hurt.tail[place{t.id, lsn}]
@@ -75,9 +97,9 @@ func (t *truth) exposed(lsn logs.LSN) bool {
 // among what one that only lost its last had before that. Whether what it
 // had is told to be lost is judged elsewhere; nobody can be held to know of it.
 func (t *truth) harmed(lsn logs.LSN) bool {
-	return t.c.struck(t) && !slices.ContainsFunc(t.held[lsn], func(m *member) bool {
+	return t.c.struck(t) && (t.exposed(lsn) || !slices.ContainsFunc(t.held[lsn], func(m *member) bool {
 		return m.hurt.kind == "" || m.hurt.kind == faultTails && !m.hurt.tail[place{t.id, lsn}]
-	})
+	}))
 }
 
 // anew says that a payload that was read at an LSN may be in the log once more: who sent it
@@ -129,7 +151,7 @@ func (t *truth) passedOver(from, to logs.LSN) (logs.LSN, bool) {
 			return lsn, true
 		}
 	}
-	t.c.w.Expose("log %d: all that is left of %s were disks that confirmed it as their last, and lost it", t.id, found[0])
+	t.c.w.Expose("log %d: all that is left of %s, or of what a stream has before it, were disks that confirmed it as their last, and lost it", t.id, found[0])
 	return found[0], true
 }
 

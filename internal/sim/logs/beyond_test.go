@@ -121,6 +121,9 @@ func TestSilenceIsJudged(t *testing.T) {
 	for name, x := range map[string]struct {
 		kinds   []string // of those who had it
 		tail    bool     // it was the last of those that lost their tails
+		stream  bool     // it is of a stream
+		before  bool     // the one before it was the last of those that lost their tails
+		good    bool     // recovery knew that one to be stored
 		exposed bool
 	}{
 		"damaged":             {kinds: []string{faultVouched, faultVouched}},
@@ -131,15 +134,25 @@ func TestSilenceIsJudged(t *testing.T) {
 		"last, and given up":  {kinds: []string{faultTails, faultGiven}, tail: true, exposed: true},
 		"nobody is to blame":  {kinds: []string{"", ""}},
 		"nobody was given it": {},
+		"behind the last":     {kinds: []string{faultTails, faultTails}, before: true},
+		"behind, of a stream": {kinds: []string{faultTails, faultTails}, before: true, stream: true, exposed: true},
+		"known to be good":    {kinds: []string{faultTails, faultTails}, before: true, stream: true, good: true},
+		"of a stream":         {kinds: []string{faultTails, faultTails}, stream: true},
 	} {
 		w, c, tr := beyondWorld()
 		for i, kind := range x.kinds {
 			c.members[i].hurt.kind = kind
 			tr.gets(lsn, c.members[i], true)
 			tr.keeps(lsn, c.members[i])
-			if kind == faultTails && x.tail {
-				c.members[i].hurt.tail = map[place]bool{{tr.id, lsn}: true}
+			tr.gets(lsn-1, c.members[i], true)
+			tr.keeps(lsn-1, c.members[i])
+			if kind == faultTails {
+				c.members[i].hurt.tail = map[place]bool{{tr.id, lsn}: x.tail, {tr.id, lsn - 1}: x.before}
 			}
+		}
+		tr.stream[lsn] = x.stream
+		if x.good {
+			tr.closes(&wire.CleanRequest{Epoch: 1, SealEpoch: 1, LastKnownGood: uint32(lsn.ESN() - 1), Last: uint32(lsn.ESN() - 1)})
 		}
 		tr.gets(lsn, c.members[2], true) // it never came, and a bridge did
 		tr.gets(lsn, c.members[2], false)

@@ -96,6 +96,16 @@ func (t *truth) closes(q *wire.CleanRequest) {
 	d.closed, d.good, d.last = true, logs.MakeLSN(e, logs.ESN(q.LastKnownGood)), logs.MakeLSN(e, logs.ESN(q.Last))
 }
 
+// knownGood is the highest LNG of the recoveries of an epoch that had come to CLEAN.
+func (t *truth) knownGood(e logs.Epoch) (good logs.LSN) {
+	for _, b := range t.order {
+		if d := t.ballots[b]; b.epoch == e && d.closed {
+			good = max(good, d.good)
+		}
+	}
+	return good
+}
+
 // plugged says that a recovery that had come to CLEAN made nothing of an LSN.
 func (t *truth) plugged(lsn logs.LSN) (seal logs.Epoch, yes bool) {
 	for _, b := range t.order {

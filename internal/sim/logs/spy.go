@@ -53,7 +53,11 @@ func (s *spy) sends(to catalog.NodeID, b *wire.LogBatch) {
 	for _, st := range b.Stores {
 		s.m.c.members[to-1].given[logs.LogID(st.Record.Log)] = true
 		if id := logs.LogID(st.Record.Log); s.m.c.beyond() && !id.IsMetadata() {
-			s.m.c.truths[id-1].gets(logs.LSN(st.Record.Lsn), s.m.c.members[to-1], st.Record.Flags&logs.FlagHole == 0)
+			t, lsn := s.m.c.truths[id-1], logs.LSN(st.Record.Lsn)
+			t.gets(lsn, s.m.c.members[to-1], st.Record.Flags&logs.FlagHole == 0)
+			if st.Record.Flags&logs.FlagStream != 0 {
+				t.stream[lsn] = true
+			}
 		}
 		if st.SealEpoch > 0 {
 			continue // recovery's

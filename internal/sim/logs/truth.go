@@ -42,6 +42,7 @@ type truth struct {
 	metadata []*wire.EpochMetadata  // of all its epochs, as far as they differ
 	held     map[logs.LSN][]*member // who said STORED of it
 	sent     map[logs.LSN][]*member // who was sent it as a record
+	stream   map[logs.LSN]bool      // it was a record of a stream
 	losses   []span                 // that readers were told of
 
 	ballots map[ballot]*decisions // of recoveries
@@ -81,7 +82,7 @@ type span struct {
 
 func newTruth(c *cluster, id logs.LogID, a *catalog.LogAttributes) *truth {
 	return &truth{c: c, id: id, attrs: a, told: map[logs.LSN][]string{}, acked: map[logs.LSN][]string{}, where: map[string]logs.LSN{},
-		asked: map[string]bool{}, open: map[string]bool{}, refused: map[string]bool{}, begun: map[string]floor{}, held: map[logs.LSN][]*member{}, sent: map[logs.LSN][]*member{},
+		asked: map[string]bool{}, open: map[string]bool{}, refused: map[string]bool{}, begun: map[string]floor{}, held: map[logs.LSN][]*member{}, sent: map[logs.LSN][]*member{}, stream: map[logs.LSN]bool{},
 		ballots: map[ballot]*decisions{}, written: map[logs.Epoch]bool{}, offsets: map[logs.LSN]offset{}, end: map[logs.Epoch]bool{}}
 }
 
