@@ -57,6 +57,18 @@ func (t *truth) keeps(lsn logs.LSN, on *member) {
 	}
 }
 
+// leaves notes that a recovery has come to its end without some shards: a record above what
+// was known to be good that is on those that were of it (who is sent a hole was sent no
+// record) is theirs alone, for the purges of the others take it away (recovery's C6).
+func (t *truth) leaves(e logs.Epoch, good logs.LSN, absent []uint64) {
+	was := func(m *member) bool { return !slices.Contains(absent, uint64(m.shard())) }
+	for lsn, held := range t.held {
+		if lsn.Epoch() == e && lsn > good && slices.ContainsFunc(held, func(m *member) bool { return was(m) && slices.Contains(t.sent[lsn], m) }) {
+			t.held[lsn] = slices.DeleteFunc(held, func(m *member) bool { return !was(m) })
+		}
+	}
+}
+
 // exposed says that of an LSN nobody can tell that it was acknowledged: it looks as if it
 // had never been written, or, of a record of a stream, one before it in its epoch does.
 // That one is decided to be a hole, and the record of a stream behind it becomes one too

@@ -221,6 +221,42 @@ func TestAnAppendBegunAnewIsJudged(t *testing.T) {
 	}
 }
 
+// TestWhatAPurgeTakesIsOnOthers: a record that a recovery has stored without a shard that had
+// it is lost with those that had it then; where the recovery made a hole of it, or knew it to
+// be good, that shard should have it.
+func TestWhatAPurgeTakesIsOnOthers(t *testing.T) {
+	at, again := logs.MakeLSN(1, 5), logs.MakeLSN(2, 1)
+	for name, x := range map[string]struct {
+		good   uint32
+		hole   bool
+		absent []uint64
+		red    bool
+	}{
+		"all were of the recovery":    {good: 4, red: true},
+		"the one in order was not":    {good: 4, absent: []uint64{1 << 8}},
+		"and it was known to be good": {good: 5, absent: []uint64{1 << 8}, red: true},
+		"and it became a hole":        {good: 4, hole: true, absent: []uint64{1 << 8}, red: true},
+	} {
+		w, c, tr := beyondWorld()
+		for _, m := range c.members[:2] {
+			tr.gets(at, m, true)
+			tr.keeps(at, m)
+		}
+		for _, m := range c.members[1:] { // by recovery
+			tr.gets(at, m, !x.hole)
+			tr.keeps(at, m)
+			m.hurt.kind = faultVouched
+		}
+		tr.closes(&wire.CleanRequest{Epoch: 1, SealEpoch: 1, LastKnownGood: x.good, Last: 6, Absent: x.absent})
+		tr.begins("p", 0)
+		tr.told[at], tr.where["p"] = []string{"p"}, at
+		tr.found("p", again)
+		if w.Failed() != x.red {
+			t.Errorf("%s: failed %v", name, w.Failed())
+		}
+	}
+}
+
 // TestAStandstillIsJudged: a log that does not answer has to have a reason.
 func TestAStandstillIsJudged(t *testing.T) {
 	_, c, tr := beyondWorld()

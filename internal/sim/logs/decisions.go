@@ -94,6 +94,7 @@ func (t *truth) closes(q *wire.CleanRequest) {
 	e := logs.Epoch(q.Epoch)
 	d := t.ballot(ballot{e, logs.Epoch(q.SealEpoch)})
 	d.closed, d.good, d.last = true, logs.MakeLSN(e, logs.ESN(q.LastKnownGood)), logs.MakeLSN(e, logs.ESN(q.Last))
+	t.leaves(e, d.good, q.Absent)
 }
 
 // knownGood is the highest LNG of the recoveries of an epoch that had come to CLEAN.
