@@ -397,7 +397,7 @@ func (s *Store) deleteCopies(mb *pebble.Batch, m *mark, pos uint64) error {
 	}
 	for _, p := range parts {
 		l, err := s.acquire(p.partition)
-		if errors.Is(err, errDropped) || errors.Is(err, errAside) {
+		if errors.Is(err, errDropped) || isDamage(err) { // what does not open is set aside, and nothing of it salvaged
 			continue
 		}
 		if err != nil {

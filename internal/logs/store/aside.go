@@ -22,8 +22,8 @@ import (
 //
 //	spoils ──▶ the next partition begins ──▶ its last batch is applied ──▶ giveUp ──▶
 //	   └────────────────── of one that is closed ───────────────────────────▶
-//	setAside, on the applier: salvage, flush ─▶ doubt durable ─▶ key in the marks durable
-//	──▶ unreadable, the doubt counts ──▶ whoever began to read before is done ──▶ forgotten
+//	setAside, on the applier: salvage, flush ─▶ doubt durable ─▶ unreadable ─▶ key in the
+//	marks durable, the doubt counts ──▶ whoever began to read before is done ──▶ forgotten
 //
 // A crash before the key leaves the partition, with a doubt for nothing: its damage is
 // found again. Whoever looked at the doubt before it counted still finds the partition,
@@ -49,6 +49,9 @@ func (s *Store) spoils(p *partition, err error) {
 	}
 }
 
+// errNoRoom is that the disk has no room for what would be copied.
+var errNoRoom = errors.New("logs/store: the disk is nearly full")
+
 // giveUpSpoilt has the next partition begin where the open one is spoilt, and sets those
 // aside that nothing is on its way to any more, as it never is to closed ones.
 func (s *Store) giveUpSpoilt() {
@@ -58,6 +61,10 @@ func (s *Store) giveUpSpoilt() {
 		due, closed := p.spoilt && !p.closing && now >= p.again, p.closed
 		p.closing = p.closing || due && closed
 		s.shelf.mu.Unlock()
+		if due && closed && s.low.Load() {
+			s.asideLater(p, errNoRoom)
+			continue
+		}
 		if !due {
 			continue
 		}
@@ -106,10 +113,10 @@ func (s *Store) giveUp(p *partition) {
 func (s *Store) setAsideAtOpen() {
 	for _, p := range s.shelf.list() {
 		s.shelf.mu.Lock()
-		spoilt := p.spoilt
-		p.closing = p.closing || spoilt
+		damaged := p.damaged // what else was found is for the house: no doubt is for it yet
+		p.closing = p.closing || damaged
 		s.shelf.mu.Unlock()
-		if !spoilt {
+		if !damaged {
 			continue
 		}
 		if err := s.setAside(p, s.open, true); err != nil {
@@ -118,13 +125,10 @@ func (s *Store) setAsideAtOpen() {
 	}
 }
 
-// errUndecided is that it is not known yet of which logs another doubt is.
-var errUndecided = errors.New("logs/store: it is not known yet which logs another doubt of the shard concerns")
-
 // setAside does it; doubted says that there is a doubt for it. It runs where nothing is
 // applied meanwhile.
 func (s *Store) setAside(p, to *partition, doubted bool) error {
-	held, closed, err := s.hold(p)
+	had, closed, err := s.hold(p)
 	if errors.Is(err, errDropped) {
 		return nil
 	}
@@ -134,46 +138,50 @@ func (s *Store) setAside(p, to *partition, doubted bool) error {
 	if closed { // else its writer holds it, until it is set aside
 		defer s.release(p)
 	}
-	copies, err := s.salvage(p, to, closed)
+	copies, err := s.salvage(p, to, had)
 	if err != nil {
 		return fmt.Errorf("salvage copies of partition %d: %w", p.id, err)
 	}
 	s.settling.Lock()
 	defer s.settling.Unlock()
 	s.mu.Lock()
-	d := s.doubt
+	d, held := s.doubt, had
 	s.mu.Unlock()
 	if !doubted {
-		if closed && max(d.listed, d.trusted) < d.number {
-			return errUndecided
+		if max(d.listed, d.trusted) < d.number {
+			held = nil // another doubt may be of any log, so this one is too, and all are fenced
 		}
-		d.number++
-		if d.wide = d.number; closed {
+		if d.number++; held != nil {
 			d.listed = d.number
+		} else {
+			d.wide = d.number
 		}
 		if err := s.appendAndWait([]journal.Record{{Stream: s.o.Stream, Kind: journal.KindState, Payload: d.encode()}}); err != nil {
 			return err
 		}
 	}
+	p.mu.Lock()
+	p.aside = d.number // before the doubt counts: what is compared then is not here any more
+	p.mu.Unlock()
 	if err := s.noteAside(p, d.number, held); err != nil {
+		p.mu.Lock()
+		p.aside = 0
+		p.mu.Unlock()
 		return err
 	}
 	pointSetAside.Reach()
 	s.o.Logger.Warn("logs/store: a damaged partition is set aside: other shards are asked for what cannot be read of it",
 		"shard", s.o.Shard, "partition", p.id, "salvaged", copies, "doubt", d.number)
-	p.mu.Lock()
-	p.aside = d.number
-	p.mu.Unlock()
 	s.doubtFrom(d)
 	if !closed {
 		s.release(p) // as its writer
 	}
-	s.afterAll(func() { s.forgetAside(p, held, doubted) })
+	s.afterAll(func() { s.forgetAside(p, had, doubted) })
 	return nil
 }
 
 // hold keeps a partition that is closed from being closed or dropped, and lists what it
-// had: that is known, though it may not open any more.
+// had, not nil: that is known, though it may not open any more.
 func (s *Store) hold(p *partition) (held []holding, closed bool, err error) {
 	s.shelf.mu.Lock()
 	closed = p.closed
@@ -187,7 +195,7 @@ func (s *Store) hold(p *partition) (held []holding, closed bool, err error) {
 		return nil, true, errDropped
 	}
 	if held, err = s.extentsOf(p.id); err == nil {
-		p.refs++
+		held, p.refs = append([]holding{}, held...), p.refs+1
 	}
 	return held, true, err
 }
@@ -200,9 +208,7 @@ func (s *Store) noteAside(p *partition, number uint64, held []holding) error {
 	for _, h := range held {
 		s.mu.Lock()
 		l := s.log(h.log)
-		if h.last > l.trim {
-			l.doubtAgain(number, h.first, h.last)
-		}
+		l.doubtAgain(number, h.first, h.last)
 		s.mu.Unlock()
 		if err := s.setMarks(mb, h.log); err != nil {
 			return err
@@ -318,27 +324,28 @@ type salvager struct {
 	batch        *pebble.Batch
 	entries      []entry // of the batch
 	size, copies int
+	last         map[logs.LogID]logs.LSN // of what the partition has; nil: it is not known
 }
 
 // salvage stores in a partition what can be read of another, durably. Its batches have no
-// position: what they bring was of some long before. Of one that is closed, and in no way
-// opens, that is nothing.
-func (s *Store) salvage(p, to *partition, closed bool) (copies int, err error) {
-	from, done, err := s.openSpoilt(p)
-	if closed && isDamage(err) {
+// position: what they bring was of some long before. Of one that is closed, and does not
+// open, that is nothing: it may lack deletions.
+func (s *Store) salvage(p, to *partition, had []holding) (copies int, err error) {
+	from, err := s.acquire(p)
+	if had != nil && isDamage(err) {
 		s.o.Logger.Error("logs/store: damaged partition that does not open", "partition", p.id, "error", err)
 		return 0, nil
 	}
 	if err != nil {
 		return 0, err
 	}
-	defer done()
+	defer s.release(p)
 	in, err := s.acquire(to)
 	if err != nil {
 		return 0, err
 	}
 	defer s.release(to)
-	w := &salvager{s: s, to: to, in: in, newer: []*lsm{in}, batch: in.db.NewBatch()}
+	w := &salvager{s: s, to: to, in: in, newer: []*lsm{in}, batch: in.db.NewBatch(), last: s.lastOf(p, had)}
 	for _, q := range s.shelf.list() {
 		if q.id <= p.id || q == to {
 			continue
@@ -354,10 +361,8 @@ func (s *Store) salvage(p, to *partition, closed bool) (copies int, err error) {
 	if err := w.walk(from.db); err != nil {
 		return 0, err
 	}
-	if !closed {
-		if err := w.memory(); err != nil {
-			return 0, err
-		}
+	if err := w.memory(); err != nil {
+		return 0, err
 	}
 	if err := w.commit(); err != nil {
 		return 0, err
@@ -365,24 +370,21 @@ func (s *Store) salvage(p, to *partition, closed bool) (copies int, err error) {
 	return w.copies, in.flush()
 }
 
-// openSpoilt opens a partition also where it cannot be told whether it has all that it had.
-// Nobody else does, once it was found so (partition.unfit).
-func (s *Store) openSpoilt(p *partition) (l *lsm, done func(), err error) {
-	l, err = s.acquire(p)
-	if err == nil {
-		return l, func() { s.release(p) }, nil
+// lastOf says where what a partition has of each log ends, nil: nobody knows.
+func (s *Store) lastOf(p *partition, had []holding) map[logs.LogID]logs.LSN {
+	s.shelf.mu.Lock()
+	defer s.shelf.mu.Unlock()
+	if had == nil && p.damaged {
+		return nil
 	}
-	if !isDamage(err) || errors.Is(err, errAside) {
-		return nil, nil, err
+	last := map[logs.LogID]logs.LSN{}
+	for _, h := range had {
+		last[h.log] = h.last
 	}
-	if l, err = s.openLSM(p.dir, false, memTableClosed); err != nil {
-		return nil, nil, err
+	for id, x := range p.extents {
+		last[id] = x.last
 	}
-	return l, func() {
-		if err := l.close(); err != nil {
-			s.o.Logger.Error("logs/store: close a damaged partition", "partition", p.id, "error", err)
-		}
-	}, nil
+	return last
 }
 
 // walk goes through all logs, and around what is damaged.
@@ -486,8 +488,8 @@ func (w *salvager) superseded(key []byte) bool {
 	return false
 }
 
-// memory copies what is in the record cache, which is not in the partition only: it is
-// read there, and held to be here, until it has to leave.
+// memory copies what is in the record cache, and in no newer partition: it is read there,
+// and held to be here, until it has to leave.
 func (w *salvager) memory() error {
 	var all []*entry
 	w.s.mu.Lock()
@@ -496,6 +498,9 @@ func (w *salvager) memory() error {
 	}
 	w.s.mu.Unlock()
 	for _, e := range all {
+		if e.log.IsMetadata() || w.superseded(copyKey(nil, spaceIndex, e.log, e.lsn, e.precedence, e.kind())) {
+			continue
+		}
 		if err := w.add(*e); err != nil {
 			return err
 		}
@@ -535,16 +540,23 @@ const salvageProbes = 8
 // beyond looks behind an LSN at which something cannot be read for where it can, as
 // view.skip does; where that is not found the next log is as good.
 func (w *salvager) beyond(db *pebble.DB, log logs.LogID, at logs.LSN) (logs.LogID, logs.LSN, bool) {
-	w.s.mu.Lock()
+	last := w.last
+	if last == nil {
+		last = map[logs.LogID]logs.LSN{}
+		w.s.mu.Lock()
+		for id, l := range w.s.logs {
+			last[id] = l.last
+		}
+		w.s.mu.Unlock()
+	}
 	end, next, found := at, logs.LogID(0), false
-	for id, l := range w.s.logs {
+	for id, lsn := range last {
 		if id == log {
-			end = max(end, l.last)
+			end = max(end, lsn)
 		} else if id > log && !id.IsMetadata() && (!found || id < next) {
 			next, found = id, true
 		}
 	}
-	w.s.mu.Unlock()
 	bad, good := at, end+1
 	for range salvageProbes {
 		if good-bad <= 1 {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/braiddb/braid/internal/logs"
@@ -178,25 +179,32 @@ func (b *lab) closeFirst() {
 func TestADamagedClosedPartitionIsMadeGood(t *testing.T) {
 	const n = 5 * asideBy
 	for _, c := range []struct {
-		name           string
-		payload, opens bool
+		name                    string
+		payload, opens, running bool
+		cache                   int64
 	}{
-		{"index", false, true},
-		{"payload", true, true},
-		{"it does not open", false, false},
+		{"index", false, true, false, 1},
+		{"payload", true, true, false, 1},
+		{"it does not open", false, false, false, 1},
+		{"running", true, true, true, 1},
+		{"some of it in memory", false, true, true, n / 2 * 1300},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			b := filled(t, 75, n, 1)
+			b := filled(t, 75, n, c.cache)
 			defer func() { b.stop() }()
 			b.closeFirst()
 			b.put(rec(lsn(3, 1), "next"))
-			b.stop()
+			if !c.running {
+				b.stop()
+			}
 			if c.opens {
 				b.spoil(c.payload)
 			} else {
 				b.spoilManifest()
 			}
-			b.open()
+			if !c.running {
+				b.open()
+			}
 			if first := b.whole(n); first == n {
 				t.Fatal("nothing was damaged")
 			}
@@ -226,6 +234,224 @@ func TestADamagedClosedPartitionIsMadeGood(t *testing.T) {
 				b.open()
 			}
 		})
+	}
+}
+
+// TestWhoeverFindsThatAPartitionDoesNotOpenHasItSetAside: also who reads no copy, as a
+// recovery that asks for the tail of an epoch.
+func TestWhoeverFindsThatAPartitionDoesNotOpenHasItSetAside(t *testing.T) {
+	b := newLab(t, 76).open()
+	defer func() { b.stop() }()
+	b.put(rec(lsn(1, 1), "a"), rec(lsn(1, 2), "b"))
+	b.closeFirst()
+	b.stop()
+	b.spoilManifest()
+	b.open()
+	seal := func() wire.LogStatus {
+		return call(b.s.Seal, &wire.SealRequest{Log: uint64(labLog), Epoch: 1, SealedBy: 2}).Status
+	}
+	if s := seal(); s != statusFailed {
+		t.Errorf("sealed: %s", s)
+	}
+	until(t, func() bool {
+		b.clock.advance(houseEvery)
+		return b.s.Suspect() && b.s.shelf.find(1) == nil
+	})
+	if s := seal(); s != statusPartial {
+		t.Errorf("sealed in doubt: %s", s)
+	}
+}
+
+// gone waits until the first partition is set aside; nobody reads.
+func (b *lab) gone() {
+	b.t.Helper()
+	until(b.t, func() bool {
+		b.clock.advance(houseEvery)
+		return b.s.shelf.find(1) == nil
+	})
+}
+
+// TestATornJournalAndAClosedPartitionThatDoesNotOpen: the log cannot be fenced before the
+// partition is set aside, for its tail cannot be read, and that does not wait for the fence.
+func TestATornJournalAndAClosedPartitionThatDoesNotOpen(t *testing.T) {
+	const n = 3 * asideBy
+	b := filled(t, 91, n, 1)
+	defer func() { b.stop() }()
+	b.put(rec(lsn(3, 1), "of the epoch that reigns"))
+	b.s.settled()
+	b.closeFirst()
+	b.stop()
+	b.spoilManifest()
+	if err := b.openSuspect(); err != nil {
+		t.Fatal(err)
+	}
+	if f := b.fence(labLog, 4); !errors.Is(f.err, ErrCorrupt) {
+		t.Errorf("fenced: %+v", f)
+	}
+	b.gone()
+	if f := b.fence(labLog, 4); f.err != nil || f.doubt != (stretch{logs.LSNOldest, lsn(4, 0) - 1}) {
+		t.Errorf("fenced: %+v", f)
+	}
+}
+
+// TestADamagedPartitionOfTrimmedRecords (P11): of what is trimmed the producers' sequences
+// were there, and are in doubt with the rest.
+func TestADamagedPartitionOfTrimmedRecords(t *testing.T) {
+	b := newLab(t, 92).open()
+	defer func() { b.stop() }()
+	for n := logs.ESN(1); n <= 5; n++ {
+		b.produce(7, uint64(n), lsn(1, n))
+	}
+	other := rec(lsn(1, 1), "of another log, which needs the partition")
+	other.Log = uint64(labLog) + 1
+	b.put(other)
+	b.release(lsn(1, 5))
+	if a := call(b.s.Trim, &wire.TrimRequest{Log: uint64(labLog), Lsn: uint64(lsn(1, 5))}); a.Status != statusOK {
+		t.Fatal(a)
+	}
+	b.closeFirst()
+	b.stop()
+	b.spoilManifest()
+	b.open()
+	b.expect("damaged", b.lastOf(7), "LOG_STATUS_PARTIAL")
+	b.gone()
+	b.expect("set aside", b.lastOf(7), "LOG_STATUS_AGAIN")
+}
+
+// TestOfAnotherLogsPartitionNothingIsLost: the end of a doubt that nobody could tell of is a
+// loss only where more than the journal's tail was in doubt: of that log.
+func TestOfAnotherLogsPartitionNothingIsLost(t *testing.T) {
+	const n = 3 * asideBy
+	b := filled(t, 93, n, 1)
+	defer func() { b.stop() }()
+	b.closeFirst()
+	second := rec(lsn(2, 1), "of the second log")
+	second.Log = uint64(labLog) + 1
+	b.put(second)
+	b.s.settled()
+	b.stop()
+	if err := b.openSuspect(); err != nil {
+		t.Fatal(err)
+	}
+	f, g := b.fence(labLog, 3), b.fence(labLog+1, 4)
+	if f.err != nil || g.err != nil || b.s.Listed() != nil {
+		t.Fatal(f.err, g.err)
+	}
+	b.spoil(true)
+	b.setAside(n)
+	lost := func(id logs.LogID, f fenceAnswer) stretch {
+		found := logs.Compared{Doubt: f.number, Clean: f.clean, UpTo: lsn(2, 0) - 1, Weak: true}
+		b.must(func(done func(error)) { b.s.Sure(id, found, done) })
+		b.s.mu.Lock()
+		defer b.s.mu.Unlock()
+		return b.s.peek(id).lost()
+	}
+	if s := lost(labLog+1, g); !s.empty() {
+		t.Errorf("of a log that the partition had nothing of, %v is lost", s)
+	}
+	if s := lost(labLog, b.fence(labLog, 3)); s.empty() {
+		t.Error("of the log that it was of nothing is lost")
+	}
+}
+
+// TestADeletionPassesOverWhatDoesNotOpen: while the store runs, and when the journal has it
+// done again; what is not deleted there is not salvaged.
+func TestADeletionPassesOverWhatDoesNotOpen(t *testing.T) {
+	const n = 3 * asideBy
+	b := filled(t, 94, n, 1)
+	defer func() { b.stop() }()
+	b.put(rec(lsn(2, 1), "x"), rec(lsn(2, 2), "y"))
+	b.s.settled()
+	b.closeFirst()
+	b.stop()
+	b.spoilManifest()
+	b.open()
+	b.must(func(done func(error)) { b.s.DeleteCopies(labLog, lsn(2, 2), lsn(2, 5), done) })
+	b.crash(simfs.Crash{}) // so that it is done again
+	b.open()
+	b.gone()
+	b.stop()
+	b.open() // the key names a doubt
+	a := call(b.s.Records, &wire.RecordsRequest{Log: uint64(labLog), From: uint64(lsn(2, 1)), To: uint64(lsn(2, 9))})
+	if len(a.Records) != 0 || !a.Doubt {
+		t.Errorf("%v", a)
+	}
+}
+
+// TestWhatIsSalvagedEndsWhereTheDamageDoes: what is behind it is there, also where the log
+// goes on far behind what the partition has.
+func TestWhatIsSalvagedEndsWhereTheDamageDoes(t *testing.T) {
+	const n = 5 * asideBy
+	b := filled(t, 96, n, 1)
+	defer func() { b.stop() }()
+	b.closeFirst()
+	b.put(rec(lsn(3, 1<<30), "far"))
+	b.stop()
+	b.spoil(true)
+	b.open()
+	b.whole(n)
+	b.setAside(n)
+	if left := b.whole(n); left < n-2*asideBy {
+		t.Errorf("of %d that the partition had %d were salvaged", n, left)
+	}
+}
+
+// TestWhatIsComparedWhileAPartitionGoes: the doubt counts, and the key is not durable yet.
+// What others have is not taken for held by a partition that is about to go.
+func TestWhatIsComparedWhileAPartitionGoes(t *testing.T) {
+	const n = 5 * asideBy
+	b := filled(t, 95, n, 1)
+	defer func() { b.stop() }()
+	b.put(rec(lsn(3, 1<<30), "far")) // so that salvage gives up what a look at one LSN finds
+	b.s.settled()
+	b.closeFirst()
+	b.stop()
+	b.open()
+	b.spoil(true)
+	b.whole(n)
+	reached, goOn := make(chan struct{}), make(chan struct{})
+	var once atomic.Bool
+	b.look(func(op simfs.Op) {
+		if op.Kind == simfs.OpSync && strings.HasPrefix(op.Path, "logs/marks/") && strings.HasSuffix(op.Path, ".sst") {
+			b.s.mu.Lock()
+			doubted := b.s.peek(labLog).fenced > 0
+			b.s.mu.Unlock()
+			if doubted && once.CompareAndSwap(false, true) {
+				close(reached)
+				<-goOn
+			}
+		}
+	})
+	until(t, func() bool {
+		b.clock.advance(houseEvery)
+		select {
+		case <-reached:
+			return true
+		default:
+			return false
+		}
+	})
+	f := b.fence(labLog, 2)
+	var one, other []*wire.LogRecord // what two other shards have
+	for _, r := range b.has(n) {
+		if _, err := b.s.holds(r); err == nil {
+			one = append(one, r)
+		} else {
+			other = append(other, r)
+		}
+	}
+	b.must(func(done func(error)) { b.s.Repair(labLog, f.clean, one, done) }) // answered while the marks are flushed
+	close(goOn)
+	until(t, func() bool { return b.s.shelf.find(1) == nil })
+	b.must(func(done func(error)) { b.s.Repair(labLog, f.clean, other, done) }) // answered later
+	b.must(func(done func(error)) {
+		b.s.Sure(labLog, logs.Compared{Doubt: f.number, Clean: f.clean, UpTo: lsn(4, 0) - 1}, done)
+	})
+	if err := b.s.Listed(); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.whole(n); got != n {
+		t.Errorf("%d of %d are here, in doubt: %v", got, n, b.s.Suspect())
 	}
 }
 
@@ -286,7 +512,7 @@ func spoiltInAnyPiece(t *testing.T, closed bool) {
 		for _, after := range []bool{false, true} {
 			b.fs = whole.Copy()
 			b.open()
-			b.spoil(false)
+			b.spoil(closed) // of a closed one that does not open nothing is salvaged
 			b.whole(n)
 			fs := b.fs
 			if !closed {

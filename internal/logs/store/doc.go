@@ -58,11 +58,10 @@
 //	P12. Of the copies of an LSN that one recovery had stored here, by the plans that it
 //	    made, the latest plan's counts: one of an earlier plan that comes later is refused.
 //	P13. A partition of which something cannot be read is set aside (aside.go): what can
-//	    be read of it, and, if it was not closed, what is in memory, is durable in the open
-//	    one first, then a doubt is durable, then that it is set aside, with what it had of
-//	    which log in doubt if it was closed; else that may be any. Whoever
-//	    looked at the doubt before that one counted finds damage there, never nothing.
-//	    It is between two batches for the applier, so deletions come before or behind, and
+//	    be read of it, and what is in memory, is durable in the open one first, then a doubt
+//	    is durable, then that it is set aside, with what it had of which log in doubt if it
+//	    was closed; else that may be any. Whoever looked at the doubt before that one
+//	    counted finds damage there, never nothing. It is between two batches for the applier, so deletions come before or behind, and
 //	    what a newer partition has of a copy stays (P12). That it is set aside is noted as
 //	    long as its directory may have its own name.
 //	P14. A doubt of a log is ended by what others were asked since it counts (Sure), never

@@ -346,7 +346,7 @@ func (l *logState) doubtAgain(number uint64, from, to logs.LSN) {
 	if before := (stretch{max(l.doubtFrom, 1), l.doubtTo}); l.fenced > 0 && (!l.inDoubt().empty() || l.unsettled()) {
 		from, to = min(from, before.from), max(to, before.to)
 	}
-	l.fenced = max(l.fenced, number)
+	l.fenced, l.wide = max(l.fenced, number), number
 	l.doubtFrom, l.doubtTo, l.sure = from, to, 0
 	l.shown = shown{}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -104,13 +105,23 @@ type lab struct {
 	j     *journal.Journal
 	s     *Store
 
-	doubting bool // the tail is said to be suspect
-	lost     int  // records that the next life finds missing at the journal's end
-	trusting bool // a suspect tail is known to be torn: the power was cut
+	doubting bool                           // the tail is said to be suspect
+	lost     int                            // records that the next life finds missing at the journal's end
+	trusting bool                           // a suspect tail is known to be torn: the power was cut
+	looks    atomic.Pointer[func(simfs.Op)] // see look
 }
 
+// look has every operation on files looked at, from now on.
+func (b *lab) look(f func(simfs.Op)) { b.looks.Store(&f) }
+
 func newLab(t testing.TB, seed uint64) *lab {
-	b := &lab{t: t, fs: simfs.New(simfs.Options{Seed: seed}), clock: &labClock{}}
+	b := &lab{t: t, clock: &labClock{}}
+	b.fs = simfs.New(simfs.Options{Seed: seed, Latency: func(op simfs.Op) time.Duration {
+		if look := b.looks.Load(); look != nil {
+			(*look)(op)
+		}
+		return 0
+	}})
 	b.jopts = journal.Options{SegmentBytes: 256 << 10, SegmentsMax: 16}
 	b.opts = Options{MemTableBytes: 256 << 10, RecordCacheBytes: 64 << 10, CacheBytes: 1 << 20, Workers: 2}
 	return b

@@ -88,6 +88,7 @@ type logMarks struct {
 	lostFrom  logs.LSN // of LSNs in [lostFrom, lostTo] copies are lost for good, no matter which; nobody could tell. 0: none
 	lostTo    logs.LSN
 	fenced    uint64 // the doubt (its number) for which doubtTo and hard stand
+	wide      uint64 // the newest for which more of this log than the journal's tail may be lost, 0: none; doubt.wide is of all
 	removedMs int64  // since when the log is not configured, 0: it is
 	bases     []epochBase
 	decided   []logs.Epoch // clean, above lce: an epoch between is not
@@ -125,14 +126,14 @@ type logState struct {
 	waiting []*readStream // those that wait for something to deliver
 }
 
-// marksVersion 1 had neither doubtFrom nor sure, 2 neither lostFrom nor lostTo.
-const marksVersion = 3
+// marksVersion 1 had neither doubtFrom nor sure, 2 neither lostFrom nor lostTo, 3 no wide.
+const marksVersion = 4
 
 func (m *logMarks) encode(dst []byte) []byte {
 	dst = append(dst, marksVersion)
 	for _, v := range [...]uint64{uint64(m.released), uint64(m.trim), uint64(m.trimMs), uint64(m.hard.epoch), uint64(m.hard.by),
 		uint64(m.soft.epoch), uint64(m.soft.by), uint64(m.lce), uint64(m.last), uint64(m.doubtTo), m.fenced, uint64(m.removedMs),
-		uint64(m.doubtFrom), uint64(m.sure), uint64(m.lostFrom), uint64(m.lostTo), uint64(len(m.decided)), uint64(len(m.bases))} {
+		uint64(m.doubtFrom), uint64(m.sure), uint64(m.lostFrom), uint64(m.lostTo), m.wide, uint64(len(m.decided)), uint64(len(m.bases))} {
 		dst = binary.AppendUvarint(dst, v)
 	}
 	for _, e := range m.decided {
@@ -161,6 +162,9 @@ func decodeLogMarks(b []byte) (m logMarks, err error) {
 	}
 	if v > 2 {
 		m.lostFrom, m.lostTo = logs.LSN(d.uvarint()), logs.LSN(d.uvarint())
+	}
+	if v > 3 {
+		m.wide = d.uvarint()
 	}
 	decided := d.count(1)
 	bases := d.uvarint()

@@ -116,8 +116,8 @@ func parsePartition(name string) (id uint64, startMs int64, ok bool) {
 	return id, int64(start), err1 == nil && err2 == nil
 }
 
-// asideName is where the directory of a partition goes that was not closed, and could not
-// be opened (beginAnew) or not be read whole (moveAside): doubt is the one that it left.
+// asideName is where the directory of a partition goes that takes copies and could not be
+// opened (beginAnew), or that could not be read whole (moveAside): doubt is the one that it left.
 func asideName(doubt, id uint64, startMs int64) string {
 	return fmt.Sprintf("%s%d-%s", asidePrefix, doubt, partitionName(id, startMs))
 }
@@ -257,6 +257,7 @@ func (s *Store) acquire(p *partition) (*lsm, error) {
 		}
 		if closed && isDamage(err) {
 			p.unfit = err
+			s.spoils(p, err)
 		}
 		if err != nil {
 			return nil, err

@@ -88,9 +88,8 @@ func (s *Store) keepProducers(p *partition, dead []logs.LogID) (bool, error) {
 			continue // the log is gone
 		}
 		kept, err := s.keepProducersOf(mb, p, id)
-		if pebble.IsCorruptionError(err) {
-			s.o.Logger.Error("logs/store: the index by producer of a partition that is let go of is damaged", "partition", p.id, "log", id, "error", err)
-			continue
+		if isDamage(err) { // where it is, others are asked first what was there
+			return false, nil
 		}
 		if err != nil || !kept {
 			return false, err
@@ -127,6 +126,7 @@ func (s *Store) keepProducersOf(mb *pebble.Batch, p *partition, id logs.LogID) (
 		first := pairKey(nil, spaceProducer, uint64(id), producer)
 		best, err := s.highest(it, id, producer, first)
 		if err != nil {
+			s.spoils(p, it.Error())
 			return false, err
 		}
 		if best.sequence > 0 && !s.decided(id, best.lsn) {
@@ -137,6 +137,7 @@ func (s *Store) keepProducersOf(mb *pebble.Batch, p *partition, id logs.LogID) (
 		}
 		ok = it.SeekLT(first)
 	}
+	s.spoils(p, it.Error())
 	return true, it.Error()
 }
 
@@ -187,7 +188,11 @@ func (s *Store) highest(it *pebble.Iterator, id logs.LogID, producer uint64, fir
 			return left{}, err
 		}
 		if v.next() {
-			found, _ := v.entriesOf(&wire.ProducerLookupRequest{Producer: producer})
+			found, whole := v.entriesOf(&wire.ProducerLookupRequest{Producer: producer})
+			if !whole {
+				v.close()
+				return left{}, fmt.Errorf("%w: a copy at %s", ErrCorrupt, x.lsn)
+			}
 			for _, e := range found {
 				if e.Sequence == x.sequence {
 					x.ms = e.TimestampMs

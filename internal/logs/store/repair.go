@@ -298,7 +298,7 @@ func (s *Store) holds(r *wire.LogRecord) (bool, error) {
 		return false, v.err
 	}
 	if _, err := v.content(); err != nil {
-		if errors.Is(err, errHollow) || errors.Is(err, ErrCorrupt) {
+		if errors.Is(err, errHollow) || isDamage(err) {
 			return false, nil
 		}
 		return false, err
@@ -337,7 +337,7 @@ func (s *Store) Sure(id logs.LogID, found logs.Compared, done func(error)) {
 	s.mu.Lock()
 	l := s.peek(id)
 	another, late := s.standing(l) != found.Doubt || s.needsFence(l), s.decidesAbove(id, found.Clean)
-	wide, decided := s.doubt.wide > s.doubt.trusted, stretch{max(found.From, 1), found.To}
+	wide, decided := max(s.doubt.wide, l.wide) > s.doubt.trusted, stretch{max(found.From, 1), found.To}
 	s.mu.Unlock()
 	switch {
 	case another:

@@ -106,7 +106,7 @@ func (s *Store) summarize(p *partition) error {
 		return err
 	}
 	s.shelf.mu.Lock()
-	p.closed, p.extents, p.endMs = true, nil, end
+	p.closed, p.closing, p.extents, p.endMs = true, false, nil, end
 	s.shelf.mu.Unlock()
 	return nil
 }
@@ -179,9 +179,7 @@ func (s *Store) tidy() {
 		if p == open || !closed {
 			continue
 		}
-		err := s.tidyPartition(p)
-		s.spoils(p, err)
-		if err != nil {
+		if err := s.tidyPartition(p); err != nil {
 			s.o.Logger.Error("logs/store: retention", "partition", p.id, "error", err)
 			return
 		}
@@ -359,6 +357,7 @@ func (s *Store) thin(p *partition, dead []logs.LogID, bytes int64) error {
 	}
 	if err == nil {
 		err = l.db.Compact(context.Background(), []byte{spaceIndex}, []byte{spaceProducer + 1}, false)
+		s.spoils(p, err)
 	}
 	if err != nil {
 		return err

@@ -188,7 +188,6 @@ func (v *view) openNext() {
 	}
 	if err != nil {
 		v.torn = &tear{err: err, last: p.last}
-		v.s.spoils(p.partition, err)
 		return
 	}
 	v.addCursor(p.partition, l, p.last)

@@ -45,7 +45,7 @@ func drawBeyond(seed uint64) *sim.Options {
 		k["copies"], k["racks"] = 1, 0
 	}
 	o.Safety, o.Liveness = sim.Duration(25*time.Second), sim.Duration(60*time.Second)
-	o.Faults = slices.DeleteFunc(o.Faults, func(f sim.Fault) bool { return tears(&f) || f.At > o.Safety*9/10 })
+	o.Faults = slices.DeleteFunc(o.Faults, func(f sim.Fault) bool { return tears(&f) || f.Kind == faultFlip || f.At > o.Safety*9/10 })
 	f := sim.Fault{Kind: beyondKinds[s.IntN(len(beyondKinds))], At: s.Dur(8*time.Second, 22*time.Second), For: s.Dur(10*time.Millisecond, 5*time.Second),
 		X: s.Int64N(k["logs"]), Peer: s.IntN(3)}
 	k["spares"] = int64(s.IntN(4)) // machines that join when others are given up

@@ -30,6 +30,7 @@ type cluster struct {
 	waiting   [moments]*sim.Fault // faults that wait for somebody to come to their moments
 	calmAt    time.Duration       // since when the faults are over
 	readAt    time.Duration       // since when all is read once more
+	flipped   *member             // of whose files a bit was flipped
 	slab      []byte              // what is left of it for messages
 }
 

@@ -35,6 +35,8 @@ func (c *cluster) Fault(f *sim.Fault) bool {
 		return true
 	case faultTorn:
 		return c.tear(m, int(f.X), time.Duration(f.For))
+	case faultFlip:
+		return c.flip(m, f.X)
 	case faultFlush:
 		if !m.n.Up() || m.fatal != nil {
 			return false
@@ -137,6 +139,9 @@ func (c *cluster) tear(m *member, appends int, d time.Duration) bool {
 		if o.suspect || !o.n.Alive() || o.store == nil || o.store.Suspect() {
 			return false
 		}
+	}
+	if !c.mayLose(m) {
+		return false
 	}
 	m.n.Crash("torn tail", d)
 	m.suspect = m.platter.tear(appends) > 0

@@ -51,6 +51,10 @@ func (c *cluster) settled() error {
 		if m.store.Suspect() {
 			return fmt.Errorf("node %d: its shard is in doubt", m.n.ID)
 		}
+		if m == c.flipped && !m.sound {
+			m.scrub()
+			return fmt.Errorf("node %d: its files may be damaged", m.n.ID)
+		}
 	}
 	for _, t := range c.truths {
 		if !t.appended() || !c.well(t) {

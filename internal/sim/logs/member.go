@@ -34,7 +34,8 @@ type member struct {
 	nodes   []*catalog.Node     // likewise
 	given   map[logs.LogID]bool // logs of which copies were sent here
 	words   map[logs.LogID]*promises
-	ticks   int // of its releases' watch
+	ticks   int  // of its releases' watch
+	sound   bool // flipped: all that it has was read since, and none was damaged
 
 	// Of this life.
 	gossip    *gossip.Host
@@ -50,6 +51,7 @@ type member struct {
 	synced    int // above 0: the journal is just telling what its disk has
 	fatal     error
 	aloneAt   time.Duration // since when it has seen no majority; 0: it sees one
+	scrubbing bool
 
 	hurt hurt
 }

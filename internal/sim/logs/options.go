@@ -14,6 +14,7 @@ const (
 	faultTrim   = "trim"          // log X, up to what a reader has read
 	faultEpochs = "epochsAway"    // the epoch store does not answer, for a while
 	faultTorn   = "tornTail"      // node crashes, and loses synced records at its journal's end
+	faultFlip   = "flipBit"       // a bit of a file of records that node has is flipped
 	faultFlush  = "flushStore"    // node's store is flushed: its journal may go
 	faultMoment = "moment"        // whoever comes to moment X next crashes, is cut off or paused, for a while
 	faultReader = "newReader"     // somebody begins to read log X, from the oldest or the tail
@@ -32,7 +33,7 @@ var points = []string{
 	"reader: bridge", "reader: hole", "reader: trimmed", "reader: rewound", "reader: all send all", "reader: a batch",
 	"epoch store: an answer was lost", "epoch store: a lost race", "disk: sync failed", "node: fatal fault",
 	"fault: " + faultMove, "fault: " + faultDrain, "fault: " + faultShape, "fault: " + faultTrim, "fault: " + faultEpochs,
-	"fault: " + faultFlush, "fault: " + faultTorn, "shard: in doubt", "fault: " + faultReader, "fault: " + faultMoment, "moment: somebody comes to it", "fault: " + sim.FaultJump, "fault: " + sim.FaultDrift,
+	"fault: " + faultFlush, "fault: " + faultFlip, "fault: " + faultTorn, "shard: in doubt", "fault: " + faultReader, "fault: " + faultMoment, "moment: somebody comes to it", "fault: " + sim.FaultJump, "fault: " + sim.FaultDrift,
 }
 
 func kinds(o *sim.Options) sim.Kinds {
@@ -65,6 +66,7 @@ func kinds(o *sim.Options) sim.Kinds {
 		sim.Kind{Name: sim.FaultDrift, Most: 2, Draw: func(s sim.Swarm, f *sim.Fault, _ int) {
 			f.X, f.For = s.Int64N(14_000)-7_000, s.Dur(time.Second, 20*time.Second)
 		}},
+		sim.Kind{Name: faultFlip, Most: 3, Draw: func(s sim.Swarm, f *sim.Fault, _ int) { f.X = s.Int64N(1 << 40) }},
 	)
 }
 
