@@ -73,8 +73,12 @@ func (r *reigns) left(log logs.LogID, epoch logs.Epoch) {
 			heap.Remove(&r.queue, o.place)
 		}
 	case epoch == 0:
+	case o != nil && epoch > o.epoch: // for a later doubt: that the one before took long says nothing
+		o.epoch, o.tries, o.due = epoch, 0, r.deps.Mono()+r.cfg.EndGrace
+		if o.place >= 0 {
+			heap.Fix(&r.queue, o.place)
+		}
 	case o != nil:
-		o.epoch = max(o.epoch, epoch)
 	default:
 		o = &openReign{log: log, epoch: epoch, due: r.deps.Mono() + r.cfg.EndGrace}
 		r.all[log] = o

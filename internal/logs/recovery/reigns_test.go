@@ -155,6 +155,26 @@ func TestAReignIsAskedAboutAgain(t *testing.T) {
 	}
 }
 
+// TestALaterReignIsAskedAboutSoon: a log that is in doubt of a later epoch, for another
+// doubt, is not asked about as late as the epoch before had come to be.
+func TestALaterReignIsAskedAboutSoon(t *testing.T) {
+	b := newBenchReigns(t)
+	b.r.left(1, 5)
+	b.pass(70 * time.Second) // asked at 2 s, 4, 8, ... 64
+	n := len(b.asked)
+	b.r.left(1, 5)
+	if b.pass(3 * time.Second); len(b.asked) != n {
+		t.Errorf("asked %d times more for the same", len(b.asked)-n)
+	}
+	b.r.left(1, 6)
+	if b.pass(3 * time.Second); len(b.asked) != n+1 || b.asked[n].seen != 6 {
+		t.Errorf("asked %+v", b.asked[n:])
+	}
+	if b.pass(3 * time.Second); len(b.asked) != n+2 {
+		t.Errorf("asked %+v", b.asked[n:])
+	}
+}
+
 // TestAQuestionAboutAReignIsSentOn: to whom is named; who is named again has to take
 // the log; and an answer that comes too late is nothing.
 func TestAQuestionAboutAReignIsSentOn(t *testing.T) {

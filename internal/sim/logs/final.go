@@ -49,7 +49,7 @@ func (c *cluster) settled() error {
 			return fmt.Errorf("node %d: purges are not over: %+v", m.n.ID, rows)
 		}
 		if m.store.Suspect() {
-			return fmt.Errorf("node %d: its shard is in doubt", m.n.ID)
+			return fmt.Errorf("node %d: its shard is in doubt, of logs %v; comparisons %+v", m.n.ID, m.store.Doubts(), m.comparer.Rows())
 		}
 		if m == c.flipped && !m.sound {
 			m.scrub()
