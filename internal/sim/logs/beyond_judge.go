@@ -59,12 +59,13 @@ func (t *truth) keeps(lsn logs.LSN, on *member) {
 
 // leaves notes that a recovery has come to its end without some shards: a record above what
 // was known to be good that is on those that were of it (who is sent a hole was sent no
-// record) is theirs alone, for the purges of the others take it away (recovery's C6).
+// record) is theirs alone, for the purges of the others take it away (recovery's C6). Whose
+// disk had lost it with its last did so before that.
 func (t *truth) leaves(e logs.Epoch, good logs.LSN, absent []uint64) {
 	was := func(m *member) bool { return !slices.Contains(absent, uint64(m.shard())) }
 	for lsn, held := range t.held {
 		if lsn.Epoch() == e && lsn > good && slices.ContainsFunc(held, func(m *member) bool { return was(m) && slices.Contains(t.sent[lsn], m) }) {
-			t.held[lsn] = slices.DeleteFunc(held, func(m *member) bool { return !was(m) })
+			t.held[lsn] = slices.DeleteFunc(held, func(m *member) bool { return !was(m) && !m.hurt.tail[place{t.id, lsn}] })
 		}
 	}
 }

@@ -221,6 +221,23 @@ func TestAnAppendBegunAnewIsJudged(t *testing.T) {
 	}
 }
 
+// TestWhatADiskLostNoPurgeTakes: a disk that lost a record as its last, and was not of the
+// recovery, is why nobody can tell that there was one.
+func TestWhatADiskLostNoPurgeTakes(t *testing.T) {
+	at := logs.MakeLSN(1, 5)
+	_, c, tr := beyondWorld()
+	for _, m := range c.members[:2] {
+		tr.gets(at, m, true)
+		tr.keeps(at, m)
+	}
+	c.members[0].hurt = hurt{kind: faultTails, tail: map[place]bool{{tr.id, at}: true}}
+	c.members[1].hurt.kind = faultVouched
+	tr.closes(&wire.CleanRequest{Epoch: 1, SealEpoch: 1, LastKnownGood: 3, Last: 4, Absent: []uint64{1 << 8}})
+	if !tr.exposed(at) {
+		t.Errorf("it was stored on %v", tr.holding(at))
+	}
+}
+
 // TestWhatAPurgeTakesIsOnOthers: a record that a recovery has stored without a shard that had
 // it is lost with those that had it then; where the recovery made a hole of it, or knew it to
 // be good, that shard should have it.
