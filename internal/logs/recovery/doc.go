@@ -73,7 +73,8 @@
 //	    CLEAN may be what was lost, is compared again.
 //	D5. A reign that keeps a log in doubt is ended (reigns.go): if it has not by itself
 //	    after a while, the log's sequencer is asked for a later one, and asked again, later
-//	    each time, until a comparison leaves nothing in doubt. A bounded number is asked
+//	    each time, but soon again once it says that the reign has ended, until a comparison
+//	    leaves nothing in doubt. A bounded number is asked
 //	    at a time, and per second; who reigns later already reigns on.
 //	D6. Where recovery decided on an LSN there was a copy of it. If the doubt ends
 //	    because nobody knows more, and nobody showed one, it is lost, not torn: the

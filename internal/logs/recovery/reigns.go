@@ -51,7 +51,8 @@ type openReign struct {
 	epoch logs.Epoch    // is to be over
 	due   time.Duration // when the sequencer is asked
 	tries int
-	place int // in the queue, -1: it is being asked about
+	ended bool // it was, when it was asked last
+	place int  // in the queue, -1: it is being asked about
 }
 
 func newReigns(cfg *Config, d *ComparerDeps, compare func(logs.LogID)) *reigns {
@@ -74,7 +75,7 @@ func (r *reigns) left(log logs.LogID, epoch logs.Epoch) {
 		}
 	case epoch == 0:
 	case o != nil && epoch > o.epoch: // for a later doubt: that the one before took long says nothing
-		o.epoch, o.tries, o.due = epoch, 0, r.deps.Mono()+r.cfg.EndGrace
+		o.epoch, o.tries, o.ended, o.due = epoch, 0, false, r.deps.Mono()+r.cfg.EndGrace
 		if o.place >= 0 {
 			heap.Fix(&r.queue, o.place)
 		}
@@ -178,6 +179,11 @@ func (r *reigns) asked(o *openReign, err error) {
 	r.mu.Lock()
 	r.asking--
 	if r.all[o.log] == o && !r.closed {
+		if ended := err == nil; ended != o.ended { // what is awaited now is its recovery, which has just begun
+			if o.ended = ended; ended {
+				o.tries = 0
+			}
+		}
 		o.due = r.deps.Mono() + min(r.cfg.EndGrace<<min(o.tries, 16), r.cfg.EndRetryMax)
 		o.tries++
 		heap.Push(&r.queue, o)

@@ -175,6 +175,26 @@ func TestALaterReignIsAskedAboutSoon(t *testing.T) {
 	}
 }
 
+// TestAnEndedReignIsLookedAtSoon: nobody could be reached for long, so that it is asked only
+// now and then. Once the reign has ended, and its recovery may take a moment, the log is not
+// left to the next question as late as that.
+func TestAnEndedReignIsLookedAtSoon(t *testing.T) {
+	b := newBenchReigns(t)
+	b.r.left(1, 5)
+	b.pass(100 * time.Second)
+	b.answer = func(reignAsked) (*wire.SequencerStateResponse, error) { return reigning(6), nil }
+	for end := b.mono() + 2*b.r.cfg.EndRetryMax; len(b.compared) == 0 && b.mono() < end; {
+		b.pass(100 * time.Millisecond)
+	}
+	if b.pass(2 * b.r.cfg.EndGrace); len(b.compared) < 2 {
+		t.Fatalf("compared %d times in the four seconds since it ended", len(b.compared))
+	}
+	n := len(b.compared)
+	if b.pass(10 * time.Minute); len(b.compared) > n+15 {
+		t.Errorf("compared %d times in ten minutes", len(b.compared)-n)
+	}
+}
+
 // TestAQuestionAboutAReignIsSentOn: to whom is named; who is named again has to take
 // the log; and an answer that comes too late is nothing.
 func TestAQuestionAboutAReignIsSentOn(t *testing.T) {
