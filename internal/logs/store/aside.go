@@ -329,17 +329,18 @@ type salvager struct {
 
 // salvage stores in a partition what can be read of another, durably. Its batches have no
 // position: what they bring was of some long before. Of one that is closed, and does not
-// open, that is nothing: it may lack deletions.
+// open, that is what is in memory: it may lack deletions.
 func (s *Store) salvage(p, to *partition, had []holding) (copies int, err error) {
 	from, err := s.acquire(p)
-	if had != nil && isDamage(err) {
+	unfit := had != nil && isDamage(err)
+	switch {
+	case unfit:
 		s.o.Logger.Error("logs/store: damaged partition that does not open", "partition", p.id, "error", err)
-		return 0, nil
-	}
-	if err != nil {
+	case err != nil:
 		return 0, err
+	default:
+		defer s.release(p)
 	}
-	defer s.release(p)
 	in, err := s.acquire(to)
 	if err != nil {
 		return 0, err
@@ -358,8 +359,10 @@ func (s *Store) salvage(p, to *partition, had []holding) (copies int, err error)
 		w.newer = append(w.newer, l)
 	}
 	defer func() { w.batch.Close() }()
-	if err := w.walk(from.db); err != nil {
-		return 0, err
+	if !unfit {
+		if err := w.walk(from.db); err != nil {
+			return 0, err
+		}
 	}
 	if err := w.memory(); err != nil {
 		return 0, err

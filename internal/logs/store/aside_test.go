@@ -188,6 +188,7 @@ func TestADamagedClosedPartitionIsMadeGood(t *testing.T) {
 		{"it does not open", false, false, false, 1},
 		{"running", true, true, true, 1},
 		{"some of it in memory", false, true, true, n / 2 * 1300},
+		{"it does not open, and some of it is in memory", false, false, true, n / 2 * 1300},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := filled(t, 75, n, c.cache)
@@ -196,6 +197,13 @@ func TestADamagedClosedPartitionIsMadeGood(t *testing.T) {
 			b.put(rec(lsn(3, 1), "next"))
 			if !c.running {
 				b.stop()
+			} else if !c.opens {
+				p := b.s.shelf.find(1)
+				p.mu.Lock()
+				if err := b.s.shut(p); err != nil {
+					t.Error(err)
+				}
+				p.mu.Unlock()
 			}
 			if c.opens {
 				b.spoil(c.payload)
