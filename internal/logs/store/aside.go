@@ -50,7 +50,7 @@ func (s *Store) spoils(p *partition, err error) {
 }
 
 // errNoRoom is that the disk has no room for what would be copied.
-var errNoRoom = errors.New("logs/store: the disk is nearly full")
+var errNoRoom = errors.New("logs/store: the disk is full")
 
 // giveUpSpoilt has the next partition begin where the open one is spoilt, and sets those
 // aside that nothing is on its way to any more, as it never is to closed ones.
@@ -61,7 +61,7 @@ func (s *Store) giveUpSpoilt() {
 		due, closed := p.spoilt && !p.closing && now >= p.again, p.closed
 		p.closing = p.closing || due && closed
 		s.shelf.mu.Unlock()
-		if due && closed && s.low.Load() {
+		if due && closed && s.full.Load() {
 			s.asideLater(p, errNoRoom)
 			continue
 		}
@@ -201,14 +201,18 @@ func (s *Store) hold(p *partition) (held []holding, closed bool, err error) {
 }
 
 // noteAside writes down that a partition is set aside under a doubt, and where what it had
-// is in doubt now: at once, durably.
+// is in doubt now: at once, durably. Of what is trimmed that is the epoch of the trim, as of
+// any wide doubt (losable), and of logs that were removed nothing.
 func (s *Store) noteAside(p *partition, number uint64, held []holding) error {
 	mb := s.marks.db.NewBatch()
 	defer mb.Close()
 	for _, h := range held {
 		s.mu.Lock()
 		l := s.log(h.log)
-		l.doubtAgain(number, h.first, h.last)
+		_, configured := s.o.Attributes(h.log)
+		if from := max(h.first, logs.MakeLSN(l.trim.Epoch(), 1)); from <= h.last && (configured || l.removedMs == 0) {
+			l.doubtAgain(number, from, h.last)
+		}
 		s.mu.Unlock()
 		if err := s.setMarks(mb, h.log); err != nil {
 			return err
@@ -454,8 +458,8 @@ func (w *salvager) one(index, data *pebble.Iterator, e entry) error {
 	if err != nil {
 		return nil
 	}
-	if w.superseded(index.Key()) {
-		return nil
+	if found, damaged := w.superseded(index.Key()); found || damaged {
+		return nil // of what is damaged others are asked
 	}
 	e.header, e.timestamp, e.flags = bytes.Clone(v), h.timestamp, h.flags
 	if h.hasPayload() {
@@ -477,18 +481,16 @@ func (w *salvager) one(index, data *pebble.Iterator, e entry) error {
 
 // superseded says whether a newer partition has the copy: that one is of a later plan, or
 // it is the same.
-func (w *salvager) superseded(key []byte) bool {
+func (w *salvager) superseded(key []byte) (found, damaged bool) {
 	for _, l := range w.newer {
 		_, done, err := l.db.Get(key)
 		if err == nil {
 			done.Close()
-			return true
+			return true, false
 		}
-		if isDamage(err) {
-			return true // others are asked
-		}
+		damaged = damaged || isDamage(err)
 	}
-	return false
+	return false, damaged
 }
 
 // memory copies what is in the record cache, and in no newer partition: it is read there,
@@ -501,7 +503,10 @@ func (w *salvager) memory() error {
 	}
 	w.s.mu.Unlock()
 	for _, e := range all {
-		if e.log.IsMetadata() || w.superseded(copyKey(nil, spaceIndex, e.log, e.lsn, e.precedence, e.kind())) {
+		if e.log.IsMetadata() {
+			continue
+		}
+		if found, _ := w.superseded(copyKey(nil, spaceIndex, e.log, e.lsn, e.precedence, e.kind())); found {
 			continue
 		}
 		if err := w.add(*e); err != nil {

@@ -174,7 +174,7 @@ func (s *Store) tidy() {
 	}
 	for _, p := range s.shelf.list() {
 		s.shelf.mu.Lock()
-		closed := p.closed && !p.spoilt
+		closed := p.closed && !p.closing
 		s.shelf.mu.Unlock()
 		if p == open || !closed {
 			continue
