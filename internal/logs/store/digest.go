@@ -34,7 +34,8 @@ func (s *Store) Digest(req *wire.DigestRequest, reply func(*wire.DigestResponse)
 
 // digestFenced refuses whose seal is not the highest any more: somebody newer
 // recovers the log. Where copies may be lost it has who asks come again: the doubt
-// ends, while a PARTIAL digest is of damage that stays.
+// ends, while a PARTIAL digest is of what is lost for good, or of damage that stays for want
+// of room.
 func (s *Store) digestFenced(req *wire.DigestRequest) *wire.DigestResponse {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -93,6 +94,9 @@ func (s *Store) digest(req *wire.DigestRequest) *wire.DigestResponse {
 		case err != nil:
 			s.count.damaged.Add(1)
 			s.o.Logger.Error("logs/store: damaged copy", "log", id, "lsn", lsn, "error", err)
+			if !s.full.Load() { // it is about to be set aside, and to be in doubt, which ends
+				return &wire.DigestResponse{Status: statusAgain, SealEpoch: req.SealEpoch}
+			}
 			if v.versions[0].upTo > 0 { // nobody can tell how many
 				out.Status = statusPartial
 			} else {
