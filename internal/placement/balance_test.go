@@ -42,7 +42,7 @@ func checkSettled(t *rapid.T, w *world, g *Group) {
 	}
 	sound, free := b.sound(g), 0
 	for _, n := range w.Nodes {
-		if n.State == Alive && !g.on(n.ID) {
+		if n.State == Alive && !g.on(n.ID) && !b.spoilt[n.ID] { // P6: a silent node may hold up what has to leave first
 			free++
 		}
 	}

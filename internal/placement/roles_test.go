@@ -100,7 +100,7 @@ func TestRolesNeverUndoARepair(t *testing.T) {
 			}
 			free := ""
 			for _, n := range w.Nodes {
-				if fit[n.ID] && n.State == Alive && !g.on(n.ID) {
+				if fit[n.ID] && n.State == Alive && !g.on(n.ID) && !anyLost(w, n.ID) { // P6
 					free = fmt.Sprint(n.ID)
 				}
 			}
@@ -111,6 +111,13 @@ func TestRolesNeverUndoARepair(t *testing.T) {
 				}
 			}
 		}
+	})
+}
+
+// anyLost says that a node cannot serve a replica that it has.
+func anyLost(w *world, n catalog.NodeID) bool {
+	return slices.ContainsFunc(w.Groups, func(g Group) bool {
+		return slices.ContainsFunc(g.Replicas, func(r Replica) bool { return r.Node == n && r.Lost })
 	})
 }
 
