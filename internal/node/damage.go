@@ -51,7 +51,7 @@ func (n *Node) mend() {
 		all = append(all, held(r.Group, r.Tablet))
 	}
 	if err := n.engine.Mend(all); err != nil {
-		n.log.Error("damaged files of documents stay for now", "error", err)
+		n.log.Error("damaged files of documents could not be cut out: it is tried again with the next look", "error", err)
 	}
 }
 

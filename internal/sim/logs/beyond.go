@@ -224,26 +224,14 @@ func (m *member) rot() {
 // rotFile spoils the blocks of one file. Pebble looks for a single flipped bit of a
 // block for long, so few of them are.
 func rotFile(fs vfs.FS, name string) error {
-	f, err := fs.OpenReadWrite(name, vfs.WriteCategoryUnspecified)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	b := []byte{0}
-	for at, i := int64(100), 0; at < info.Size(); at, i = at+1024, i+1 {
-		if _, err := f.ReadAt(b, at); err != nil {
-			return err
+	return changeFile(fs, name, func(size int64, flip func(at int64, bit int64) error) error {
+		for at, i := int64(100), int64(0); at < size; at, i = at+1024, i+1 {
+			if err := flip(at, i%8); err != nil {
+				return err
+			}
 		}
-		b[0] ^= 1 << (i % 8)
-		if _, err := f.WriteAt(b, at); err != nil {
-			return err
-		}
-	}
-	return f.Sync()
+		return nil
+	})
 }
 
 // unfit ends a life that rotten files do not let begin, or go on.

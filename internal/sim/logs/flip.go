@@ -63,7 +63,15 @@ func (m *member) recordFiles() (out []string) {
 	return out
 }
 
+// flipIn flips one bit of a file.
 func flipIn(fs vfs.FS, name string, dice int64) error {
+	return changeFile(fs, name, func(size int64, flip func(at int64, bit int64) error) error {
+		return flip(dice/8%size, dice%8)
+	})
+}
+
+// changeFile flips bits of a file, durably.
+func changeFile(fs vfs.FS, name string, change func(size int64, flip func(at int64, bit int64) error) error) error {
 	f, err := fs.OpenReadWrite(name, vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return err
@@ -73,12 +81,16 @@ func flipIn(fs vfs.FS, name string, dice int64) error {
 	if err != nil {
 		return err
 	}
-	b, at := []byte{0}, dice/8%info.Size()
-	if _, err := f.ReadAt(b, at); err != nil {
+	err = change(info.Size(), func(at, bit int64) error {
+		b := []byte{0}
+		if _, err := f.ReadAt(b, at); err != nil {
+			return err
+		}
+		b[0] ^= 1 << bit
+		_, err := f.WriteAt(b, at)
 		return err
-	}
-	b[0] ^= 1 << (dice % 8)
-	if _, err := f.WriteAt(b, at); err != nil {
+	})
+	if err != nil {
 		return err
 	}
 	return f.Sync()
